@@ -1,0 +1,41 @@
+//! Compiles `proto/**/*.proto` to Rust and to one descriptor set for reflection, with no tool but cargo.
+
+use std::path::{Path, PathBuf};
+use std::{env, fs, io};
+
+use protox::Compiler;
+use protox::prost::Message as _;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let root = Path::new("proto");
+    println!("cargo:rerun-if-changed=proto");
+
+    let mut compiler = Compiler::new([root])?;
+    compiler.include_imports(true).include_source_info(true);
+    compiler.open_files(proto_files(root)?)?;
+
+    // The encoded set keeps extensions such as google.api.http; the decoded prost types would drop them.
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(out.join("descriptor.bin"), compiler.encode_file_descriptor_set())?;
+
+    let mut set = compiler.file_descriptor_set();
+    set.file.retain(|file| !file.package().starts_with("google.api"));
+    debug_assert!(set.encoded_len() > 0);
+    tonic_prost_build::configure().bytes(".mesh").btree_map(".mesh").compile_fds(set)?;
+    Ok(())
+}
+
+/// Every `.proto` below `dir`, relative to the include root, in a stable order.
+fn proto_files(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            files.extend(proto_files(&path)?);
+        } else if path.extension().is_some_and(|extension| extension == "proto") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
