@@ -1,0 +1,87 @@
+//! Service name to endpoints: what a channel is told about the instances it may call.
+//!
+//! A resolver publishes a [`Resolution`] per service on a [`Resolutions`] channel, always whole, and the data path takes
+//! the latest one. Two exist: one for lists known beforehand, and one over the registry's Watch stream.
+
+mod methods;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use uuid::Uuid;
+
+pub use methods::{DescriptorError, Idempotency, MethodLevels};
+
+/// The latest [`Resolution`] of one service. It starts as [`ResolutionStatus::Unresolved`]; a closed sender means that no
+/// news will come, and the last value stays good. Dropping every receiver releases the subscription.
+pub type Resolutions = watch::Receiver<Arc<Resolution>>;
+
+/// All that is known about one service now. It always replaces the last one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resolution {
+    /// The endpoints that may be called or are still finishing, in the order of their instance ids. An endpoint that is
+    /// missing here is gone: no new picks, its streams may finish.
+    pub endpoints: Vec<ResolvedEndpoint>,
+    /// What an empty list means.
+    pub status: ResolutionStatus,
+}
+
+impl Resolution {
+    /// Nothing known yet: calls wait.
+    pub fn unresolved() -> Self {
+        Self { endpoints: Vec::new(), status: ResolutionStatus::Unresolved }
+    }
+}
+
+/// How far a [`Resolution`] can be taken at its word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ResolutionStatus {
+    /// No answer yet; calls wait for one, for as long as failfast and their deadline allow.
+    Unresolved,
+    /// The endpoints are what is known.
+    Resolved,
+    /// There is nobody, and that is believed: the registry does not know the name, or its last instance left by
+    /// deregistration or by an operator. Calls fail at once.
+    Empty,
+    /// The name cannot be followed, and nothing was known about it; calls fail at once with this reason.
+    Refused(Arc<str>),
+}
+
+/// One instance at the address that answers gRPC.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ResolvedEndpoint {
+    /// The running process.
+    pub instance_id: Uuid,
+    /// Which start of it; another number under the same id is another process, whatever is lower or higher.
+    pub incarnation: u64,
+    /// Where it answers gRPC.
+    pub address: SocketAddr,
+    /// Where it runs; empty is unknown.
+    pub zone: Arc<str>,
+    /// Share of the calls relative to its siblings, at least 1; 100 is the default.
+    pub weight: u16,
+    /// Whether to pick it.
+    pub standing: Standing,
+    /// What the service record says about its methods; shared between the instances of a service.
+    pub methods: Arc<MethodLevels>,
+}
+
+/// Whether an endpoint is to be picked: liveness, its own serving status and the operators' wish taken together.
+/// Derived in one place, by the registry resolver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Standing {
+    /// Pick it.
+    Alive,
+    /// A heartbeat is late: a PONG within 250 ms on the connection that is held counts as [`Standing::Alive`] here; else
+    /// pick it only if there is nothing better.
+    Suspect,
+    /// Its deadline passed and the registry holds its removal back: as [`Standing::Suspect`].
+    Stale,
+    /// The registry no longer lists it, and did not say who removed it: not believed. Probe it, pick it as
+    /// [`Standing::Suspect`], and drop it after 60 s of refused connects. It stays listed here until a removal names it;
+    /// who has dropped it leaves it dropped for as long as it is `Lapsed` under this incarnation.
+    Lapsed,
+    /// Streams finish, no new picks.
+    Draining,
+}
