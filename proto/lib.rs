@@ -1,15 +1,33 @@
 //! The wire of Meshwork: every message and service of `proto/` as Rust types, and the descriptor set that reflection
 //! serves.
 //!
-//! Generated code stays in its package's module. What is written by hand stands in [`convert`]: the few conversions
-//! between wire values and Rust's own that several crates need.
+//! Generated code stays in its package's module. Written by hand is only the `Debug` of messages that hold a secret.
+
+mod redact;
 
 /// `mesh.registry.v1`: discovery.
 pub mod registry {
     /// Version 1.
-    #[expect(missing_docs, clippy::doc_lazy_continuation, reason = "generated; documented in the proto files")]
     pub mod v1 {
         tonic::include_proto!("mesh.registry.v1");
+    }
+}
+
+/// `shop.user.v1` and `shop.order.v1`: the two services that run on the mesh.
+pub mod shop {
+    /// `shop.user.v1`: accounts.
+    pub mod user {
+        /// Version 1.
+        pub mod v1 {
+            tonic::include_proto!("shop.user.v1");
+        }
+    }
+    /// `shop.order.v1`: orders.
+    pub mod order {
+        /// Version 1.
+        pub mod v1 {
+            tonic::include_proto!("shop.order.v1");
+        }
     }
 }
 
