@@ -1,0 +1,60 @@
+//! Where bytes come from: TCP in production, a pipe in memory in a simulation.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+/// A byte stream in both directions.
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Io for T {}
+
+/// What a [`Connector`] is busy with.
+pub type Connecting = Pin<Box<dyn Future<Output = io::Result<Box<dyn Io>>> + Send>>;
+
+/// Opens byte streams to addresses. The channel bounds the attempt in time and drops it when it takes too long.
+pub trait Connector: Send + Sync + 'static {
+    /// Starts one attempt.
+    fn connect(&self, address: SocketAddr) -> Connecting;
+}
+
+impl fmt::Debug for dyn Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Connector")
+    }
+}
+
+/// After how long an idle connection is probed by the kernel. Calls in flight are watched much closer (`conn::silence`);
+/// this is for the peer that vanished while nobody was calling.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
+/// Between two such probes.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// How long written bytes may stay unacknowledged before the kernel gives the connection up (Linux). Without it a peer
+/// that vanished holds a writer for a quarter of an hour of retransmissions.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(10);
+
+/// Connects over TCP: no Nagle, kernel keepalive, a bound on unacknowledged bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TcpConnector;
+
+impl Connector for TcpConnector {
+    fn connect(&self, address: SocketAddr) -> Connecting {
+        Box::pin(async move {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            let socket = SockRef::from(&stream);
+            socket
+                .set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL))?;
+            #[cfg(target_os = "linux")]
+            socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
+            Ok(Box::new(stream) as Box<dyn Io>)
+        })
+    }
+}

@@ -1,0 +1,52 @@
+//! What a target is made of; `Mesh` fills it in.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::uri::Authority;
+
+use crate::conn::{ConnSettings, Connector, TcpConnector};
+use crate::entropy::Entropy;
+use crate::resolver::MethodLevels;
+
+/// Everything that one target needs to know beforehand.
+#[derive(Clone, Debug)]
+pub(crate) struct TargetConfig {
+    /// The service's name: what logs and errors call it.
+    pub(crate) service: Arc<str>,
+    /// What `:authority` says: the service's name, so that a server at a reused address can refuse a stranger's call.
+    pub(crate) authority: Authority,
+    /// How byte streams are opened.
+    pub(crate) connector: Arc<dyn Connector>,
+    /// How connections are made and watched.
+    pub(crate) conn: ConnSettings,
+    /// Idempotency of methods as the caller declares it; asked before the service record.
+    pub(crate) methods: Arc<MethodLevels>,
+    /// How long a call waits while nothing is READY.
+    pub(crate) failfast: Duration,
+    /// How many calls wait at the same time; one more is RESOURCE_EXHAUSTED.
+    pub(crate) waiting_max: usize,
+    /// Picks and jitter.
+    pub(crate) entropy: Entropy,
+}
+
+/// How long a call waits while nothing is READY, unless it says `wait_for_ready`. linkerd2-proxy's outbound default.
+pub(crate) const FAILFAST: Duration = Duration::from_secs(3);
+/// How many calls wait per target; linkerd2-proxy's default. At a few KiB each, some 50 MiB in the worst case.
+pub(crate) const WAITING_MAX: usize = 10_000;
+
+impl TargetConfig {
+    /// The defaults over TCP.
+    pub(crate) fn new(service: &str, authority: Authority, entropy: Entropy) -> Self {
+        Self {
+            service: service.into(),
+            authority,
+            connector: Arc::new(TcpConnector),
+            conn: ConnSettings::default(),
+            methods: Arc::default(),
+            failfast: FAILFAST,
+            waiting_max: WAITING_MAX,
+            entropy,
+        }
+    }
+}
