@@ -1,1 +1,51 @@
-//! Placeholder.
+//! The process shell that every server of the mesh shares: flags, logs, metrics, limits, health, signals, drain.
+//!
+//! A program's `main` hands [`main`] who it is and a function that runs it. That function binds a [`Shell`] (before
+//! anything is written), makes its services into an [`App`], and lets the shell serve it:
+//!
+//! ```no_run
+//! use mesh_runtime::{App, Error, Hooks, ProcessArgs, Program, Shell};
+//!
+//! const PROGRAM: Program =
+//!     Program { name: "hello", version: "0.1.0", about: "Says hello", grpc_port: 7490, http_port: 7491 };
+//!
+//! async fn run(args: ProcessArgs) -> Result<(), Error> {
+//!     let shell = Shell::bind(&PROGRAM, &args.server, args.advertise).await?;
+//!     let routes = tonic::service::Routes::default(); // .add_service(…)
+//!     shell.serve(App::new(routes).authority("hello"), Hooks::none()).await
+//! }
+//!
+//! fn main() -> std::process::ExitCode {
+//!     mesh_runtime::main(PROGRAM, std::env::args_os(), run)
+//! }
+//! ```
+//!
+//! It knows nothing of discovery: whoever registers the process reaches it through [`Hooks`], closures over std types.
+//!
+//! What holds, whatever a program does:
+//! - a bad flag, a taken port or an unsafe address ends the program with exit code 2 before the ready line;
+//! - stdout carries one line, `ready PROGRAM grpc=HOST:PORT http=HOST:PORT`;
+//! - no peer can hold more than [`Limits`] allow, and none can stop the accept loop;
+//! - a panic costs the call it happens in;
+//! - the drain ends: at its deadline what is still open is cut.
+
+mod app;
+mod args;
+pub mod clock;
+pub mod entropy;
+mod error;
+mod hooks;
+mod logs;
+mod panics;
+mod parse;
+mod program;
+mod server;
+mod shell;
+
+pub use app::App;
+pub use args::{Advertise, LogFormat, ProcessArgs, ServerArgs};
+pub use error::Error;
+pub use hooks::{BoxFuture, Hooks, Ready, Standing, Step};
+pub use program::{Program, main};
+pub use server::Limits;
+pub use shell::{GONE_MAX, Shell};

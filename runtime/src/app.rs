@@ -1,0 +1,76 @@
+//! What a program brings to the shell.
+
+use prometheus_client::registry::Registry;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+
+/// A program's own part of a server: its gRPC services, and what the shell has to know about them.
+///
+/// Health and reflection, `/metrics`, `/livez` and `/readyz` are the shell's; nobody adds them.
+#[derive(Default)]
+pub struct App {
+    pub(crate) routes: Routes,
+    pub(crate) authorities: Vec<String>,
+    pub(crate) services: Vec<String>,
+    pub(crate) descriptors: Vec<&'static [u8]>,
+    pub(crate) admin: Option<axum::Router>,
+    pub(crate) metrics: Option<Registry>,
+    pub(crate) ends_watches: CancellationToken,
+}
+
+impl App {
+    /// An app of these gRPC services. Message size limits are set on each service, where the sizes are known.
+    #[must_use]
+    pub fn new(routes: Routes) -> Self {
+        Self { routes, ..Self::default() }
+    }
+
+    /// Adds a mesh name that this process answers to. As soon as there is one, a call whose `:authority` is another
+    /// bare mesh name is refused as unprocessed (UNAVAILABLE, `WRONG_SERVICE`): an address that was reused never
+    /// serves a stranger. Addresses, `localhost` and `host:port` pass, and so does everything if this is never called.
+    #[must_use]
+    pub fn authority(mut self, name: impl Into<String>) -> Self {
+        self.authorities.push(name.into());
+        self
+    }
+
+    /// Names a gRPC service among the routes, such as `shop.user.v1.UserService`: health knows it, reflection lists
+    /// it, and its methods are labels of the metrics (the methods of a service not named here are `other`).
+    #[must_use]
+    pub fn grpc_service(mut self, name: impl Into<String>) -> Self {
+        self.services.push(name.into());
+        self
+    }
+
+    /// Adds an encoded `FileDescriptorSet`. It may describe more than is served: only what
+    /// [`grpc_service`](Self::grpc_service) names is listed.
+    #[must_use]
+    pub fn descriptors(mut self, encoded: &'static [u8]) -> Self {
+        self.descriptors.push(encoded);
+        self
+    }
+
+    /// Adds routes to the HTTP port, beside the shell's own.
+    #[must_use]
+    pub fn admin(mut self, routes: axum::Router) -> Self {
+        self.admin = Some(match self.admin {
+            Some(earlier) => earlier.merge(routes),
+            None => routes,
+        });
+        self
+    }
+
+    /// The program's own metric families; `/metrics` shows them after the shell's.
+    #[must_use]
+    pub fn metrics(mut self, registry: Registry) -> Self {
+        self.metrics = Some(registry);
+        self
+    }
+
+    /// A token that the drain cancels once no new stream can begin: streams that would never end by themselves end then.
+    #[must_use]
+    pub fn ends_watches(mut self, token: CancellationToken) -> Self {
+        self.ends_watches = token;
+        self
+    }
+}

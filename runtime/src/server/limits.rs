@@ -1,0 +1,66 @@
+//! What one peer may cost. Every figure is set: tonic's defaults leave most of them open.
+
+use std::time::Duration;
+
+/// Limits of a gRPC port. Numbers `S..` are rows of the security checklist that the figures come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Most connections at a time; a further one is closed as soon as it is accepted, so that its caller can go
+    /// elsewhere at once instead of waiting in a backlog (S07).
+    pub connections: u32,
+    /// Most connections at a time from one IPv4 address or one IPv6 /64 (S07).
+    pub connections_per_ip: u32,
+    /// Most streams that a peer may have open on one connection; announced in SETTINGS (S02).
+    pub concurrent_streams: u32,
+    /// Streams that the peer opened and reset before we took them up; one more ends the connection (S04, rapid reset).
+    pub pending_accept_reset_streams: usize,
+    /// Streams that we had to reset because of the peer's errors; one more ends the connection (S03, MadeYouReset).
+    pub local_error_reset_streams: usize,
+    /// Largest header list of a request, in bytes uncompressed; announced in SETTINGS. Over it the stream is answered
+    /// 431 and the connection lives (S05).
+    pub header_list_bytes: u32,
+    /// What a peer may send ahead on one stream, in bytes. Smaller than the connection's window, so that one handler
+    /// that does not read cannot stop its neighbours.
+    pub stream_window_bytes: u32,
+    /// What a peer may send ahead on one connection, in bytes.
+    pub connection_window_bytes: u32,
+    /// What is buffered for one stream whose peer does not read, in bytes; hyper's default is 400 KiB.
+    pub send_buffer_bytes: usize,
+    /// A connection that was silent this long is asked for a sign of life (S06).
+    pub keepalive_interval: Duration,
+    /// And closed when none came within this time (S06).
+    pub keepalive_timeout: Duration,
+    /// Longest time from accept to a complete HTTP/2 preface (S07).
+    pub preface_timeout: Duration,
+    /// Age at which a connection gets a GOAWAY, give or take [`Limits::AGE_JITTER`], so that callers spread over what
+    /// was added since. Open streams finish in their own time: they are bounded by their deadlines and by the
+    /// keepalive. `None` is never.
+    pub connection_age: Option<Duration>,
+}
+
+impl Limits {
+    /// The default of `connection_age`.
+    pub const CONNECTION_AGE: Duration = Duration::from_secs(30 * 60);
+    /// Share of the age by which connections differ, so that those made together do not end together.
+    pub const AGE_JITTER: f64 = 0.2;
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 8_192,
+            connections_per_ip: 2_048,
+            concurrent_streams: 256,
+            pending_accept_reset_streams: 20,
+            local_error_reset_streams: 256,
+            header_list_bytes: 16 * 1024,
+            stream_window_bytes: 256 * 1024,
+            connection_window_bytes: 1024 * 1024,
+            send_buffer_bytes: 64 * 1024,
+            keepalive_interval: Duration::from_secs(20),
+            keepalive_timeout: Duration::from_secs(10),
+            preface_timeout: Duration::from_secs(5),
+            connection_age: Some(Self::CONNECTION_AGE),
+        }
+    }
+}
