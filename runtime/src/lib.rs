@@ -32,6 +32,8 @@
 mod app;
 mod args;
 pub mod clock;
+#[cfg(feature = "database")]
+pub mod database;
 pub mod entropy;
 mod error;
 mod hooks;

@@ -1,0 +1,62 @@
+//! Errors of the shared parts as gRPC statuses, each with its reason.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use super::error::{DatabaseError, ResourceError};
+
+/// `ErrorInfo.domain` of every reason that Meshwork gives.
+pub const DOMAIN: &str = "meshwork";
+
+/// When to come back to a database that was busy; its writes take a few milliseconds each.
+const RETRY_AFTER: Duration = Duration::from_millis(50);
+
+/// A status with its `ErrorInfo`.
+pub fn refusal(code: Code, reason: &str, message: impl Into<String>) -> Status {
+    refusal_with(code, reason, message, ErrorDetails::new())
+}
+
+fn refusal_with(code: Code, reason: &str, message: impl Into<String>, mut details: ErrorDetails) -> Status {
+    details.set_error_info(reason, DOMAIN, HashMap::new());
+    Status::with_error_details(code, message, details)
+}
+
+impl From<ResourceError> for Status {
+    fn from(error: ResourceError) -> Self {
+        let message = error.to_string();
+        match error {
+            ResourceError::Invalid(violations) => {
+                let details = ErrorDetails::with_bad_request(violations.into_field_violations());
+                refusal_with(Code::InvalidArgument, "INVALID_ARGUMENT", message, details)
+            }
+            ResourceError::RequestIdReused => refusal(Code::AlreadyExists, "REQUEST_ID_REUSED", message),
+            ResourceError::NotFound { kind, id } => {
+                let details = ErrorDetails::with_resource_info(kind, id.to_string(), "", message.as_str());
+                refusal_with(Code::NotFound, "NOT_FOUND", message, details)
+            }
+            ResourceError::EtagMismatch { .. } => refusal(Code::Aborted, "ETAG_MISMATCH", message),
+            ResourceError::Database(error) => error.into(),
+        }
+    }
+}
+
+impl From<DatabaseError> for Status {
+    fn from(error: DatabaseError) -> Self {
+        let message = error.to_string();
+        let later = || ErrorDetails::with_retry_info(Some(RETRY_AFTER));
+        match error {
+            DatabaseError::Busy => refusal_with(Code::Unavailable, "DATABASE_BUSY", message, later()),
+            DatabaseError::QueueFull => refusal_with(Code::ResourceExhausted, "WRITE_QUEUE_FULL", message, later()),
+            DatabaseError::LedgerFull => refusal(Code::ResourceExhausted, "LEDGER_FULL", message),
+            DatabaseError::NotUnique => refusal(Code::AlreadyExists, "NOT_UNIQUE", message),
+            DatabaseError::Unreadable { .. } | DatabaseError::Failed(_) => {
+                // What the database says is for the operator: paths and SQL do not leave the process.
+                tracing::error!(error = %message, "database call failed");
+                refusal(Code::Internal, "DATABASE_FAILED", "the database failed")
+            }
+        }
+    }
+}
