@@ -1,1 +1,5 @@
 //! Placeholder.
+
+pub mod catalog;
+pub mod engine;
+pub mod storage;

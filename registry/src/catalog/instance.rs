@@ -1,0 +1,454 @@
+//! What an instance says of itself when it registers, and the instance as the catalog shows it.
+
+use core::net::{IpAddr, SocketAddr};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use super::name::is_label;
+use super::record::Registration;
+use super::{AdminState, IdentityKey, Incarnation, InstanceId, Invalid, Revision, ServiceKey, Ttl};
+
+/// Whether a text holds a control character, which has no business in a log line or a table.
+fn has_control(text: &str) -> bool {
+    text.chars().any(char::is_control)
+}
+
+/// Takes free text of at most `max` bytes without control characters.
+fn free_text(field: &'static str, text: &str, max: usize, rule: &'static str) -> Result<Arc<str>, Invalid> {
+    if text.len() > max || has_control(text) {
+        return Err(Invalid::name(field, text, rule));
+    }
+    Ok(text.into())
+}
+
+/// Where an instance runs, such as `eu-1a`; empty is unknown.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Zone(Arc<str>);
+
+impl Zone {
+    /// Takes up to 63 bytes.
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        free_text("zone", text, 63, "up to 63 bytes without control characters").map(Self)
+    }
+
+    /// The zone as it stands on the wire.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Version of the software, free text.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Version(Arc<str>);
+
+impl Version {
+    /// Takes up to 64 bytes.
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        free_text("version", text, 64, "up to 64 bytes without control characters").map(Self)
+    }
+
+    /// The version as it stands on the wire.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Share of the calls relative to the siblings, 1 to 65535.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Weight(u16);
+
+impl Weight {
+    /// What 0 on the wire means.
+    pub const DEFAULT: Self = Self(100);
+
+    /// Takes a weight from the wire; 0 is the default.
+    pub fn from_wire(weight: u32) -> Result<Self, Invalid> {
+        match u16::try_from(weight) {
+            Ok(0) => Ok(Self::DEFAULT),
+            Ok(weight) => Ok(Self(weight)),
+            Err(_) => Err(Invalid::WeightOutOfRange { asked: weight }),
+        }
+    }
+
+    /// The weight, 1 or more.
+    #[must_use]
+    pub const fn get(self) -> u16 {
+        self.0
+    }
+}
+
+impl Default for Weight {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// What an endpoint speaks.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Protocol {
+    /// gRPC over HTTP/2.
+    Grpc,
+    /// HTTP/1.1, as of an admin port.
+    Http,
+}
+
+/// One address of an instance.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Endpoint {
+    name: Arc<str>,
+    protocol: Protocol,
+    address: SocketAddr,
+}
+
+impl Endpoint {
+    /// Takes an endpoint. Whether a loopback address is acceptable depends on who asks, so the door decides that.
+    pub fn new(name: &str, protocol: Protocol, ip: IpAddr, port: u32) -> Result<Self, Invalid> {
+        if !is_label(name) {
+            return Err(Invalid::name("endpoints.name", name, "1 to 63 bytes of [a-z0-9-]"));
+        }
+        // An IPv4 address in IPv6 clothing would slip past every check that is written for IPv4.
+        let ip = ip.to_canonical();
+        let nowhere = ip.is_unspecified() || ip.is_multicast() || matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
+        if nowhere {
+            return Err(Invalid::Address { ip });
+        }
+        match u16::try_from(port) {
+            Ok(port) if port > 0 => Ok(Self { name: name.into(), protocol, address: SocketAddr::new(ip, port) }),
+            _ => Err(Invalid::Port { port }),
+        }
+    }
+
+    /// What it is for, unique within the instance.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it speaks.
+    #[must_use]
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// Free labels: at most 32 keys, 8 KiB together.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Metadata(BTreeMap<String, String>);
+
+impl Metadata {
+    /// Most keys.
+    pub const KEYS_MAX: usize = 32;
+    /// Most bytes of all keys and values together.
+    pub const BYTES_MAX: usize = 8 * 1024;
+
+    /// Takes labels within the limits. Keys are not empty.
+    pub fn new(labels: BTreeMap<String, String>) -> Result<Self, Invalid> {
+        if labels.len() > Self::KEYS_MAX {
+            return Err(Invalid::TooMany { field: "metadata", count: labels.len(), max: Self::KEYS_MAX });
+        }
+        let bytes = labels.iter().map(|(key, value)| key.len() + value.len()).sum();
+        if bytes > Self::BYTES_MAX {
+            return Err(Invalid::Length { field: "metadata", bytes, rule: "at most 8192 bytes of keys and values" });
+        }
+        if let Some((key, _)) =
+            labels.iter().find(|(key, value)| key.is_empty() || has_control(key) || has_control(value))
+        {
+            return Err(Invalid::name("metadata", key, "keys that are not empty, and no control characters"));
+        }
+        Ok(Self(labels))
+    }
+
+    /// The labels, ordered by key.
+    #[must_use]
+    pub fn labels(&self) -> &BTreeMap<String, String> {
+        &self.0
+    }
+}
+
+/// SHA-256 of an instance's protobuf descriptor set.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DescriptorDigest([u8; 32]);
+
+impl DescriptorDigest {
+    /// Takes 32 bytes, or none where the instance gave none.
+    pub fn from_wire(bytes: &[u8]) -> Result<Option<Self>, Invalid> {
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        bytes.try_into().map(|digest| Some(Self(digest))).map_err(|_| Invalid::Length {
+            field: "descriptor_digest",
+            bytes: bytes.len(),
+            rule: "32 bytes, or none",
+        })
+    }
+
+    /// The digest.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for DescriptorDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DescriptorDigest({:02x}{:02x}..)", self.0[0], self.0[1])
+    }
+}
+
+/// What an instance, or one gRPC service in it, says of itself.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub enum ServingStatus {
+    /// Takes calls.
+    #[default]
+    Serving,
+    /// Alive, but asks callers to stay away.
+    NotServing,
+    /// On its way out: finishes what it has, takes nothing new.
+    Draining,
+}
+
+/// Whether a method may be sent twice.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub enum IdempotencyLevel {
+    /// Not declared: a call that may have been processed is not repeated.
+    #[default]
+    Unknown,
+    /// Reads only.
+    NoSideEffects,
+    /// Writes, but twice is as good as once.
+    Idempotent,
+}
+
+/// One method of a served gRPC service.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Method {
+    name: Arc<str>,
+    idempotency: IdempotencyLevel,
+}
+
+impl Method {
+    /// Takes a method name of 1 to 128 bytes of `[A-Za-z0-9_]`.
+    pub fn new(name: &str, idempotency: IdempotencyLevel) -> Result<Self, Invalid> {
+        let valid = (1..=128).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        if !valid {
+            return Err(Invalid::name("grpc_services.methods.name", name, "1 to 128 bytes of [A-Za-z0-9_]"));
+        }
+        Ok(Self { name: name.into(), idempotency })
+    }
+
+    /// Its name without its service.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether callers may repeat it.
+    #[must_use]
+    pub fn idempotency(&self) -> IdempotencyLevel {
+        self.idempotency
+    }
+}
+
+/// One gRPC service that an instance serves.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct GrpcService {
+    name: Arc<str>,
+    methods: Arc<[Method]>,
+    pub(super) status: ServingStatus,
+}
+
+impl GrpcService {
+    /// Most methods of one service.
+    pub const METHODS_MAX: usize = 128;
+
+    /// Takes a full name such as `shop.user.v1.UserService`, 1 to 253 bytes of `[A-Za-z0-9_.]`.
+    pub fn new(name: &str, methods: Vec<Method>, status: ServingStatus) -> Result<Self, Invalid> {
+        let valid = (1..=253).contains(&name.len())
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.'));
+        if !valid {
+            return Err(Invalid::name("grpc_services.name", name, "1 to 253 bytes of [A-Za-z0-9_.]"));
+        }
+        if methods.len() > Self::METHODS_MAX {
+            let (count, max) = (methods.len(), Self::METHODS_MAX);
+            return Err(Invalid::TooMany { field: "grpc_services.methods", count, max });
+        }
+        Ok(Self { name: name.into(), methods: methods.into(), status })
+    }
+
+    /// Its full name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its methods.
+    #[must_use]
+    pub fn methods(&self) -> &[Method] {
+        &self.methods
+    }
+
+    /// Its own status, as `grpc.health.v1` answers for this name.
+    #[must_use]
+    pub fn status(&self) -> ServingStatus {
+        self.status
+    }
+}
+
+/// Everything an instance tells at registration, but who it is.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct InstanceSpec {
+    endpoints: Vec<Endpoint>,
+    /// Where it runs.
+    pub zone: Zone,
+    /// Its share of the calls.
+    pub weight: Weight,
+    /// Version of its software.
+    pub version: Version,
+    /// Free labels.
+    pub metadata: Metadata,
+    /// Digest of its descriptor set, where it gave one.
+    pub descriptor_digest: Option<DescriptorDigest>,
+    grpc_services: Vec<GrpcService>,
+}
+
+impl InstanceSpec {
+    /// Most endpoints.
+    pub const ENDPOINTS_MAX: usize = 16;
+    /// Most gRPC services.
+    pub const GRPC_SERVICES_MAX: usize = 32;
+
+    /// A spec of 1 to 16 endpoints with unique names, at least one of them gRPC; everything else at its default.
+    pub fn new(endpoints: Vec<Endpoint>) -> Result<Self, Invalid> {
+        if endpoints.len() > Self::ENDPOINTS_MAX {
+            return Err(Invalid::TooMany { field: "endpoints", count: endpoints.len(), max: Self::ENDPOINTS_MAX });
+        }
+        if !endpoints.iter().any(|endpoint| endpoint.protocol == Protocol::Grpc) {
+            return Err(Invalid::NoGrpcEndpoint);
+        }
+        let mut names = BTreeSet::new();
+        if let Some(twice) = endpoints.iter().find(|endpoint| !names.insert(endpoint.name())) {
+            return Err(Invalid::name("endpoints.name", twice.name(), "unique within the instance"));
+        }
+        Ok(Self {
+            endpoints,
+            zone: Zone::default(),
+            weight: Weight::DEFAULT,
+            version: Version::default(),
+            metadata: Metadata::default(),
+            descriptor_digest: None,
+            grpc_services: Vec::new(),
+        })
+    }
+
+    /// The same spec with these gRPC services, at most 32 with unique names.
+    pub fn with_grpc_services(mut self, services: Vec<GrpcService>) -> Result<Self, Invalid> {
+        if services.len() > Self::GRPC_SERVICES_MAX {
+            let (count, max) = (services.len(), Self::GRPC_SERVICES_MAX);
+            return Err(Invalid::TooMany { field: "grpc_services", count, max });
+        }
+        let mut names = BTreeSet::new();
+        if let Some(twice) = services.iter().find(|service| !names.insert(service.name())) {
+            return Err(Invalid::name("grpc_services.name", twice.name(), "unique within the instance"));
+        }
+        self.grpc_services = services;
+        Ok(self)
+    }
+
+    /// Its addresses.
+    #[must_use]
+    pub fn endpoints(&self) -> &[Endpoint] {
+        &self.endpoints
+    }
+
+    /// The gRPC services it serves.
+    #[must_use]
+    pub fn grpc_services(&self) -> &[GrpcService] {
+        &self.grpc_services
+    }
+
+    /// Takes over the statuses that are named and known here; whether anything changed.
+    pub(super) fn report(&mut self, statuses: &BTreeMap<String, ServingStatus>) -> bool {
+        let mut changed = false;
+        for service in &mut self.grpc_services {
+            if let Some(&status) = statuses.get(&*service.name) {
+                changed |= std::mem::replace(&mut service.status, status) != status;
+            }
+        }
+        changed
+    }
+}
+
+/// A live instance as readers see it: what it registered, and what operators want of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Instance {
+    pub(super) key: IdentityKey,
+    pub(super) registration: Arc<Registration>,
+    pub(super) admin: AdminState,
+    pub(super) revision: Revision,
+}
+
+impl Instance {
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> InstanceId {
+        self.key.id
+    }
+
+    /// The service it belongs to.
+    #[must_use]
+    pub fn service(&self) -> &ServiceKey {
+        &self.registration.service
+    }
+
+    /// Its incarnation.
+    #[must_use]
+    pub fn incarnation(&self) -> Incarnation {
+        self.registration.incarnation
+    }
+
+    /// What it told of itself.
+    #[must_use]
+    pub fn spec(&self) -> &InstanceSpec {
+        &self.registration.spec
+    }
+
+    /// What it says of itself now.
+    #[must_use]
+    pub fn serving(&self) -> ServingStatus {
+        self.registration.serving
+    }
+
+    /// What operators want of it: the strictest rule that selects it.
+    #[must_use]
+    pub fn admin(&self) -> AdminState {
+        self.admin
+    }
+
+    /// TTL of its lease.
+    #[must_use]
+    pub fn ttl(&self) -> Ttl {
+        self.registration.ttl
+    }
+
+    /// Revision of its last change, a change of its admin state included.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// Whether it is on its way out, by its own word or an operator's. Such an instance neither counts in a service's
+    /// size when removals by silence are metered, nor is it held back by them.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.serving() == ServingStatus::Draining || self.admin != AdminState::Enabled
+    }
+}

@@ -1,0 +1,73 @@
+//! Why the engine did not do what it was asked.
+
+use std::fmt;
+
+use tokio::sync::mpsc::error::TrySendError;
+
+use crate::catalog::CatalogError;
+
+/// A queue into the engine.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Lane {
+    /// Renewals; they go before everything else.
+    Beats,
+    /// What changes the store.
+    Writes,
+}
+
+impl fmt::Display for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Beats => "heartbeats",
+            Self::Writes => "writes",
+        })
+    }
+}
+
+/// Why the engine did not do what it was asked. Nothing was changed, except where a variant says otherwise.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The catalog refuses it.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// The queue is full: try again, with a jitter.
+    #[error("the queue of {lane} is full")]
+    Overloaded {
+        /// Which one.
+        lane: Lane,
+    },
+    /// Others changed the same records every time: try again.
+    #[error("others changed the same records {attempts} times in a row")]
+    Aborted {
+        /// How often it was decided.
+        attempts: u32,
+    },
+    /// The store takes no writes now, such as on a full disk. Reads and heartbeats go on.
+    #[error("the store refuses writes: {reason}")]
+    StoreRefused {
+        /// In its words.
+        reason: String,
+    },
+    /// The store did not tell in time. The change may have been made: repeating the request is safe and settles it.
+    #[error("the store did not tell what became of the write")]
+    OutcomeUnknown,
+    /// Too many names that nobody registered are followed already.
+    #[error("{max} unknown names are followed already")]
+    TooManyFollowed {
+        /// How many may be.
+        max: usize,
+    },
+    /// The engine is going down.
+    #[error("the registry is shutting down")]
+    Stopped,
+}
+
+impl EngineError {
+    /// Why a message did not get into its lane.
+    pub(super) fn from_lane<T>(refused: &TrySendError<T>, lane: Lane) -> Self {
+        match refused {
+            TrySendError::Full(_) => Self::Overloaded { lane },
+            TrySendError::Closed(_) => Self::Stopped,
+        }
+    }
+}

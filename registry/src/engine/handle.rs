@@ -1,0 +1,165 @@
+//! The handle that the front doors hold.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::error::{EngineError, Lane};
+use super::publish::View;
+use super::time::Clock;
+use crate::catalog::{
+    Beat, Beaten, Granted, Incarnation, InstanceId, LeaseId, Position, Register, RuleSet, ServiceKey, ServiceView,
+    StreamId, Timestamp,
+};
+
+/// Who ended a heartbeat stream. Only the other side's end says something about the instance.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Closed {
+    /// The connection broke or the instance ended the stream.
+    ByPeer,
+    /// The registry did: restart, GOAWAY, connection age, admission.
+    ByUs,
+}
+
+/// What changes the store. Each waits for its commit.
+#[derive(Debug)]
+pub(super) enum WriteRequest {
+    Register(Register, Reply<Granted>),
+    Deregister(Departure, Reply<Position>),
+    SetRule(RuleSet, Reply<(Position, usize)>),
+    DeleteService(ServiceKey, Reply<Position>),
+}
+
+/// Who leaves, and on whose word.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Departure {
+    /// The instance's own: reason DEREGISTERED, and this start cannot come back for 10 minutes.
+    Own {
+        /// Its lease.
+        lease: LeaseId,
+        /// Its incarnation.
+        incarnation: Incarnation,
+    },
+    /// An operator's: reason OPERATOR. A live process registers again at its next beat.
+    Operator {
+        /// The service it is looked for in.
+        service: ServiceKey,
+        /// Its id.
+        id: InstanceId,
+    },
+}
+
+/// One message of heartbeats.
+#[derive(Debug)]
+pub(super) struct BeatRequest {
+    pub(super) beats: Vec<Beat>,
+    pub(super) via: Option<StreamId>,
+    pub(super) reply: Reply<Vec<Beaten>>,
+}
+
+/// What neither renews nor writes.
+#[derive(Debug)]
+pub(super) enum Notice {
+    StreamClosed(StreamId, Closed),
+    Follow(ServiceKey, Reply<watch::Receiver<Arc<ServiceView>>>),
+}
+
+pub(super) type Reply<T> = oneshot::Sender<Result<T, EngineError>>;
+
+/// A handle to the one task that owns the catalog. Cheap to clone. Reads come from what it last published and never wait
+/// for it; everything else is a message in a bounded lane, refused with [`EngineError::Overloaded`] when that is full.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    pub(super) beats: mpsc::Sender<BeatRequest>,
+    pub(super) writes: mpsc::Sender<WriteRequest>,
+    pub(super) notices: mpsc::UnboundedSender<Notice>,
+    pub(super) view: Arc<ArcSwap<View>>,
+    pub(super) positions: watch::Receiver<Position>,
+    pub(super) streams: Arc<AtomicU64>,
+    pub(super) clock: Clock,
+}
+
+impl Engine {
+    /// Registers an instance, or changes what is registered. Done once it is committed and published.
+    pub async fn register(&self, request: Register) -> Result<Granted, EngineError> {
+        self.write(|reply| WriteRequest::Register(request, reply)).await
+    }
+
+    /// Renews leases; one answer per beat, in order. `via` is the heartbeat stream they came on, if they did.
+    ///
+    /// A changed serving status is written, and the answer waits for that to be settled; if the store refuses, the lease
+    /// is renewed all the same and the engine tries the write again by itself.
+    pub async fn beat(&self, beats: Vec<Beat>, via: Option<StreamId>) -> Result<Vec<Beaten>, EngineError> {
+        let (reply, answer) = oneshot::channel();
+        let request = BeatRequest { beats, via, reply };
+        self.beats.try_send(request).map_err(|refused| EngineError::from_lane(&refused, Lane::Beats))?;
+        answer.await.map_err(|_| EngineError::Stopped)?
+    }
+
+    /// Announces a heartbeat stream. Each is closed exactly once with [`Self::stream_closed`].
+    #[must_use]
+    pub fn stream_opened(&self) -> StreamId {
+        StreamId::new(self.streams.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Says that a heartbeat stream is over, and who ended it. Never waits: the lane it takes is bounded by the number of
+    /// streams that are open, which the front door bounds.
+    pub fn stream_closed(&self, stream: StreamId, how: Closed) {
+        // An engine that has stopped has no streams either.
+        let _ = self.notices.send(Notice::StreamClosed(stream, how));
+    }
+
+    /// Removes an instance. One that is gone already is fine; the position includes the removal.
+    pub async fn deregister(&self, who: Departure) -> Result<Position, EngineError> {
+        self.write(|reply| WriteRequest::Deregister(who, reply)).await
+    }
+
+    /// Sets or takes back an admin rule; the position includes it, and the number is how many instances it means now.
+    pub async fn set_admin_state(&self, rule: RuleSet) -> Result<(Position, usize), EngineError> {
+        self.write(|reply| WriteRequest::SetRule(rule, reply)).await
+    }
+
+    /// Forgets a service without instances, and its rules. An unknown one is fine.
+    pub async fn delete_service(&self, service: ServiceKey) -> Result<Position, EngineError> {
+        self.write(|reply| WriteRequest::DeleteService(service, reply)).await
+    }
+
+    /// Everything, as it was last published.
+    #[must_use]
+    pub fn view(&self) -> Arc<View> {
+        self.view.load_full()
+    }
+
+    /// The published position as it moves, for who waits until a revision is here. A view taken after a position was seen
+    /// includes it.
+    #[must_use]
+    pub fn positions(&self) -> watch::Receiver<Position> {
+        self.positions.clone()
+    }
+
+    /// The state of one service as it changes, known or not: a name nobody knows can be followed too, and those are
+    /// bounded. The receiver ends when the engine stops or the name was forgotten between two looks: then follow anew.
+    pub async fn follow(&self, service: &ServiceKey) -> Result<watch::Receiver<Arc<ServiceView>>, EngineError> {
+        if let Some(receiver) = self.view.load().follow(service) {
+            return Ok(receiver);
+        }
+        let (reply, answer) = oneshot::channel();
+        let notice = Notice::Follow(service.clone(), reply);
+        self.notices.send(notice).map_err(|_| EngineError::Stopped)?;
+        answer.await.map_err(|_| EngineError::Stopped)?
+    }
+
+    /// The engine's time, in which every [`Timestamp`] of a view is given.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    async fn write<T>(&self, request: impl FnOnce(Reply<T>) -> WriteRequest) -> Result<T, EngineError> {
+        let (reply, answer) = oneshot::channel();
+        self.writes.try_send(request(reply)).map_err(|refused| EngineError::from_lane(&refused, Lane::Writes))?;
+        answer.await.map_err(|_| EngineError::Stopped)?
+    }
+}

@@ -1,0 +1,101 @@
+//! What the engine counts.
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// What became of a heartbeat.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, EncodeLabelValue)]
+pub(super) enum BeatLabel {
+    Renewed,
+    UnknownLease,
+    Fenced,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub(super) struct BeatLabels {
+    pub(super) outcome: BeatLabel,
+}
+
+/// A lease ran out: was its instance removed, or held back and why.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, EncodeLabelValue)]
+pub(super) enum ExpirationLabel {
+    Removed,
+    HeldRate,
+    HeldLastInstance,
+    HeldMajoritySilent,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub(super) struct ExpirationLabels {
+    pub(super) reason: ExpirationLabel,
+}
+
+/// How an instance left.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub(super) struct RemovalLabels {
+    pub(super) reason: &'static str,
+}
+
+/// What became of a proposal.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, EncodeLabelValue)]
+pub(super) enum CommitLabel {
+    Committed,
+    Conflict,
+    Refused,
+    Unknown,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub(super) struct CommitLabels {
+    pub(super) outcome: CommitLabel,
+}
+
+/// The engine's metric families. No label carries a name from outside, so their number is fixed.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    pub(super) heartbeats: Family<BeatLabels, Counter>,
+    pub(super) expirations: Family<ExpirationLabels, Counter>,
+    pub(super) removals: Family<RemovalLabels, Counter>,
+    pub(super) registrations: Counter,
+    pub(super) commits: Family<CommitLabels, Counter>,
+    pub(super) clock_gaps: Counter,
+    pub(super) resyncs: Counter,
+    pub(super) instances: Gauge,
+    pub(super) instances_suspect: Gauge,
+    pub(super) instances_stale: Gauge,
+    pub(super) services: Gauge,
+    pub(super) services_holding: Gauge,
+    pub(super) revision: Gauge,
+}
+
+impl Metrics {
+    /// Adds every family to a registry of metrics.
+    pub fn register(&self, registry: &mut Registry) {
+        let r = registry;
+        let m = self;
+        r.register("registry_heartbeats", "Heartbeats answered, by outcome", m.heartbeats.clone());
+        r.register("registry_lease_expirations", "Leases that ran out, by what followed", m.expirations.clone());
+        r.register("registry_removals", "Instances removed, by reason", m.removals.clone());
+        r.register("registry_registrations", "Registrations that brought a new incarnation", m.registrations.clone());
+        r.register("registry_commits", "Proposals handed to the store, by outcome", m.commits.clone());
+        r.register(
+            "registry_clock_gaps",
+            "Times the expiry loop was late and gave all leases a full TTL",
+            m.clock_gaps.clone(),
+        );
+        r.register("registry_store_resyncs", "Times the state was loaded again from the store", m.resyncs.clone());
+        r.register("registry_instances", "Instances registered", m.instances.clone());
+        r.register("registry_instances_suspect", "Instances that are SUSPECT", m.instances_suspect.clone());
+        r.register("registry_instances_stale", "Instances that are STALE", m.instances_stale.clone());
+        r.register("registry_services", "Services known", m.services.clone());
+        r.register(
+            "registry_services_holding",
+            "Services with removals by silence held back",
+            m.services_holding.clone(),
+        );
+        r.register("registry_revision", "Revision last applied", m.revision.clone());
+    }
+}

@@ -1,0 +1,16 @@
+//! The one owner of the catalog: a task that gathers commands, decides them, commits them as a group, applies only what
+//! the store says was committed, publishes, and sleeps until the next deadline.
+
+mod error;
+mod handle;
+mod metrics;
+mod publish;
+mod settings;
+mod time;
+
+pub use error::{EngineError, Lane};
+pub use handle::{Closed, Departure, Engine};
+pub use metrics::Metrics;
+pub use publish::View;
+pub use settings::EngineSettings;
+pub use time::Clock;
