@@ -29,25 +29,33 @@
 //! - a panic costs the call it happens in;
 //! - the drain ends: at its deadline what is still open is cut.
 
+mod admin;
 mod app;
 mod args;
 pub mod clock;
 #[cfg(feature = "database")]
 pub mod database;
+mod drain;
 pub mod entropy;
 mod error;
+mod health;
 mod hooks;
+mod lifecycle;
 mod logs;
+mod metrics;
 mod panics;
 mod parse;
 mod program;
+mod reflection;
 mod server;
 mod shell;
+mod signals;
 
 pub use app::App;
 pub use args::{Advertise, LogFormat, ProcessArgs, ServerArgs};
+pub use drain::GONE_MAX;
 pub use error::Error;
 pub use hooks::{BoxFuture, Hooks, Ready, Standing, Step};
 pub use program::{Program, main};
-pub use server::Limits;
-pub use shell::{GONE_MAX, Shell};
+pub use server::{ConnectionError, Limits, Server, hardened_server};
+pub use shell::Shell;

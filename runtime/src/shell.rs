@@ -1,23 +1,36 @@
 //! A server from two bound ports to the last answered call.
 
+use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic::transport::server::TcpConnectInfo;
+use tonic_health::pb::health_server::HealthServer;
 
+use crate::admin::{self, Admin};
 use crate::app::App;
 use crate::args::{Advertise, ServerArgs};
+use crate::drain::{Connections, Plan};
 use crate::error::Error;
 use crate::hooks::Hooks;
+use crate::lifecycle::{Lifecycle, Stage};
+use crate::metrics::{self, Calls, Methods, Metrics};
 use crate::program::Program;
+use crate::server::{Ends, Limits, Server, Slots, accept, hardened_server};
+use crate::{entropy, health, panics, reflection, signals};
 
-/// Longest time that [`Hooks::gone`] may take.
-pub const GONE_MAX: Duration = Duration::from_secs(2);
+/// Longest time for which `/readyz` waits for the first registration.
+const READY_MAX: Duration = Duration::from_secs(5);
 
 /// Both ports of a server, bound and not yet served.
 pub struct Shell {
-    program: &'static str,
+    program: Program,
     args: ServerArgs,
     grpc: TcpListener,
     http: TcpListener,
@@ -28,14 +41,33 @@ pub struct Shell {
 
 impl Shell {
     /// Binds both ports. Call it before anything is opened, written or told: what it refuses (a taken port, plaintext
-    /// off loopback, a wildcard address that would be advertised) is refused with nothing to undo.
+    /// off loopback, a wildcard address that would be advertised) is refused with nothing to undo, every fault at once.
+    ///
+    /// `advertise` is `args.advertise` of a process that registers, [`Advertise::Nothing`] for one that does not.
     pub async fn bind(program: &Program, args: &ServerArgs, advertise: impl Into<Advertise>) -> Result<Self, Error> {
-        let _ = advertise.into();
-        let grpc = TcpListener::bind(args.listen).await.map_err(Error::startup)?;
-        let http = TcpListener::bind(args.admin_listen).await.map_err(Error::startup)?;
-        let (grpc_addr, http_addr) =
-            (grpc.local_addr().map_err(Error::startup)?, http.local_addr().map_err(Error::startup)?);
-        Ok(Self { program: program.name, args: args.clone(), grpc, http, grpc_addr, http_addr, advertised: grpc_addr })
+        let advertise = advertise.into();
+        let mut faults = faults(args, advertise);
+        let mut bind = async |address: SocketAddr| match TcpListener::bind(address).await {
+            Ok(listener) => Some(listener),
+            Err(error) => {
+                faults.push(format!("cannot listen on {address}: {error}"));
+                None
+            }
+        };
+        let (Some(grpc), Some(http)) = (bind(args.listen).await, bind(args.admin_listen).await) else {
+            return Err(Error::Startup(faults.join("; ")));
+        };
+        if !faults.is_empty() {
+            return Err(Error::Startup(faults.join("; ")));
+        }
+        let grpc_addr = grpc.local_addr().map_err(Error::startup)?;
+        let http_addr = http.local_addr().map_err(Error::startup)?;
+        let advertised = match advertise {
+            Advertise::Nothing | Advertise::Bound => grpc_addr,
+            Advertise::Address(address) if address.port() == 0 => SocketAddr::new(address.ip(), grpc_addr.port()),
+            Advertise::Address(address) => address,
+        };
+        Ok(Self { program: *program, args: args.clone(), grpc, http, grpc_addr, http_addr, advertised })
     }
 
     /// Where the gRPC port is bound.
@@ -56,17 +88,157 @@ impl Shell {
         self.advertised
     }
 
+    /// Where others are told to find the HTTP port: where it is bound, or on a wildcard address, beside the gRPC port.
+    #[must_use]
+    pub fn http_advertised(&self) -> SocketAddr {
+        let ip = if self.http_addr.ip().is_unspecified() { self.advertised.ip() } else { self.http_addr.ip() };
+        SocketAddr::new(ip, self.http_addr.port())
+    }
+
     /// Serves until SIGTERM or SIGINT, then drains; a second signal ends the process at once. Prints the ready line,
     /// the only thing that ever goes to stdout.
     pub async fn serve(self, app: App, hooks: Hooks) -> Result<(), Error> {
-        self.serve_until(app, hooks, CancellationToken::new()).await
+        let stop =
+            signals::install().map_err(|error| Error::startup(format_args!("cannot handle signals: {error}")))?;
+        let ready = format!("ready {} grpc={} http={}", self.program.name, self.grpc_addr, self.http_addr);
+        self.run(app, hooks, stop, || say(&ready)).await
     }
 
     /// As [`serve`](Self::serve), with the first signal replaced by a token and no ready line: for tests, and for
     /// programs that hold several servers.
     pub async fn serve_until(self, app: App, hooks: Hooks, stop: CancellationToken) -> Result<(), Error> {
-        let _ = (&self.program, &self.args, &self.grpc, &self.http, app, hooks);
+        self.run(app, hooks, stop, || {}).await
+    }
+
+    async fn run(self, app: App, hooks: Hooks, stop: CancellationToken, ready: impl FnOnce()) -> Result<(), Error> {
+        panics::watch();
+        let lifecycle = Lifecycle::starting();
+        let registration = Arc::new(hooks.status);
+        let mut metrics = Metrics::new(&self.program, Arc::clone(&registration), app.metrics);
+        let connections = metrics::Connections::register(metrics.registry());
+        let served = Served::of(app.routes, app.services, app.descriptors, &lifecycle)?;
+        let mut server = hardened_server(served.routes)
+            .limits(self.args.limits())
+            .calls(Calls::register(served.methods, metrics.registry()));
+        for name in app.authorities {
+            server = server.authority(name);
+        }
+        let admin = Admin { lifecycle: lifecycle.clone(), metrics: Arc::new(metrics), registration };
+        let admin = admin.routes(app.admin);
+
+        let (grpc_at, http_at) = (self.advertised(), self.http_advertised());
+        let open = Connections::default();
+        let _ends_with_this = open.guard();
+        open.spawn(grpc_port(self.grpc, server, self.args.limits(), connections, open.clone()));
+        // Probes and metrics answer until the very end, and end with this set.
+        let mut beside = JoinSet::new();
+        beside.spawn(http_port(self.http, admin));
+        ready();
+        beside.spawn(become_ready((hooks.ready)(grpc_at, http_at), lifecycle.clone()));
+
         stop.cancelled().await;
+        let plan = Plan::within(self.args.drain_timeout);
+        plan.drain(&lifecycle, &open, &app.ends_watches, hooks.draining, hooks.gone).await;
         Ok(())
     }
+}
+
+/// What is wrong with the addresses before anything is bound.
+fn faults(args: &ServerArgs, advertise: Advertise) -> Vec<String> {
+    let mut faults = Vec::new();
+    for (flag, address) in [("--listen", args.listen), ("--admin-listen", args.admin_listen)] {
+        if !address.ip().is_loopback() && !args.insecure_plaintext {
+            faults.push(format!(
+                "{flag} {address} is not a loopback address: without TLS that needs --insecure-plaintext"
+            ));
+        }
+    }
+    if advertise == Advertise::Bound && args.listen.ip().is_unspecified() {
+        faults.push(format!("--listen {} is a wildcard address: --advertise must say which one to dial", args.listen));
+    }
+    if args.listen == args.admin_listen && args.listen.port() != 0 {
+        faults.push(format!("--listen and --admin-listen are both {}", args.listen));
+    }
+    faults
+}
+
+/// The program's routes with the shell's own services, and what is known of them all.
+struct Served {
+    routes: Routes,
+    methods: Methods,
+}
+
+impl Served {
+    fn of(
+        routes: Routes,
+        mut services: Vec<String>,
+        mut descriptors: Vec<&'static [u8]>,
+        lifecycle: &Lifecycle,
+    ) -> Result<Self, Error> {
+        let health = health::Serving::new(services.clone(), lifecycle.clone());
+        services.push(health::SERVICE.to_owned());
+        services.extend(reflection::SERVICES.map(str::to_owned));
+        descriptors.extend(reflection::DESCRIPTORS);
+        let methods = Methods::of(&services, &descriptors)?;
+        let routes = routes.add_service(HealthServer::new(health));
+        Ok(Self { routes: reflection::add(routes, &services, &descriptors)?, methods })
+    }
+}
+
+/// The one line on stdout. Whoever started the process may have closed it; that is no reason to stop.
+fn say(line: &str) {
+    let mut stdout = io::stdout().lock();
+    if let Err(error) = writeln!(stdout, "{line}").and_then(|()| stdout.flush()) {
+        tracing::warn!(%error, "nobody reads the ready line");
+    }
+}
+
+async fn become_ready(announcing: impl Future<Output = ()>, lifecycle: Lifecycle) {
+    tokio::pin!(announcing);
+    if timeout(READY_MAX, announcing.as_mut()).await.is_ok() {
+        lifecycle.reach(Stage::Ready);
+        return;
+    }
+    tracing::warn!(waited_s = READY_MAX.as_secs(), "not registered yet; serving all the same");
+    lifecycle.reach(Stage::Ready);
+    announcing.await;
+}
+
+async fn grpc_port(
+    listener: TcpListener,
+    server: Server,
+    limits: Limits,
+    metrics: metrics::Connections,
+    open: Connections,
+) {
+    let slots = Slots::new(limits.connections, limits.connections_per_ip);
+    let mut ages = entropy::rng(entropy::seed());
+    accept(listener, slots, metrics.clone(), open.no_more(), |io, peer, slot| {
+        let (server, age, counted) = (server.clone(), server.draw_age(&mut ages), metrics.opened());
+        let (goaway, untold) = open.goodbye();
+        open.spawn(async move {
+            let _held = (slot, counted);
+            let info = TcpConnectInfo { local_addr: io.local_addr().ok(), remote_addr: Some(peer) };
+            let ends = Ends { goaway: &goaway, age };
+            if let Err(error) = server.serve(io, info, ends, || drop(untold)).await {
+                tracing::debug!(%peer, %error, "connection ended");
+            }
+        });
+    })
+    .await;
+}
+
+async fn http_port(listener: TcpListener, routes: axum::Router) {
+    let slots = Slots::new(admin::CONNECTIONS_MAX, admin::CONNECTIONS_MAX);
+    let mut connections = JoinSet::new();
+    accept(listener, slots, metrics::Connections::default(), CancellationToken::new(), |io, _, slot| {
+        // Those that have ended make room before one is added, so the set holds about as many as are open.
+        while connections.try_join_next().is_some() {}
+        let routes = routes.clone();
+        connections.spawn(async move {
+            admin::serve_connection(io, routes).await;
+            drop(slot);
+        });
+    })
+    .await;
 }

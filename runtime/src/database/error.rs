@@ -4,8 +4,6 @@ use std::path::PathBuf;
 
 use uuid::Uuid;
 
-use super::request::Violations;
-
 /// Why a database could not be opened; each is one line for the operator, who has to act.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -129,9 +127,6 @@ impl From<sqlx::Error> for DatabaseError {
 /// What any stored resource answers to a call that it does not grant.
 #[derive(Debug, thiserror::Error)]
 pub enum ResourceError {
-    /// Fields that are not as they must be; all of them.
-    #[error("{0}")]
-    Invalid(#[from] Violations),
     /// The request id has been used for another request.
     #[error("request_id was used for another request")]
     RequestIdReused,
@@ -151,15 +146,6 @@ pub enum ResourceError {
         /// Its etag now.
         current: String,
     },
-    /// The database could not.
-    #[error(transparent)]
-    Database(#[from] DatabaseError),
-}
-
-impl From<sqlx::Error> for ResourceError {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Database(error.into())
-    }
 }
 
 /// SQLite result codes (sqlite.org/rescode.html).

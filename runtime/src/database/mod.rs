@@ -32,8 +32,8 @@ pub use location::{DatabaseUrl, DatabaseUrlError};
 pub use millis::UnixMillis;
 pub use open::Schema;
 pub use page::{PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX, Page, PageRequest, Scope};
-pub use request::{Etag, Fault, RequestId, Violations, id, is_token_byte};
-pub use status::{DOMAIN, refusal};
+pub use request::{Etag, Fault, Mask, RequestId, Violations, id, is_token_byte};
+pub use status::{DOMAIN, refusal, refusal_with};
 
 /// A connection as queries take it.
 pub type Connection = sqlx::SqliteConnection;

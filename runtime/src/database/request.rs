@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use prost_types::FieldMask;
 use tonic_types::FieldViolation;
 use uuid::Uuid;
 
@@ -110,6 +111,26 @@ impl Etag {
     }
 }
 
+/// Which fields a change is about: those that its mask names or, without a mask, those that are present.
+#[derive(Debug)]
+pub struct Mask(Vec<String>);
+
+impl Mask {
+    /// Takes a mask whose paths are all among the fields that may change.
+    pub fn parse(mask: Option<FieldMask>, fields: &[&str]) -> Result<Self, Fault> {
+        let paths = mask.unwrap_or_default().paths;
+        match paths.iter().find(|path| !fields.contains(&path.as_str())) {
+            Some(_) => Err(Fault(format!("may name only {}", fields.join(", ")))),
+            None => Ok(Self(paths)),
+        }
+    }
+
+    /// Whether the change is about this field.
+    pub fn names(&self, field: &str, is_present: bool) -> bool {
+        if self.0.is_empty() { is_present } else { self.0.iter().any(|path| path == field) }
+    }
+}
+
 /// A UUID in any of its text forms.
 pub fn id(text: &str) -> Result<Uuid, Fault> {
     if text.is_empty() {
@@ -120,7 +141,9 @@ pub fn id(text: &str) -> Result<Uuid, Fault> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Etag, RequestId, Violations, id};
+    use prost_types::FieldMask;
+
+    use super::{Etag, Mask, RequestId, Violations, id};
 
     #[test]
     fn a_request_id_has_16_to_64_plain_characters() {
@@ -137,6 +160,20 @@ mod tests {
         assert_eq!(Etag::parse(Etag::of_version(255).as_str()), Ok(Etag::of_version(255)));
         assert!(Etag::parse("").is_err());
         assert!(Etag::parse(&"x".repeat(65)).is_err());
+    }
+
+    #[test]
+    fn a_mask_chooses_fields_and_its_absence_those_that_are_present() {
+        let mask = |paths: &[&str]| {
+            let paths = paths.iter().map(|path| path.to_string()).collect();
+            Mask::parse(Some(FieldMask { paths }), &["a", "b"])
+        };
+        let chosen = mask(&["a"]).unwrap();
+        assert!(chosen.names("a", false) && !chosen.names("b", true));
+        for absent in [mask(&[]).unwrap(), Mask::parse(None, &["a"]).unwrap()] {
+            assert!(absent.names("a", true) && !absent.names("a", false));
+        }
+        assert!(mask(&["a", "c"]).is_err());
     }
 
     #[test]

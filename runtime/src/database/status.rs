@@ -7,6 +7,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use super::error::{DatabaseError, ResourceError};
+use super::request::Violations;
 
 /// `ErrorInfo.domain` of every reason that Meshwork gives.
 pub const DOMAIN: &str = "meshwork";
@@ -19,26 +20,30 @@ pub fn refusal(code: Code, reason: &str, message: impl Into<String>) -> Status {
     refusal_with(code, reason, message, ErrorDetails::new())
 }
 
-fn refusal_with(code: Code, reason: &str, message: impl Into<String>, mut details: ErrorDetails) -> Status {
+/// A status with its `ErrorInfo` beside other details.
+pub fn refusal_with(code: Code, reason: &str, message: impl Into<String>, mut details: ErrorDetails) -> Status {
     details.set_error_info(reason, DOMAIN, HashMap::new());
     Status::with_error_details(code, message, details)
+}
+
+impl From<Violations> for Status {
+    fn from(violations: Violations) -> Self {
+        let message = violations.to_string();
+        let details = ErrorDetails::with_bad_request(violations.into_field_violations());
+        refusal_with(Code::InvalidArgument, "INVALID_ARGUMENT", message, details)
+    }
 }
 
 impl From<ResourceError> for Status {
     fn from(error: ResourceError) -> Self {
         let message = error.to_string();
         match error {
-            ResourceError::Invalid(violations) => {
-                let details = ErrorDetails::with_bad_request(violations.into_field_violations());
-                refusal_with(Code::InvalidArgument, "INVALID_ARGUMENT", message, details)
-            }
             ResourceError::RequestIdReused => refusal(Code::AlreadyExists, "REQUEST_ID_REUSED", message),
             ResourceError::NotFound { kind, id } => {
                 let details = ErrorDetails::with_resource_info(kind, id.to_string(), "", message.as_str());
                 refusal_with(Code::NotFound, "NOT_FOUND", message, details)
             }
             ResourceError::EtagMismatch { .. } => refusal(Code::Aborted, "ETAG_MISMATCH", message),
-            ResourceError::Database(error) => error.into(),
         }
     }
 }

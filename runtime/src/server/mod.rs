@@ -1,5 +1,114 @@
-//! The gRPC port: HTTP/2 with every limit set.
+//! The gRPC port: HTTP/2 on hyper directly, with every limit set.
+//!
+//! tonic's own server leaves most limits open, hangs at its graceful shutdown on a connection that never speaks, and
+//! says nothing of a connection's end; so the few hundred lines between a socket and tonic's routes are the mesh's own.
 
+mod accept;
+mod authority;
+mod call;
+mod connection;
+mod deadline;
 mod limits;
+mod open_calls;
+mod preface;
+mod refusal;
+mod slots;
+mod timeout;
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::registry::Registry;
+use rand::RngExt;
+use rand::rngs::StdRng;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic::transport::server::TcpConnectInfo;
+
+pub(crate) use accept::accept;
+pub use connection::ConnectionError;
+pub(crate) use connection::Ends;
 pub use limits::Limits;
+pub(crate) use slots::Slots;
+
+use crate::metrics::{Calls, Methods};
+use connection::Front;
+
+/// A gRPC server that is safe to show to a network: one per process, shared by all its connections.
+#[derive(Clone)]
+pub struct Server {
+    front: Front,
+    limits: Arc<Limits>,
+}
+
+/// A server of these routes with the default [`Limits`].
+#[must_use]
+pub fn hardened_server(routes: Routes) -> Server {
+    let calls = Arc::new(Calls::register(Methods::none(), &mut Registry::default()));
+    let front = Front { routes: routes.prepare(), authorities: Arc::default(), calls };
+    Server { front, limits: Arc::default() }
+}
+
+impl Server {
+    /// Other limits.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = Arc::new(limits);
+        self
+    }
+
+    /// Adds a mesh name that this server answers to; see [`App::authority`](crate::App::authority).
+    #[must_use]
+    pub fn authority(mut self, name: impl Into<String>) -> Self {
+        Arc::make_mut(&mut self.front.authorities).add(name.into());
+        self
+    }
+
+    /// Measures the calls here.
+    #[must_use]
+    pub(crate) fn calls(mut self, calls: Calls) -> Self {
+        self.front.calls = Arc::new(calls);
+        self
+    }
+
+    /// Serves one connection, of whatever kind: a socket, or a pipe in a test. Ends when the peer goes, when a limit is
+    /// passed, or, after `goaway` is cancelled and a GOAWAY is sent, when the last open call is answered. Dropping the
+    /// future cuts the connection.
+    ///
+    /// `peer` is what handlers see as `Request::remote_addr`. The connection's age is taken without jitter, so that the
+    /// same test gives the same trace.
+    pub async fn serve_connection<Io>(
+        &self,
+        io: Io,
+        peer: Option<SocketAddr>,
+        goaway: &CancellationToken,
+    ) -> Result<(), ConnectionError>
+    where
+        Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let peer = TcpConnectInfo { local_addr: None, remote_addr: peer };
+        self.serve(io, peer, Ends { goaway, age: self.limits.connection_age }, || {}).await
+    }
+
+    /// As [`serve_connection`](Self::serve_connection); `told` is called once the GOAWAY is on the way.
+    pub(crate) async fn serve<Io>(
+        &self,
+        io: Io,
+        peer: TcpConnectInfo,
+        ends: Ends<'_>,
+        told: impl FnOnce(),
+    ) -> Result<(), ConnectionError>
+    where
+        Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        connection::serve(io, self.front.clone(), peer, &self.limits, ends, told).await
+    }
+
+    /// The age at which the next connection is asked to go.
+    pub(crate) fn draw_age(&self, rng: &mut StdRng) -> Option<Duration> {
+        let jitter = Limits::AGE_JITTER;
+        self.limits.connection_age.map(|age| age.mul_f64(rng.random_range(1.0 - jitter..=1.0 + jitter)))
+    }
+}

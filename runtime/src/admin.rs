@@ -1,0 +1,102 @@
+//! The HTTP port: metrics and probes, and whatever routes the program adds.
+
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{RawQuery, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::hooks::Standing;
+use crate::lifecycle::{Lifecycle, Stage};
+use crate::metrics::Metrics;
+
+/// Most connections of the HTTP port: a scraper, probes and some dashboards.
+pub(crate) const CONNECTIONS_MAX: u32 = 512;
+/// Longest time from the first byte of a request to the end of its headers (S11).
+const HEADER_READ_MAX: Duration = Duration::from_secs(10);
+/// What is buffered of one request's head, in bytes.
+const HEAD_BYTES_MAX: usize = 32 * 1024;
+
+/// What the probes look at.
+#[derive(Clone)]
+pub(crate) struct Admin {
+    pub(crate) lifecycle: Lifecycle,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) registration: Arc<Standing>,
+}
+
+impl Admin {
+    /// The shell's routes and the program's.
+    pub(crate) fn routes(self, program: Option<Router>) -> Router {
+        let own = Router::new()
+            .route("/livez", get(livez))
+            .route("/readyz", get(readyz))
+            .route("/metrics", get(metrics))
+            .with_state(self);
+        match program {
+            Some(program) => own.merge(program),
+            None => own,
+        }
+    }
+}
+
+/// Serves one HTTP/1.1 connection until it ends.
+pub(crate) async fn serve_connection<Io>(io: Io, routes: Router)
+where
+    Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_READ_MAX)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(io), TowerToHyperService::new(routes))
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "http connection ended");
+    }
+}
+
+/// The process turns. It depends on nothing, so that nobody restarts a process for what a restart does not mend.
+async fn livez() -> &'static str {
+    "ok\n"
+}
+
+/// The process takes calls: bound, not draining, and known to the registry or done waiting for it.
+async fn readyz(State(admin): State<Admin>, RawQuery(query): RawQuery) -> Response {
+    let stage = admin.lifecycle.stage();
+    let (code, word) = match stage {
+        Stage::Ready => (StatusCode::OK, "ok"),
+        Stage::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting"),
+        Stage::Draining | Stage::Ending => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
+    };
+    let verbose = query.is_some_and(|query| query.split('&').any(|pair| pair.split('=').next() == Some("verbose")));
+    let mut text = String::new();
+    if verbose {
+        let mark = |good| if good { '+' } else { '-' };
+        let (state, detail) = (admin.registration)();
+        // Registration is told and not judged: a registry outage never makes a process unready.
+        let _ = writeln!(text, "[+]listening ok");
+        let _ = writeln!(text, "[{}]serving {word}", mark(stage == Stage::Ready));
+        let _ = writeln!(text, "[ ]registration {state}: {detail}");
+    }
+    let _ = writeln!(text, "{word}");
+    (code, text).into_response()
+}
+
+async fn metrics(State(admin): State<Admin>) -> Response {
+    match admin.metrics.encode() {
+        Ok(text) => ([(header::CONTENT_TYPE, Metrics::CONTENT_TYPE)], text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "the metrics cannot be written");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}

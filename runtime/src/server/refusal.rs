@@ -1,0 +1,40 @@
+//! The answers that the shell gives in place of a handler.
+
+use std::collections::HashMap;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+/// Domain of every `ErrorInfo` of the mesh.
+const DOMAIN: &str = "meshwork";
+
+/// Why a call was answered without its handler, or instead of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal<'a> {
+    /// The call is for somebody else; nothing was done, and nothing must be sent here again.
+    WrongService { asked: &'a str },
+    /// `grpc-timeout` is none. Taking it for no deadline would do the opposite of what was asked.
+    MalformedTimeout,
+    /// The caller is no longer waiting.
+    DeadlineExceeded,
+    /// The handler panicked. What it said stays in the log.
+    Panicked,
+}
+
+impl From<Refusal<'_>> for Status {
+    fn from(refusal: Refusal<'_>) -> Self {
+        let (code, reason, message) = match refusal {
+            Refusal::WrongService { asked } => {
+                (Code::Unavailable, "WRONG_SERVICE", format!("this process does not serve {asked:?}"))
+            }
+            Refusal::MalformedTimeout => {
+                (Code::InvalidArgument, "MALFORMED_TIMEOUT", "grpc-timeout is not 1 to 8 digits and a unit".to_owned())
+            }
+            Refusal::DeadlineExceeded => {
+                (Code::DeadlineExceeded, "DEADLINE_EXCEEDED", "the deadline of the call has passed".to_owned())
+            }
+            Refusal::Panicked => (Code::Internal, "PANICKED", "internal error".to_owned()),
+        };
+        Status::with_error_details(code, message, ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new()))
+    }
+}
