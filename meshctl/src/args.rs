@@ -1,0 +1,287 @@
+//! What the command line can say.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+/// Run the mesh, look at it, change it, call it.
+#[derive(Debug, Parser)]
+#[command(name = "meshctl", version, propagate_version = true, max_term_width = 110)]
+#[command(
+    after_help = "Start here:  meshctl demo    shows the whole mesh, its failures included, and ends by itself\n\
+                        \x20            meshctl up      leaves one running to play with"
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) globals: Globals,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Where to ask, for how long, and how to answer.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Globals {
+    /// Registries over one store; the first that answers is asked.
+    #[arg(
+        long,
+        env = "MESH_REGISTRY",
+        value_name = "URL[,URL]",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:7400",
+        global = true
+    )]
+    pub(crate) registry: Vec<RegistryUrl>,
+
+    /// Namespace of the services.
+    #[arg(long, env = "MESH_NAMESPACE", value_name = "NAME", default_value = "default", global = true)]
+    pub(crate) namespace: String,
+
+    /// Longest time that one answer may take: "500ms", "5s" or "1m".
+    #[arg(long, env = "MESH_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = duration, global = true)]
+    pub(crate) timeout: Duration,
+
+    /// For people, or for programs: canonical protobuf JSON, one object a line.
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t = Format::Table, global = true)]
+    pub(crate) output: Format,
+}
+
+/// What an answer looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Columns for people.
+    Table,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show a whole mesh at work: load, a killed instance, a drain, a registry restart; ends by itself within 30 s.
+    Demo(DemoArgs),
+    /// Run a whole mesh until Ctrl-C: the registry, three user-svc and two order-svc.
+    Up(UpArgs),
+    /// Run one of the servers: this one binary is all of them.
+    Serve(ServeArgs),
+    /// List the services.
+    Services,
+    /// List the instances of a service: who is alive, and who is picked.
+    Instances {
+        /// Service name, such as user-svc.
+        service: String,
+    },
+    /// Follow a service: what is there, then every change, until Ctrl-C.
+    Watch {
+        /// Service name, such as user-svc; it need not exist yet.
+        service: String,
+    },
+    /// Call a unary method of a service, found and balanced as any caller in the mesh would.
+    Call(CallArgs),
+    /// Take an instance out of the picks; what it is doing it finishes.
+    Drain(AdminArgs),
+    /// Take a drained instance back in.
+    Enable(EnableArgs),
+    /// Print a completion script.
+    Completions {
+        /// For which shell.
+        shell: Shell,
+    },
+}
+
+/// Flags of `demo`.
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Calls started per second, whatever becomes of the ones before them.
+    #[arg(long, value_name = "CALLS", default_value_t = 150, value_parser = clap::value_parser!(u32).range(100..=2000))]
+    pub(crate) rate: u32,
+}
+
+/// Flags of `up`.
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    /// Folder of the databases and logs; it stays when the mesh ends.
+    #[arg(long, env = "MESH_DATA_DIR", value_name = "DIR", default_value = "mesh-data")]
+    pub(crate) data_dir: PathBuf,
+}
+
+/// What `serve` runs.
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Which server.
+    #[arg(value_enum)]
+    pub(crate) program: Program,
+
+    /// Its own flags; `meshctl serve PROGRAM --help` lists them.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS")]
+    pub(crate) flags: Vec<OsString>,
+}
+
+/// A server that this binary can be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, ValueEnum)]
+pub enum Program {
+    /// Who is alive, and who is told.
+    Registry,
+    /// Users: accounts and passwords.
+    UserSvc,
+    /// Orders of those users.
+    OrderSvc,
+}
+
+impl Program {
+    /// Its name: on the command line, in its ready line, and in the registry.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Program::Registry => "registry",
+            Program::UserSvc => "user-svc",
+            Program::OrderSvc => "order-svc",
+        }
+    }
+
+    /// Its default ports, first gRPC, then HTTP (DESIGN §2).
+    pub(crate) fn default_ports(self) -> (SocketAddr, SocketAddr) {
+        let grpc = match self {
+            Program::Registry => 7400,
+            Program::UserSvc => 7410,
+            Program::OrderSvc => 7420,
+        };
+        (([127, 0, 0, 1], grpc).into(), ([127, 0, 0, 1], grpc + 1).into())
+    }
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What `call` calls.
+#[derive(Debug, Args)]
+pub(crate) struct CallArgs {
+    /// Service name in the mesh, such as user-svc.
+    pub(crate) service: String,
+    /// Method: GetUser, shop.user.v1.UserService/GetUser or shop.user.v1.UserService.GetUser.
+    pub(crate) method: String,
+    /// Request as protobuf JSON; "-" reads it from stdin.
+    #[arg(default_value = "{}")]
+    pub(crate) request: String,
+}
+
+/// What `drain` drains.
+#[derive(Debug, Args)]
+pub(crate) struct AdminArgs {
+    /// Instance id, or the beginning of one that no other instance shares.
+    pub(crate) instance: String,
+    /// Take the drain back by itself after this time, 1 s to 30 days; without it, it stays until `enable`.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) expires: Option<Duration>,
+}
+
+/// What `enable` enables.
+#[derive(Debug, Args)]
+pub(crate) struct EnableArgs {
+    /// Instance id, or the beginning of one that no other instance shares.
+    pub(crate) instance: String,
+}
+
+/// Address of a registry: `host:port`, with or without `http://`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegistryUrl(http::uri::Authority);
+
+impl RegistryUrl {
+    /// As a client's URL.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.0)
+    }
+}
+
+impl fmt::Display for RegistryUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl From<SocketAddr> for RegistryUrl {
+    fn from(address: SocketAddr) -> Self {
+        RegistryUrl(address.to_string().parse().expect("a socket address is an authority"))
+    }
+}
+
+impl FromStr for RegistryUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.starts_with("https://") {
+            return Err("https is not spoken here yet; give host:port".to_owned());
+        }
+        let bare = text.strip_prefix("http://").unwrap_or(text);
+        let bare = bare.strip_suffix('/').unwrap_or(bare);
+        match bare.parse::<http::uri::Authority>() {
+            Ok(authority) if authority.port_u16().is_some_and(|port| port > 0) && !authority.host().is_empty() => {
+                Ok(RegistryUrl(authority))
+            }
+            _ => Err("wanted host:port, such as 127.0.0.1:7400".to_owned()),
+        }
+    }
+}
+
+/// Reads "500ms", "5s", "2m", "1h" or "7d".
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| "wanted a number and a unit, such as 500ms, 5s or 1m".to_owned())?;
+    let unit_ms = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        "" => return Err(format!("the unit is missing: {number}s, {number}ms or {number}m?")),
+        other => return Err(format!("{other:?} is no unit of time; ms, s, m, h and d are")),
+    };
+    match number.checked_mul(unit_ms) {
+        Some(ms) if ms > 0 => Ok(Duration::from_millis(ms)),
+        _ => Err("out of range".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_registry_is_named_with_or_without_its_scheme() {
+        for text in ["127.0.0.1:7400", "http://127.0.0.1:7400", "http://127.0.0.1:7400/"] {
+            assert_eq!(
+                text.parse::<RegistryUrl>().map(|url| url.url()),
+                Ok("http://127.0.0.1:7400".to_owned()),
+                "{text}"
+            );
+        }
+        assert!("[::1]:7400".parse::<RegistryUrl>().is_ok());
+        for text in ["", "localhost", "127.0.0.1:", "127.0.0.1:0", "https://a:1", "http://a:1/path", "a b:1"] {
+            assert!(text.parse::<RegistryUrl>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn times_carry_their_unit() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("30d"), Ok(Duration::from_secs(30 * 86_400)));
+        for text in ["5", "s", "0s", "5 s", "-1s", "1.5s", "99999999999999999999s", "18446744073709551615d"] {
+            assert!(duration(text).is_err(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! `call SERVICE METHOD JSON`: a unary call as any caller in the mesh would make it, of a method known by reflection only.
+
+use std::io::Read;
+
+use bytes::BufMut;
+use http::uri::PathAndQuery;
+use mesh_client::{Mesh, MeshChannel};
+use prost::Message;
+use prost_reflect::{DynamicMessage, MessageDescriptor, MethodDescriptor};
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::{Request, Status};
+
+use crate::args::{CallArgs, Format, Globals};
+use crate::commands::reflection::{MethodName, Reflection, path_of};
+use crate::failure::Failure;
+use crate::output::{dynamic_json, pretty_json, print};
+use crate::registry_client::RegistryClient;
+
+/// Longest request read from stdin, in bytes: what a server takes at most, by gRPC's custom, as JSON with room to spare.
+const STDIN_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// `meshctl call SERVICE METHOD JSON`.
+pub(crate) async fn call(globals: &Globals, args: &CallArgs) -> Result<(), Failure> {
+    let text = match args.request.as_str() {
+        "-" => read_stdin()?,
+        text => text.to_owned(),
+    };
+    // Asked first for the sake of the answer: a registry that is away and a name that nobody has are told apart at once.
+    RegistryClient::connect(globals).await?.resolve(&args.service).await?;
+
+    let mesh = Mesh::builder()
+        .registry(globals.registry.iter().map(ToString::to_string))
+        .namespace(&globals.namespace)
+        .build()
+        .map_err(|error| Failure::Usage(error.to_string()))?;
+    let channel = mesh.channel(&args.service);
+
+    let method =
+        Reflection::open(channel.clone(), globals.timeout).await?.find(&MethodName::read(&args.method)).await?;
+    if method.is_client_streaming() || method.is_server_streaming() {
+        return Err(Failure::Usage(format!("{} is a stream; meshctl calls unary methods only", path_of(&method))));
+    }
+    let mut request = Request::new(read_request(&method.input(), &text)?);
+    request.set_timeout(globals.timeout);
+    let answer = unary(channel, &method, request).await?;
+    print(&match globals.output {
+        Format::Json => dynamic_json(&answer),
+        Format::Table => pretty_json(&answer),
+    })
+}
+
+fn read_stdin() -> Result<String, Failure> {
+    let mut text = String::new();
+    let length = std::io::stdin()
+        .lock()
+        .take(STDIN_BYTES_MAX + 1)
+        .read_to_string(&mut text)
+        .map_err(|error| Failure::Usage(format!("the request on stdin cannot be read: {error}")))?;
+    if length as u64 > STDIN_BYTES_MAX {
+        return Err(Failure::Usage(format!("the request on stdin is longer than {STDIN_BYTES_MAX} bytes")));
+    }
+    Ok(text)
+}
+
+/// Reads protobuf JSON; a mistake is answered with what the message looks like.
+fn read_request(descriptor: &MessageDescriptor, text: &str) -> Result<DynamicMessage, Failure> {
+    let mut json = serde_json::Deserializer::from_str(text);
+    let read =
+        DynamicMessage::deserialize(descriptor.clone(), &mut json).and_then(|message| json.end().map(|()| message));
+    read.map_err(|error| {
+        let fields: Vec<_> = descriptor.fields().map(|field| field.json_name().to_owned()).collect();
+        let fields =
+            if fields.is_empty() { "no fields".to_owned() } else { format!("the fields {}", fields.join(", ")) };
+        Failure::Usage(format!("the request is no {}: {error}; it has {fields}", descriptor.full_name()))
+    })
+}
+
+async fn unary(
+    channel: MeshChannel,
+    method: &MethodDescriptor,
+    request: Request<DynamicMessage>,
+) -> Result<DynamicMessage, Failure> {
+    let path: PathAndQuery = format!("/{}", path_of(method))
+        .parse()
+        .map_err(|error| Failure::Failed(format!("{} cannot be called: {error}", path_of(method))))?;
+    let mut grpc = tonic::client::Grpc::new(channel);
+    let ready: Result<(), Status> = grpc.ready().await;
+    ready?;
+    Ok(grpc.unary(request, path, DynamicCodec { answer: method.output() }).await?.into_inner())
+}
+
+/// Messages that no Rust type stands for.
+#[derive(Debug)]
+struct DynamicCodec {
+    answer: MessageDescriptor,
+}
+
+/// Its two halves; decoding has to know what to read.
+#[derive(Debug)]
+struct DynamicEncoder;
+
+#[derive(Debug)]
+struct DynamicDecoder(MessageDescriptor);
+
+impl Codec for DynamicCodec {
+    type Encode = DynamicMessage;
+    type Decode = DynamicMessage;
+    type Encoder = DynamicEncoder;
+    type Decoder = DynamicDecoder;
+
+    fn encoder(&mut self) -> DynamicEncoder {
+        DynamicEncoder
+    }
+
+    fn decoder(&mut self) -> DynamicDecoder {
+        DynamicDecoder(self.answer.clone())
+    }
+}
+
+impl Encoder for DynamicEncoder {
+    type Item = DynamicMessage;
+    type Error = Status;
+
+    fn encode(&mut self, item: DynamicMessage, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        into.put_slice(&item.encode_to_vec());
+        Ok(())
+    }
+}
+
+impl Decoder for DynamicDecoder {
+    type Item = DynamicMessage;
+    type Error = Status;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<DynamicMessage>, Status> {
+        DynamicMessage::decode(self.0.clone(), from)
+            .map(Some)
+            .map_err(|error| Status::internal(format!("the answer is no {}: {error}", self.0.full_name())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost_reflect::DescriptorPool;
+
+    use super::*;
+
+    fn descriptor(name: &str) -> MessageDescriptor {
+        let pool = DescriptorPool::decode(mesh_api::FILE_DESCRIPTOR_SET).expect("the build script compiled it");
+        pool.get_message_by_name(name).expect("it is one of the house")
+    }
+
+    #[test]
+    fn a_request_takes_both_spellings_of_a_field() {
+        let get_user = descriptor("shop.user.v1.GetUserRequest");
+        for text in [r#"{"user_id":"x"}"#, r#"{"userId":"x"}"#] {
+            let message = read_request(&get_user, text).expect("it is a request");
+            assert_eq!(dynamic_json(&message), r#"{"userId":"x"}"#);
+        }
+    }
+
+    #[test]
+    fn a_wrong_request_is_told_what_a_right_one_has() {
+        let get_user = descriptor("shop.user.v1.GetUserRequest");
+        for text in [r#"{"name":"x"}"#, r#"{"userId":7}"#, "{", "{} {}", "[]"] {
+            let failure = read_request(&get_user, text).expect_err(text);
+            let words = failure.to_string();
+            assert!(words.starts_with("the request is no shop.user.v1.GetUserRequest: "), "{words}");
+            assert!(words.ends_with("it has the fields userId"), "{words}");
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! The commands that look at a mesh, change it, or call it.
+
+pub(crate) mod admin;
+pub(crate) mod call;
+pub(crate) mod completions;
+pub(crate) mod list;
+pub(crate) mod reflection;
+pub(crate) mod serve;
+pub(crate) mod watch;
+pub(crate) mod words;

@@ -1,0 +1,7 @@
+//! A mesh on this machine: servers as child processes of this very binary.
+
+mod mesh;
+mod process;
+
+pub use mesh::{Listen, LocalMesh, LocalMeshPlan, Member};
+pub use process::{Launch, Launcher, Process, ProcessError};
