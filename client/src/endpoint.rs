@@ -6,8 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::time::Instant;
 use uuid::Uuid;
+
+use crate::resolver::{MethodLevels, ResolvedEndpoint};
 
 /// Connectivity of an endpoint or of a whole channel, after gRPC's connectivity semantics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -55,6 +58,8 @@ pub(crate) struct Endpoint {
     /// What `last_pick` counts from.
     born: Instant,
     incarnation: AtomicU64,
+    /// Read only when an attempt has failed.
+    methods: ArcSwap<MethodLevels>,
     state: AtomicU8,
     hot: Hot,
 }
@@ -70,19 +75,26 @@ struct Hot {
 }
 
 impl Endpoint {
-    pub(crate) fn new(instance_id: Uuid, address: SocketAddr, incarnation: u64, born: Instant) -> Self {
+    pub(crate) fn new(resolved: &ResolvedEndpoint, born: Instant) -> Self {
         Self {
-            instance_id,
-            address,
+            instance_id: resolved.instance_id,
+            address: resolved.address,
             born,
-            incarnation: AtomicU64::new(incarnation),
+            incarnation: AtomicU64::new(resolved.incarnation),
+            methods: ArcSwap::new(resolved.methods.clone()),
             state: AtomicU8::new(ConnectivityState::Idle as u8),
             hot: Hot::default(),
         }
     }
 
-    pub(crate) fn set_incarnation(&self, incarnation: u64) {
-        self.incarnation.store(incarnation, Ordering::Relaxed);
+    /// Takes what the resolver says now; `true` when the incarnation is another one.
+    pub(crate) fn update(&self, resolved: &ResolvedEndpoint) -> bool {
+        self.methods.store(resolved.methods.clone());
+        self.incarnation.swap(resolved.incarnation, Ordering::Relaxed) != resolved.incarnation
+    }
+
+    pub(crate) fn methods(&self) -> Arc<MethodLevels> {
+        self.methods.load_full()
     }
 
     pub(crate) fn set_state(&self, state: ConnectivityState) {
@@ -166,11 +178,24 @@ impl EndpointHandle {
 mod tests {
     use super::*;
     use crate::clock;
+    use crate::resolver::Standing;
+
+    fn resolved(incarnation: u64) -> ResolvedEndpoint {
+        ResolvedEndpoint {
+            instance_id: Uuid::nil(),
+            incarnation,
+            address: ([127, 0, 0, 1], 1).into(),
+            zone: "".into(),
+            weight: 100,
+            standing: Standing::Alive,
+            methods: Arc::default(),
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_handle_reads_what_calls_wrote() {
         let born = clock::now();
-        let endpoint = Arc::new(Endpoint::new(Uuid::nil(), ([127, 0, 0, 1], 1).into(), 3, born));
+        let endpoint = Arc::new(Endpoint::new(&resolved(3), born));
         let handle = EndpointHandle::new(endpoint.clone());
         assert_eq!((handle.picks(), handle.last_pick(), handle.in_flight()), (0, None, 0));
 
@@ -185,7 +210,7 @@ mod tests {
 
     #[test]
     fn every_state_survives_its_atomic() {
-        let endpoint = Endpoint::new(Uuid::nil(), ([127, 0, 0, 1], 1).into(), 0, clock::now());
+        let endpoint = Endpoint::new(&resolved(0), clock::now());
         for state in [
             ConnectivityState::Idle,
             ConnectivityState::Connecting,

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rand::Rng;
-use uuid::{Builder, Uuid};
 
 /// A source of random numbers that clones share: a splitmix64 sequence (Steele et al., OOPSLA 2014), one atomic addition a
 /// draw and no lock.
@@ -52,11 +51,6 @@ impl Entropy {
         // 53 bits fill a double's mantissa: the quotient is uniform in [0, 1).
         let share = (self.next() >> 11) as f64 / (1_u64 << 53) as f64;
         span.mul_f64(share)
-    }
-
-    /// A random id (version 4).
-    pub(crate) fn uuid(&self) -> Uuid {
-        Builder::from_random_bytes(self.bytes()).into_uuid()
     }
 
     /// 16 random bytes: a trace id, a start nonce.

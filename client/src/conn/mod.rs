@@ -1,10 +1,103 @@
 //! Connections: how one is opened, proved alive, watched, and used by calls.
+//!
+//! The rest of the crate sees the [`Conn`] trait and [`StreamError`], never HTTP/2 itself: what carries a call can be
+//! exchanged. Each connection has one driver task; it ends when the connection does, and the connection ends when the
+//! last handle and the last stream are gone.
 
 mod connector;
+mod dial;
+mod driver;
+mod h2;
+mod heard;
+mod silence;
+mod vitals;
 
+use std::future::Future;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::HeaderMap;
+
 pub use connector::{Connecting, Connector, Io, TcpConnector};
+pub(crate) use dial::{ConnectError, dial};
+pub(crate) use h2::H2Conn;
+pub(crate) use vitals::{Ending, Vitals};
+
+/// The connections that calls are made on.
+pub(crate) type Wire = H2Conn;
+
+/// Whether more of the request follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// This was the last of it.
+    Here,
+    /// There may be more.
+    NotYet,
+}
+
+/// One established connection that carries calls.
+pub(crate) trait Conn: Send + Sync + 'static {
+    /// Resolves to the head of the answer.
+    type Answer: Future<Output = Result<http::Response<Self::Download>, StreamError>> + Send + Unpin + 'static;
+    /// Takes the request's body.
+    type Upload: Upload;
+    /// Gives the answer's body.
+    type Download: Download;
+
+    /// Opens a stream. An error means that the request was not sent, and that the connection takes no more calls.
+    fn open(&self, head: http::Request<()>) -> Result<(Self::Answer, Self::Upload), StreamError>;
+
+    /// Has the peer pinged; whether it answers shows in [`Vitals::heard`].
+    fn probe(&self);
+
+    /// What is known about the connection.
+    fn vitals(&self) -> &Vitals;
+}
+
+/// The sending half of a stream. Dropping it before the end was sent resets the stream.
+pub(crate) trait Upload: Send + 'static {
+    /// Ready when the peer takes more.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>>;
+
+    /// Queues one piece of the body.
+    fn send(&mut self, data: Bytes, end: End) -> Result<(), StreamError>;
+
+    /// Tells the peer that the rest will not come.
+    fn cancel(&mut self);
+}
+
+/// The receiving half of a stream. Dropping it before the end was read resets the stream.
+pub(crate) trait Download: Send + Unpin + 'static {
+    /// The next piece of the body; `None` when trailers are next.
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, StreamError>>>;
+
+    /// The trailers; `None` when the stream ended without.
+    fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<HeaderMap>, StreamError>>;
+
+    /// Whether nothing more comes.
+    fn is_over(&self) -> bool;
+}
+
+/// Why a stream failed: a variant for each thing that a call does about it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum StreamError {
+    /// The peer cannot have processed it: not sent, refused, or beyond the last stream of a GOAWAY.
+    #[error("not processed: {0}")]
+    Unprocessed(String),
+    /// The connection is gone; what the peer did with the request nobody knows.
+    #[error("connection lost: {0}")]
+    Lost(String),
+    /// The peer ended this stream with an HTTP/2 error code.
+    #[error("stream reset by the server, HTTP/2 error code {code}")]
+    Reset {
+        /// The code, RFC 9113 section 7.
+        code: u32,
+    },
+    /// Somebody broke the protocol.
+    #[error("protocol violated: {0}")]
+    Protocol(String),
+}
 
 /// How connections are made and watched.
 #[derive(Clone, Copy, Debug)]

@@ -1,25 +1,84 @@
 //! One service that is called: its connections, and the snapshot of them that calls pick from.
+//!
+//! [`Manager`] is the only writer: it follows the resolver, owns the endpoints' connectivity and publishes [`Snapshot`]s.
+//! Calls read the latest snapshot and count on per-endpoint atomics; they meet the manager only in the [`WaitQueue`], when
+//! nothing can be picked.
 
 mod config;
+mod manager;
+mod slot;
+mod snapshot;
+mod subchannel;
+#[cfg(test)]
+mod tests;
+mod waiting;
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-pub(crate) use config::{FAILFAST, TargetConfig, WAITING_MAX};
+use arc_swap::ArcSwap;
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::endpoint::{ConnectivityState, EndpointHandle};
-use crate::resolver::Resolutions;
+pub(crate) use config::{FAILFAST, TargetConfig};
+use manager::Manager;
+pub(crate) use snapshot::Outlook;
+use snapshot::{All, Snapshot, Untried};
+pub(crate) use subchannel::InFlight;
+pub(crate) use waiting::{Full, WaitQueue};
 
-/// One service, shared by every clone of its channel.
+use crate::balancer::{Candidates, LeastRequest};
+use crate::clock;
+use crate::endpoint::{ConnectivityState, Endpoint, EndpointHandle};
+use crate::policy::RetryBudget;
+use crate::resolver::{Idempotency, Resolutions, ResolvedEndpoint};
+
+/// One service, shared by every clone of its channel and every call on it.
 #[derive(Debug)]
 pub(crate) struct Target {
-    config: TargetConfig,
-    _resolutions: Resolutions,
+    config: Arc<TargetConfig>,
+    shared: Arc<Shared>,
+    budget: RetryBudget,
+    balancer: LeastRequest,
+    _manager: DropGuard,
+}
+
+/// What the manager writes and the calls read.
+#[derive(Debug)]
+struct Shared {
+    snapshot: ArcSwap<Snapshot>,
+    queue: Arc<WaitQueue>,
+}
+
+impl Shared {
+    fn publish(&self, snapshot: Snapshot) {
+        self.snapshot.store(Arc::new(snapshot));
+        self.queue.wake_all();
+    }
 }
 
 impl Target {
-    /// Starts the target's manager on the current tokio runtime. It ends when the last handle and call are gone.
+    /// Starts the target's manager on the current tokio runtime. It ends when the last channel and call are gone.
     pub(crate) fn spawn(config: TargetConfig, resolutions: Resolutions) -> Arc<Self> {
-        Arc::new(Self { config, _resolutions: resolutions })
+        let config = Arc::new(config);
+        let shared = Arc::new(Shared {
+            snapshot: ArcSwap::from_pointee(Snapshot::unresolved()),
+            queue: Arc::new(WaitQueue::new(config.waiting_max)),
+        });
+        let dropped = CancellationToken::new();
+        tokio::spawn(Manager::new(config.clone(), shared.clone()).run(resolutions, dropped.clone()));
+        Arc::new(Self {
+            config,
+            shared,
+            budget: RetryBudget::new(clock::now()),
+            balancer: LeastRequest,
+            _manager: dropped.drop_guard(),
+        })
+    }
+
+    pub(crate) fn config(&self) -> &TargetConfig {
+        &self.config
     }
 
     pub(crate) fn service(&self) -> &str {
@@ -27,10 +86,78 @@ impl Target {
     }
 
     pub(crate) fn state(&self) -> ConnectivityState {
-        ConnectivityState::Connecting
+        self.shared.snapshot.load().state
     }
 
     pub(crate) fn endpoints(&self) -> Vec<EndpointHandle> {
-        Vec::new()
+        self.shared.snapshot.load().endpoints.iter().cloned().map(EndpointHandle::new).collect()
     }
+
+    pub(crate) fn outlook(&self) -> Outlook {
+        self.shared.snapshot.load().outlook.clone()
+    }
+
+    /// Whether any endpoint is READY, with room or without.
+    pub(crate) fn has_ready(&self) -> bool {
+        !self.shared.snapshot.load().candidates.is_empty()
+    }
+
+    pub(crate) fn queue(&self) -> &WaitQueue {
+        &self.shared.queue
+    }
+
+    pub(crate) fn budget(&self) -> &RetryBudget {
+        &self.budget
+    }
+
+    /// Picks an endpoint and takes a place on its connection. Endpoints in `tried` are picked only when nobody else has
+    /// room. `None`: nobody can take a call now.
+    pub(crate) fn pick(&self, tried: &[Arc<Endpoint>], now: Instant) -> Option<InFlight> {
+        let snapshot = self.shared.snapshot.load();
+        if !tried.is_empty()
+            && let Some(place) = self.take(&snapshot, &Untried(&snapshot, tried), now)
+        {
+            return Some(place);
+        }
+        self.take(&snapshot, &All(&snapshot), now)
+    }
+
+    /// Whether an endpoint that is not in `tried` could take a call now.
+    pub(crate) fn has_untried(&self, tried: &[Arc<Endpoint>]) -> bool {
+        let snapshot = self.shared.snapshot.load();
+        let untried = Untried(&snapshot, tried);
+        (0..untried.count()).any(|index| untried.load(index).is_some())
+    }
+
+    /// Between the balancer's look and taking the place another call may take the last one; then the balancer looks
+    /// again. The bound is for the reader: each miss means that somebody else made progress.
+    fn take(&self, snapshot: &Snapshot, candidates: &impl Candidates, now: Instant) -> Option<InFlight> {
+        const LOOKS_MAX: usize = 64;
+        (0..LOOKS_MAX).find_map(|_| {
+            let Some(index) = self.balancer.pick(candidates, self.config.entropy.next()) else { return Some(None) };
+            snapshot.candidates[index].subchannel.enter(now).map(Some)
+        })?
+    }
+
+    /// What is declared about repeating `method` at `endpoint`: by the caller, or else by the service's own record.
+    pub(crate) fn idempotency(&self, method: &str, endpoint: &Endpoint) -> Idempotency {
+        match self.config.methods.level(method) {
+            Idempotency::Unknown => endpoint.methods().level(method),
+            declared => declared,
+        }
+    }
+}
+
+/// One endpoint for each address: two instances cannot listen on the same one, so all but the best known of them are
+/// leftovers of instances that were there before.
+fn one_per_address(endpoints: &[ResolvedEndpoint]) -> impl Iterator<Item = &ResolvedEndpoint> {
+    let newer = |endpoint: &ResolvedEndpoint| (std::cmp::Reverse(endpoint.standing), endpoint.instance_id);
+    let mut best: BTreeMap<SocketAddr, &ResolvedEndpoint> = BTreeMap::new();
+    for endpoint in endpoints {
+        let held = best.entry(endpoint.address).or_insert(endpoint);
+        if newer(held) < newer(endpoint) {
+            *held = endpoint;
+        }
+    }
+    best.into_values()
 }

@@ -1,0 +1,143 @@
+//! What a server cannot have processed goes elsewhere and never surfaces.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use tonic::Code;
+
+use crate::ConnectivityState;
+use crate::testing::{
+    CREATE, Net, Rig, Server, call, eventually, fail, finish, ok, refuse, request, send, wrong_service,
+};
+
+#[tokio::test(start_paused = true)]
+async fn a_call_is_answered() {
+    let net = Net::default();
+    let server = Server::start(&net, 1, ok);
+    let rig = Rig::new(&net, [1]);
+    assert_eq!(call(&rig.channel, CREATE).await.unwrap(), crate::testing::MESSAGE);
+
+    let head = &server.heads()[0];
+    assert_eq!(head["te"], "trailers");
+    assert!(head["user-agent"].to_str().unwrap().starts_with("grpc-rust-meshwork/"));
+    let handle = &rig.handles()[&1];
+    assert_eq!((handle.picks(), handle.in_flight(), handle.state()), (1, 0, ConnectivityState::Ready));
+}
+
+/// Each round: a call is open when the server says GOAWAY; it finishes, and the next call, which may not be repeated, is
+/// made at once.
+#[tokio::test(start_paused = true)]
+async fn a_goaway_with_a_stream_open_loses_nothing() {
+    let net = Net::default();
+    let gate = Arc::new(Semaphore::new(0));
+    let server = Server::start(&net, 1, {
+        let gate = gate.clone();
+        move |request, reply| {
+            let gate = gate.clone();
+            async move {
+                if request.uri().path() == "/slow" {
+                    gate.acquire().await.unwrap().forget();
+                }
+                ok(request, reply).await;
+            }
+        }
+    });
+    let rig = Rig::new(&net, [1]);
+    for round in 1..=200 {
+        let open = tokio::spawn({
+            let channel = rig.channel.clone();
+            async move { call(&channel, "/slow").await }
+        });
+        eventually(|| server.seen() == 2 * round - 1).await;
+        server.go_away();
+        call(&rig.channel, CREATE).await.unwrap();
+        gate.add_permits(1);
+        open.await.unwrap().unwrap();
+        assert_eq!(server.seen(), 2 * round);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replacement_is_dialled_before_anybody_calls() {
+    let net = Net::default();
+    let server = Server::start(&net, 1, ok);
+    let rig = Rig::new(&net, [1]);
+    rig.all(ConnectivityState::Ready).await;
+    server.go_away();
+    eventually(|| net.connects() == 2 && rig.handles()[&1].state() == ConnectivityState::Ready).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_stream_goes_to_another_endpoint() {
+    let net = Net::default();
+    let refusing = Server::start(&net, 1, refuse);
+    let serving = Server::start(&net, 2, ok);
+    let rig = Rig::new(&net, [1, 2]);
+    rig.all(ConnectivityState::Ready).await;
+    for _ in 0..100 {
+        call(&rig.channel, CREATE).await.unwrap();
+    }
+    assert_eq!(serving.seen(), 100);
+    assert!(refusing.seen() > 10);
+    let head = &serving.heads()[99];
+    assert!(!head.contains_key("grpc-previous-rpc-attempts"), "a re-pick is no retry");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_refuses_everything_is_asked_a_bounded_number_of_times() {
+    let net = Net::default();
+    let refusing = Server::start(&net, 1, refuse);
+    let rig = Rig::new(&net, [1]);
+    assert_eq!(call(&rig.channel, CREATE).await.unwrap_err().code(), Code::Unavailable);
+    assert_eq!(refusing.seen(), 17);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_serves_another_service_is_left_and_its_calls_go_elsewhere() {
+    let net = Net::default();
+    let stranger = Server::start(&net, 1, |_, reply| fail(wrong_service(), reply));
+    let serving = Server::start(&net, 2, ok);
+    let rig = Rig::new(&net, [1, 2]);
+    rig.all(ConnectivityState::Ready).await;
+    for _ in 0..50 {
+        call(&rig.channel, CREATE).await.unwrap();
+    }
+    assert_eq!((serving.seen(), stranger.seen()), (50, 1));
+    assert_eq!(rig.handles()[&1].state(), ConnectivityState::TransientFailure);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_accepts_and_never_speaks_is_never_picked() {
+    let net = Net::default();
+    net.mute(crate::testing::address(1));
+    let _serving = Server::start(&net, 2, ok);
+    let rig = Rig::new(&net, [1, 2]);
+    for _ in 0..100 {
+        call(&rig.channel, CREATE).await.unwrap();
+    }
+    assert_eq!((rig.handles()[&1].picks(), rig.handles()[&2].picks()), (0, 100));
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_that_refuse_or_swallow_connections_are_never_picked() {
+    let net = Net::default();
+    net.black_hole(crate::testing::address(3));
+    let _serving = Server::start(&net, 2, ok);
+    let rig = Rig::new(&net, [1, 2, 3]);
+    for _ in 0..100 {
+        call(&rig.channel, CREATE).await.unwrap();
+    }
+    let picks: Vec<u64> = rig.handles().values().map(|handle| handle.picks()).collect();
+    assert_eq!(picks, [0, 100, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_in_flight_ends_with_its_trailers_and_not_before() {
+    let net = Net::default();
+    let _server = Server::start(&net, 1, ok);
+    let rig = Rig::new(&net, [1]);
+    let response = send(&rig.channel, request(CREATE)).await.unwrap();
+    assert_eq!(rig.handles()[&1].in_flight(), 1);
+    finish(response).await.unwrap();
+    assert_eq!(rig.handles()[&1].in_flight(), 0);
+}

@@ -1,0 +1,209 @@
+//! The request's body: sent as it comes, and kept for as long as it may have to be sent again.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::Body as _;
+use tonic::Status;
+
+use crate::conn::{End, StreamError, Upload};
+use crate::policy::Replay;
+
+/// How much of a body is kept for another attempt. linkerd2-proxy's bound; a message beyond it is sent once.
+const KEPT_BYTES_MAX: usize = 64 << 10;
+/// Pieces sent before other tasks get their turn.
+const PIECES_PER_POLL: usize = 32;
+
+/// Why sending ended early.
+#[derive(Debug)]
+pub(crate) enum UploadError {
+    /// The caller's stream of messages failed.
+    Body(Status),
+    /// The stream to the server failed; its answer says why.
+    Stream,
+}
+
+impl From<StreamError> for UploadError {
+    fn from(_: StreamError) -> Self {
+        Self::Stream
+    }
+}
+
+/// One request's body. A message is one piece, and a unary call is one message: keeping it is one reference more to the
+/// same bytes.
+#[derive(Debug)]
+pub(crate) struct RequestBody {
+    source: tonic::body::Body,
+    source_over: bool,
+    kept: Kept,
+    /// How many of the kept pieces this attempt has taken.
+    taken: usize,
+    /// The next piece to send. It waits until it is known whether it is the last: END_STREAM then travels with it, and
+    /// not in an empty frame of its own.
+    next: Option<Bytes>,
+    progress: Progress,
+}
+
+/// How far this attempt is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    Untouched,
+    Sending,
+    Done,
+}
+
+/// What was taken from the source so far.
+#[derive(Debug)]
+enum Kept {
+    /// All of it. The first piece stands apart: a unary call keeps it without an allocation.
+    Pieces { first: Option<Bytes>, more: Vec<Bytes>, bytes: usize },
+    /// More than may be kept, or nobody needs it any more.
+    Gone,
+}
+
+impl RequestBody {
+    pub(crate) fn new(source: tonic::body::Body) -> Self {
+        Self {
+            source,
+            source_over: false,
+            kept: Kept::Pieces { first: None, more: Vec::new(), bytes: 0 },
+            taken: 0,
+            next: None,
+            progress: Progress::Untouched,
+        }
+    }
+
+    /// Whether all of it was handed to the connection.
+    pub(crate) fn is_done(&self) -> bool {
+        self.progress == Progress::Done
+    }
+
+    /// Whether it can be sent from its beginning.
+    pub(crate) fn replay(&self) -> Replay {
+        match (&self.kept, self.progress) {
+            (Kept::Pieces { .. }, _) | (Kept::Gone, Progress::Untouched) => Replay::Possible,
+            (Kept::Gone, _) => Replay::Gone,
+        }
+    }
+
+    /// Goes back to the beginning, where [`RequestBody::replay`] allows it.
+    pub(crate) fn rewind(&mut self) {
+        self.taken = 0;
+        self.next = None;
+        self.progress = Progress::Untouched;
+    }
+
+    /// No other attempt will follow: what is kept can go.
+    pub(crate) fn commit(&mut self) {
+        // Pieces kept but not yet taken by this attempt would be lost; a replay stays on until it has caught up.
+        if self.kept.count().is_some_and(|count| self.taken >= count) {
+            self.kept = Kept::Gone;
+        }
+    }
+
+    /// Sends what is there. Ready when all of it was handed over.
+    pub(crate) fn poll_send(&mut self, cx: &mut Context<'_>, out: &mut impl Upload) -> Poll<Result<(), UploadError>> {
+        for _ in 0..PIECES_PER_POLL {
+            if self.progress == Progress::Done {
+                return Poll::Ready(Ok(()));
+            }
+            let Some(piece) = self.next.take() else {
+                self.next = ready!(self.poll_piece(cx))?;
+                if self.next.is_none() {
+                    out.send(Bytes::new(), End::Here)?;
+                    self.progress = Progress::Done;
+                }
+                continue;
+            };
+            // The first piece goes without asking: it is in memory either way, and nearly always there is room.
+            if self.progress == Progress::Sending {
+                match out.poll_room(cx) {
+                    Poll::Ready(room) => room?,
+                    Poll::Pending => {
+                        self.next = Some(piece);
+                        return Poll::Pending;
+                    }
+                }
+            }
+            self.progress = Progress::Sending;
+            match self.poll_piece(cx) {
+                Poll::Ready(Ok(None)) => {
+                    out.send(piece, End::Here)?;
+                    self.progress = Progress::Done;
+                }
+                Poll::Ready(Ok(next)) => {
+                    out.send(piece, End::NotYet)?;
+                    self.next = next;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    out.send(piece, End::NotYet)?;
+                    return Poll::Pending;
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Sends the rest, after the answer has begun.
+    pub(crate) async fn send_rest(mut self, mut out: impl Upload) {
+        if poll_fn(|cx| self.poll_send(cx, &mut out)).await.is_err() {
+            // The answer's end tells the caller; this tells the server that the request has none.
+            out.cancel();
+        }
+    }
+
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, UploadError>> {
+        if let Some(piece) = self.kept.piece(self.taken) {
+            self.taken += 1;
+            return Poll::Ready(Ok(Some(piece)));
+        }
+        while !self.source_over {
+            match ready!(Pin::new(&mut self.source).poll_frame(cx)) {
+                Some(Ok(frame)) => {
+                    // A gRPC request has no trailers; other frames are passed over.
+                    if let Ok(piece) = frame.into_data() {
+                        self.kept.push(&piece);
+                        self.taken += 1;
+                        return Poll::Ready(Ok(Some(piece)));
+                    }
+                }
+                Some(Err(status)) => return Poll::Ready(Err(UploadError::Body(status))),
+                None => self.source_over = true,
+            }
+        }
+        Poll::Ready(Ok(None))
+    }
+}
+
+impl Kept {
+    fn piece(&self, index: usize) -> Option<Bytes> {
+        match (self, index.checked_sub(1)) {
+            (Self::Pieces { first, .. }, None) => first.clone(),
+            (Self::Pieces { more, .. }, Some(index)) => more.get(index).cloned(),
+            (Self::Gone, _) => None,
+        }
+    }
+
+    fn push(&mut self, piece: &Bytes) {
+        let Self::Pieces { first, more, bytes } = self else { return };
+        *bytes += piece.len();
+        if *bytes > KEPT_BYTES_MAX {
+            *self = Self::Gone;
+        } else if first.is_none() {
+            *first = Some(piece.clone());
+        } else {
+            more.push(piece.clone());
+        }
+    }
+
+    fn count(&self) -> Option<usize> {
+        match self {
+            Self::Pieces { first, more, .. } => Some(usize::from(first.is_some()) + more.len()),
+            Self::Gone => None,
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! HTTP/2 through the `h2` crate, without a dispatcher in between: a call opens its stream by itself.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::client::{ResponseFuture, SendRequest};
+use h2::{Reason, RecvStream, SendStream};
+use http::HeaderMap;
+use tokio::sync::mpsc;
+
+use super::{Conn, Download, End, Ending, StreamError, Upload, Vitals};
+
+/// Asks the driver for a PING.
+#[derive(Debug)]
+pub(super) struct Probe;
+
+/// A connection's handle.
+pub(crate) struct H2Conn {
+    sender: SendRequest<Bytes>,
+    vitals: Arc<Vitals>,
+    probes: mpsc::Sender<Probe>,
+}
+
+impl H2Conn {
+    pub(super) fn new(sender: SendRequest<Bytes>, vitals: Arc<Vitals>, probes: mpsc::Sender<Probe>) -> Self {
+        Self { sender, vitals, probes }
+    }
+}
+
+impl fmt::Debug for H2Conn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("H2Conn").field(&self.vitals).finish()
+    }
+}
+
+impl Conn for H2Conn {
+    type Answer = H2Answer;
+    type Upload = H2Upload;
+    type Download = H2Download;
+
+    fn open(&self, head: http::Request<()>) -> Result<(H2Answer, H2Upload), StreamError> {
+        let opened = self.sender.clone().send_request(head, false);
+        let (answer, upload) = opened.map_err(|error| {
+            // A GOAWAY that the driver has not seen yet, a connection that just died, or stream ids used up.
+            self.vitals.retire(Ending::GoAway);
+            StreamError::Unprocessed(error.to_string())
+        })?;
+        Ok((H2Answer(answer), H2Upload(upload)))
+    }
+
+    fn probe(&self) {
+        // Full: one is already asked for. Closed: the driver has ended, and `vitals` says so.
+        let _ = self.probes.try_send(Probe);
+    }
+
+    fn vitals(&self) -> &Vitals {
+        &self.vitals
+    }
+}
+
+/// The head of an answer under way.
+pub(crate) struct H2Answer(ResponseFuture);
+
+impl Future for H2Answer {
+    type Output = Result<http::Response<H2Download>, StreamError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx).map(|answer| match answer {
+            Ok(response) => Ok(response.map(H2Download)),
+            Err(error) => Err(classify(&error)),
+        })
+    }
+}
+
+/// The request's body on its way.
+pub(crate) struct H2Upload(SendStream<Bytes>);
+
+impl Upload for H2Upload {
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
+        // One byte of room is enough: h2 takes a whole message and cuts it to the window.
+        self.0.reserve_capacity(1);
+        while self.0.capacity() == 0 {
+            match ready!(self.0.poll_capacity(cx)) {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Poll::Ready(Err(classify(&error))),
+                None => return Poll::Ready(Err(StreamError::Lost("the stream is closed".to_owned()))),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn send(&mut self, data: Bytes, end: End) -> Result<(), StreamError> {
+        self.0.send_data(data, end == End::Here).map_err(|error| classify(&error))
+    }
+
+    fn cancel(&mut self) {
+        self.0.send_reset(Reason::CANCEL);
+    }
+}
+
+/// The answer's body on its way.
+#[derive(Debug)]
+pub(crate) struct H2Download(RecvStream);
+
+impl Download for H2Download {
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, StreamError>>> {
+        self.0.poll_data(cx).map(|data| {
+            Some(data?.map_err(|error| classify(&error)).inspect(|data| {
+                // Read is read: the peer may send as much again. It fails only on a stream that is already closed.
+                let _ = self.0.flow_control().release_capacity(data.len());
+            }))
+        })
+    }
+
+    fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<HeaderMap>, StreamError>> {
+        self.0.poll_trailers(cx).map_err(|error| classify(&error))
+    }
+
+    fn is_over(&self) -> bool {
+        self.0.is_end_stream()
+    }
+}
+
+/// What an error on a stream means for the call on it.
+fn classify(error: &h2::Error) -> StreamError {
+    let text = error.to_string();
+    match error.reason() {
+        // Streams up to the GOAWAY's last id go on undisturbed; only those beyond see it as their error.
+        _ if error.is_go_away() && error.is_remote() => StreamError::Unprocessed(text),
+        _ if error.is_go_away() || error.is_io() => StreamError::Lost(text),
+        Some(Reason::REFUSED_STREAM) if error.is_remote() => StreamError::Unprocessed(text),
+        Some(reason) if error.is_remote() => StreamError::Reset { code: reason.into() },
+        _ => StreamError::Protocol(text),
+    }
+}

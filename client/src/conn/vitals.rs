@@ -1,0 +1,159 @@
+//! What calls, the driver and the manager know in common about one connection.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// Why a connection takes no more calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// The peer said GOAWAY; open streams finish.
+    GoAway,
+    /// The peer closed it, or it broke.
+    Closed(String),
+    /// The peer did not answer a PING.
+    Silent,
+    /// Behind the address is another service.
+    Misdirected,
+    /// Nobody wants it any more.
+    Released,
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::GoAway => f.write_str("the server is going away"),
+            Self::Closed(why) => write!(f, "connection closed: {why}"),
+            Self::Silent => f.write_str("no answer to a ping"),
+            Self::Misdirected => f.write_str("another service answers at this address"),
+            Self::Released => f.write_str("connection released"),
+        }
+    }
+}
+
+/// The state of one connection, as atomics: read and written by every call on it.
+#[derive(Debug)]
+pub(crate) struct Vitals {
+    born: Instant,
+    /// Calls between their pick and their trailers.
+    open: AtomicU32,
+    /// How many may be open: the peer's MAX_CONCURRENT_STREAMS, and 0 once `ending` is set.
+    limit: AtomicU32,
+    /// When the last byte came: nanoseconds since `born`.
+    heard: AtomicU64,
+    ending: OnceLock<Ending>,
+    /// Rung when the manager should look again.
+    bell: Arc<Notify>,
+}
+
+impl Vitals {
+    pub(crate) fn new(born: Instant, bell: Arc<Notify>) -> Self {
+        Self {
+            born,
+            open: AtomicU32::new(0),
+            limit: AtomicU32::new(0),
+            heard: AtomicU64::new(0),
+            ending: OnceLock::new(),
+            bell,
+        }
+    }
+
+    /// Takes a place for one call; `false` when there is none. Sequentially consistent, like [`Vitals::leave`]: a call that
+    /// queues because this failed must be seen by whoever frees the place (`target::waiting`).
+    pub(crate) fn enter(&self) -> bool {
+        let limit = self.limit.load(Ordering::SeqCst);
+        let place = |open: u32| (open < limit).then_some(open + 1);
+        self.open.fetch_update(Ordering::SeqCst, Ordering::SeqCst, place).is_ok()
+    }
+
+    /// Gives the place back.
+    pub(crate) fn leave(&self) {
+        self.open.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn has_room(&self) -> bool {
+        self.open.load(Ordering::SeqCst) < self.limit.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn is_busy(&self) -> bool {
+        self.open.load(Ordering::Relaxed) > 0
+    }
+
+    /// The peer allows `limit` streams now.
+    pub(crate) fn set_limit(&self, limit: usize) {
+        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+        if self.ending.get().is_some() || self.limit.swap(limit, Ordering::SeqCst) == limit {
+            return;
+        }
+        if self.ending.get().is_some() {
+            // It ended between the look and the write: the zero must stand last.
+            self.limit.store(0, Ordering::SeqCst);
+        }
+        self.bell.notify_one();
+    }
+
+    /// Takes no more calls from now on. The first reason stands.
+    pub(crate) fn retire(&self, ending: Ending) {
+        if self.ending.set(ending).is_ok() {
+            self.limit.store(0, Ordering::SeqCst);
+            self.bell.notify_one();
+        }
+    }
+
+    pub(crate) fn ending(&self) -> Option<&Ending> {
+        self.ending.get()
+    }
+
+    /// Notes that bytes came at `now`.
+    pub(crate) fn hear(&self, now: Instant) {
+        let nanos = u64::try_from(now.saturating_duration_since(self.born).as_nanos()).unwrap_or(u64::MAX);
+        self.heard.store(nanos, Ordering::Relaxed);
+    }
+
+    /// When the last byte came.
+    pub(crate) fn heard(&self) -> Instant {
+        self.born + Duration::from_nanos(self.heard.load(Ordering::Relaxed))
+    }
+
+    /// Has the manager look again.
+    pub(crate) fn ring(&self) {
+        self.bell.notify_one();
+    }
+
+    /// A connection that takes up to `limit` calls, for tests of those who only read it.
+    #[cfg(test)]
+    pub(crate) fn with_limit(limit: usize) -> Self {
+        let vitals = Self::new(crate::clock::now(), Arc::default());
+        vitals.set_limit(limit);
+        vitals
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_calls_enter_than_the_peer_allows() {
+        let vitals = Vitals::with_limit(2);
+        assert!(vitals.enter() && vitals.enter());
+        assert!(!vitals.enter() && !vitals.has_room());
+        vitals.leave();
+        assert!(vitals.enter());
+    }
+
+    #[test]
+    fn a_retired_connection_stays_closed_whatever_the_peer_allows() {
+        let vitals = Vitals::with_limit(10);
+        assert!(vitals.enter());
+        vitals.retire(Ending::GoAway);
+        vitals.retire(Ending::Silent);
+        vitals.set_limit(100);
+        assert!(!vitals.enter() && vitals.is_busy());
+        assert_eq!(vitals.ending(), Some(&Ending::GoAway));
+    }
+}

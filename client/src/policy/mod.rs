@@ -1,0 +1,13 @@
+//! When a call ends, when it is repeated, and how long a connection waits before it is tried again.
+
+mod backoff;
+mod budget;
+mod deadline;
+mod retry;
+mod timeout;
+
+pub(crate) use backoff::Backoff;
+pub(crate) use budget::RetryBudget;
+pub(crate) use deadline::Deadline;
+pub(crate) use retry::{Attempts, Failure, Replay, Verdict};
+pub(crate) use timeout::{decode_timeout, encode_timeout};
