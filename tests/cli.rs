@@ -1,0 +1,185 @@
+//! The command line, as people and programs see it.
+
+mod harness;
+
+use std::process::Stdio;
+
+use harness::{LONG, Ran, Story, run, run_with_input};
+use mesh_api::registry::v1::AdminState;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+fn done(ran: &Ran) -> &str {
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    ran.stdout.as_str()
+}
+
+/// The columns of a table, in words.
+fn rows(table: &str) -> Vec<Vec<&str>> {
+    table.lines().map(|line| line.split_whitespace().collect()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mesh_is_looked_at_and_changed() {
+    let mut story = Story::begin(2, 1).await;
+    let registry = story.mesh.registry_url().to_string();
+    let at = registry.as_str();
+    let mut users: Vec<_> =
+        story.users.iter().map(|member| (member.id.to_string(), member.process.grpc().to_string())).collect();
+    users.sort();
+    let (id, address) = users[0].clone();
+
+    let ran = run(["--registry", at, "services"]).await;
+    assert_eq!(
+        rows(done(&ran)),
+        [
+            vec!["SERVICE", "INSTANCES", "PICKABLE", "SUSPECT", "STALE", "PRESENCE", "REMOVALS"],
+            vec!["order-svc", "1", "1", "0", "0", "POPULATED", "-"],
+            vec!["user-svc", "2", "2", "0", "0", "POPULATED", "-"],
+        ]
+    );
+    let ran = run(["services", "-o", "json", "--registry", at]).await;
+    let first: serde_json::Value =
+        serde_json::from_str(done(&ran).lines().next().expect("a line")).expect("an object a line");
+    assert_eq!(
+        (&first["service"], &first["instances"], &first["presence"]),
+        (&"order-svc".into(), &1.into(), &"SERVICE_PRESENCE_POPULATED".into())
+    );
+    assert_eq!(ran.stdout.lines().count(), 2);
+
+    let ran = run(["--registry", at, "instances", "user-svc"]).await;
+    let table = rows(done(&ran));
+    assert_eq!(
+        table[0],
+        ["INSTANCE", "ADDRESS", "LIVENESS", "SERVING", "ADMIN", "PICKABLE", "ZONE", "WEIGHT", "VERSION"]
+    );
+    assert_eq!(table[1][..8], [id.as_str(), address.as_str(), "ALIVE", "SERVING", "ENABLED", "yes", "-", "100"]);
+    assert_eq!(table.len(), 3);
+    let ran = run(["--registry", at, "-o", "json", "instances", "user-svc"]).await;
+    let listed: Vec<serde_json::Value> =
+        done(&ran).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(
+        (&listed[0]["instanceId"], &listed[0]["liveness"], &listed[0]["pickable"]),
+        (&id.as_str().into(), &"LIVENESS_ALIVE".into(), &true.into())
+    );
+
+    let ran = run(["--registry", at, "drain", &id, "--expires", "10m"]).await;
+    assert_eq!(done(&ran).trim(), format!("user-svc {id} at {address} is DRAINING now"));
+    let draining = |view: &meshctl::ServiceView| view.admin_state(&id) == AdminState::Draining;
+    story.user_news.until("the drain", LONG, draining).await.expect("it is told");
+    let ran = run(["--registry", at, "instances", "user-svc"]).await;
+    assert_eq!(rows(done(&ran))[1][2..6], ["ALIVE", "SERVING", "DRAINING", "no"]);
+
+    // The ids are of one moment, so their beginnings are the same; the first that tells them apart is enough.
+    let apart =
+        id.char_indices().zip(users[1].0.chars()).find(|((_, a), b)| a != b).map_or(id.len(), |((at, _), _)| at + 1);
+    let ran = run(["--registry", at, "enable", &id[..apart]]).await;
+    assert!(done(&ran).contains("ENABLED"), "{ran:?}");
+    let ran = run(["--registry", at, "enable", &id[..apart - 1]]).await;
+    assert_eq!(ran.code, Some(2), "a beginning that several share is refused: {ran:?}");
+    assert!(ran.stderr.contains(&id) && ran.stderr.contains(&users[1].0), "{ran:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_are_called_by_what_they_say_of_themselves() {
+    let story = Story::begin(2, 1).await;
+    let registry = story.mesh.registry_url().to_string();
+    let at = registry.as_str();
+
+    let ada = r#"{"request_id":"a-request-of-cli-rs","email":"ada@shop.test","displayName":"Ada","password":"correct horse"}"#;
+    let ran = run(["--registry", at, "-o", "json", "call", "user-svc", "CreateUser", ada]).await;
+    assert_eq!(done(&ran).lines().count(), 1, "{ran:?}");
+    let created: serde_json::Value = serde_json::from_str(done(&ran)).expect("JSON");
+    let user_id = created["user"]["userId"].as_str().expect("she has an id");
+    assert!(ran.stderr.is_empty() && !ran.stdout.contains("correct horse"), "{ran:?}");
+
+    let wanted = format!(r#"{{"userId":"{user_id}"}}"#);
+    for method in ["GetUser", "shop.user.v1.UserService/GetUser", "shop.user.v1.UserService.GetUser"] {
+        let ran = run(["--registry", at, "call", "user-svc", method, &wanted]).await;
+        let answer: serde_json::Value = serde_json::from_str(done(&ran)).expect("JSON over several lines");
+        assert_eq!(answer["user"]["displayName"], "Ada");
+    }
+    let order = format!(
+        r#"{{"requestId":"an-order-of-cli-rs","userId":"{user_id}","items":[{{"sku":"tea","quantity":3,"unitPrice":{{"currencyCode":"EUR","units":"4","nanos":990000000}}}}]}}"#
+    );
+    let ran = run_with_input(["--registry", at, "-o", "json", "call", "order-svc", "CreateOrder", "-"], &order).await;
+    let placed: serde_json::Value = serde_json::from_str(done(&ran)).expect("JSON");
+    assert_eq!(placed["order"]["total"]["units"], "14");
+
+    let ran = run(["--registry", at, "call", "user-svc", "CreateUser", &ada.replace("a-request", "another")]).await;
+    assert_eq!(ran.code, Some(1));
+    assert!(
+        ran.stderr.starts_with("error: ALREADY_EXISTS: ") && ran.stderr.contains("EMAIL_TAKEN (meshwork)"),
+        "{ran:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_tells_what_is_there_and_what_changes() {
+    let mut story = Story::begin(1, 1).await;
+    let registry = story.mesh.registry_url().to_string();
+    let watch = |format: &str| {
+        let mut command = harness::command();
+        command
+            .args(["--registry", &registry, "-o", format, "watch", "user-svc"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        let mut child = command.spawn().expect("it starts");
+        let lines = BufReader::new(child.stdout.take().expect("it was asked for")).lines();
+        (child, lines)
+    };
+    let (mut people, mut words) = watch("table");
+    let (_programs, mut objects) = watch("json");
+
+    let first = words.next_line().await.unwrap().expect("it tells what is there");
+    assert!(first.starts_with("joined ") && first.contains(&story.users[0].id.to_string()), "{first}");
+    let first: serde_json::Value = serde_json::from_str(&objects.next_line().await.unwrap().expect("a line")).unwrap();
+    assert_eq!(first["snapshot"]["instances"][0]["instanceId"], story.users[0].id.to_string());
+
+    let second = story.mesh.join(meshctl::Program::UserSvc, meshctl::Listen::Free).await.expect("it starts");
+    let id = second.id.to_string();
+    let told = async {
+        while !words.next_line().await.unwrap().expect("it goes on").contains(&id) {}
+        while !objects.next_line().await.unwrap().expect("it goes on").contains(&id) {}
+    };
+    tokio::time::timeout(LONG, told).await.expect("the change is told");
+
+    let pid = people.id().and_then(|id| Pid::from_raw(id as i32)).expect("it runs");
+    kill_process(pid, Signal::INT).expect("it is ours");
+    let status = tokio::time::timeout(LONG, people.wait()).await.expect("it ends").unwrap();
+    assert_eq!(status.code(), Some(0), "Ctrl-C is how a watch ends");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_leaves_is_not_complained_about() {
+    let story = Story::begin(1, 1).await;
+    let mut child = harness::command();
+    child.args(["--registry", &story.mesh.registry_url().to_string(), "services"]);
+    let mut child = child.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().await.unwrap();
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
+}
+
+#[tokio::test]
+async fn completions_know_every_command() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let ran = run(["completions", shell]).await;
+        for command in
+            ["demo", "up", "serve", "services", "instances", "watch", "call", "drain", "enable", "completions"]
+        {
+            assert!(done(&ran).contains(command), "{shell} does not complete {command}");
+        }
+        assert!(!ran.stdout.contains("end-with-parent"), "what is not for people is not offered");
+    }
+}
+
+#[tokio::test]
+async fn help_and_version_are_answers() {
+    let ran = run(["--help"]).await;
+    assert!(done(&ran).contains("meshctl demo") && ran.stderr.is_empty(), "{ran:?}");
+    let ran = run(["--version"]).await;
+    assert!(done(&ran).starts_with("meshctl "), "{ran:?}");
+    let ran = run(["serve", "user-svc", "--help"]).await;
+    assert!(done(&ran).contains("--database"), "a server's own help: {ran:?}");
+}

@@ -1,0 +1,60 @@
+//! Instances die, and no call fails.
+
+mod harness;
+
+use std::time::Duration;
+
+use harness::{LONG, Story, TTL, endpoint, nobody_noticed};
+use mesh_client::MeshChannel;
+use mesh_runtime::clock;
+use meshctl::{Follower, Member};
+use rustix::process::Signal;
+
+/// Nobody is sent to a dead instance any more after this (the figure).
+const OUT_OF_PICKS: Duration = Duration::from_millis(250);
+
+/// Kills `victim` under load; then it must be out of the picks and out of the registry in time.
+async fn kill(victim: &mut Member, channel: &MeshChannel, news: &mut Follower) {
+    let (name, id) = (victim.process.name().to_owned(), victim.id.to_string());
+    let endpoint = endpoint(channel, victim.id);
+    assert!(endpoint.picks() > 0, "{name} has had its share of the load");
+
+    let killed = clock::now();
+    victim.process.signal(Signal::KILL);
+    let removed = news.until("its removal", LONG, |view| !view.lists(&id)).await.expect("it is removed");
+
+    let last_pick = endpoint.last_pick().expect("it was picked").saturating_duration_since(killed);
+    let removal = removed - killed;
+    println!("{name}: last pick {last_pick:?} and removal {removal:?} after the kill");
+    assert!(last_pick <= OUT_OF_PICKS, "{name} was still picked {last_pick:?} after it was killed");
+    assert!(removal <= TTL + Duration::from_secs(1), "{name} was still listed {removal:?} after it was killed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_instances_fail_no_call_and_are_gone_in_time() {
+    let mut story = Story::begin(3, 2).await;
+    let load = story.under_load().await;
+
+    let mut victim = story.users.remove(1);
+    kill(&mut victim, &story.user_channel, &mut story.user_news).await;
+
+    let mut victim = story.orders.remove(0);
+    kill(&mut victim, &story.order_channel, &mut story.order_news).await;
+
+    nobody_noticed(load).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_registry_fails_no_call_and_everybody_comes_back_to_the_next_one() {
+    let mut story = Story::begin(2, 1).await;
+    let load = story.under_load().await;
+    let store_before = story.user_news.view().store_id().to_owned();
+
+    story.mesh.kill_registry().await;
+    story.mesh.start_registry().await.expect("it starts again");
+    let anew = story.user_news.until("a new store", LONG, |view| view.store_id() != store_before && view.complete());
+    anew.await.expect("the watch comes back");
+    story.everybody_listed().await;
+
+    nobody_noticed(load).await;
+}

@@ -1,0 +1,218 @@
+//! What the stories share: a mesh of real processes in a folder that goes away, and the commands of meshctl run to
+//! their end. The processes themselves are meshctl's own: the demo runs on the same code.
+
+#![allow(dead_code, reason = "each story is a program of its own and uses the part it needs")]
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use mesh_client::{ConnectivityState, EndpointHandle, Mesh, MeshChannel};
+use meshctl::{Follower, Listen, Load, LoadPlan, LocalMesh, LocalMeshPlan, Member, Program};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::process::Command;
+use uuid::Uuid;
+
+/// TTL of the registries in stories: the shortest there is.
+pub(crate) const TTL: Duration = Duration::from_secs(2);
+
+/// Longest wait for something that should come much sooner: only a hung story gets there.
+pub(crate) const LONG: Duration = Duration::from_secs(30);
+
+/// Calls per second: enough to have some in flight at every moment, and little enough for unoptimised servers that share
+/// two cores.
+pub(crate) const RATE: u32 = 100;
+
+/// The meshctl that this story tests.
+pub(crate) fn binary() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_meshctl"))
+}
+
+/// A registry, its services, a client, and watchers of both services.
+pub(crate) struct Story {
+    /// The registry.
+    pub(crate) mesh: LocalMesh,
+    /// Instances of user-svc.
+    pub(crate) users: Vec<Member>,
+    /// Instances of order-svc.
+    pub(crate) orders: Vec<Member>,
+    /// News of user-svc.
+    pub(crate) user_news: Follower,
+    /// News of order-svc.
+    pub(crate) order_news: Follower,
+    /// Way to user-svc.
+    pub(crate) user_channel: MeshChannel,
+    /// Way to order-svc.
+    pub(crate) order_channel: MeshChannel,
+    /// Goes last, when the processes that write to it are gone.
+    pub(crate) folder: TempDir,
+}
+
+/// What a mesh in `folder` is made from.
+pub(crate) fn plan(folder: &Path) -> LocalMeshPlan {
+    LocalMeshPlan {
+        binary: binary(),
+        data: folder.to_owned(),
+        registry: Listen::Free,
+        registry_flags: vec!["--default-ttl".into(), format!("{}s", TTL.as_secs()).into()],
+    }
+}
+
+/// A folder that goes away.
+pub(crate) fn folder() -> TempDir {
+    tempfile::Builder::new().prefix("story-").tempdir().expect("a temporary folder can be made")
+}
+
+impl Story {
+    /// Starts it all, and waits until everybody is registered and connected.
+    pub(crate) async fn begin(users: usize, orders: usize) -> Story {
+        let folder = folder();
+        let mut mesh = LocalMesh::without_registry(plan(folder.path())).expect("its log folder can be made");
+        mesh.start_registry().await.expect("the registry starts");
+        let wanted =
+            [vec![(Program::UserSvc, Listen::Free); users], vec![(Program::OrderSvc, Listen::Free); orders]].concat();
+        let members = mesh.join_all(&wanted).await.expect("the services start");
+        let (users, orders): (Vec<_>, Vec<_>) =
+            members.into_iter().partition(|member| member.service == Program::UserSvc);
+        let client = Mesh::new([mesh.registry_url().to_string()]).expect("the registry's URL is one");
+        let mut story = Story {
+            user_news: Follower::start(mesh.followed(Program::UserSvc), |_| {}),
+            order_news: Follower::start(mesh.followed(Program::OrderSvc), |_| {}),
+            user_channel: client.channel(Program::UserSvc.name()),
+            order_channel: client.channel(Program::OrderSvc.name()),
+            mesh,
+            users,
+            orders,
+            folder,
+        };
+        story.everybody_listed().await;
+        story.everybody_connected().await;
+        story
+    }
+
+    /// Waits until the registry lists every member.
+    pub(crate) async fn everybody_listed(&mut self) {
+        for (news, members) in [(&mut self.user_news, &self.users), (&mut self.order_news, &self.orders)] {
+            let listed = news
+                .until("every member", LONG, |view| members.iter().all(|member| view.lists(&member.id.to_string())));
+            listed.await.expect("everybody registers");
+        }
+    }
+
+    /// Waits until the client has a connection to every member.
+    pub(crate) async fn everybody_connected(&self) {
+        let ready = |channel: &MeshChannel, members: &[Member]| {
+            let endpoints = channel.endpoints();
+            members.iter().all(|member| {
+                endpoints.iter().any(|held| held.instance_id() == member.id && held.state() == ConnectivityState::Ready)
+            })
+        };
+        until("the client to connect to everybody", || {
+            ready(&self.user_channel, &self.users) && ready(&self.order_channel, &self.orders)
+        })
+        .await;
+    }
+
+    /// Starts the load, and waits until it has been going well for a while: a story told on a mesh that does not work in
+    /// the first place says nothing.
+    pub(crate) async fn under_load(&self) -> Load {
+        let plan = LoadPlan::new(self.user_channel.clone(), self.order_channel.clone(), RATE);
+        println!("load: seed {}", plan.seed);
+        let load = Load::start(plan).await.expect("the first customers are created");
+        until("the load to get going", || load.so_far().total.calls >= u64::from(2 * RATE)).await;
+        assert_eq!(load.so_far().total.failed, 0, "before anything happened: {:#?}", load.so_far().failures);
+        load
+    }
+}
+
+/// Ends the load; every call must have gone as expected.
+pub(crate) async fn nobody_noticed(load: Load) {
+    let report = load.stop().await.expect("the load does not panic");
+    let total = &report.total;
+    println!("{} calls, {} of them writes, p50 {:?}, p99 {:?}", total.calls, report.writes, total.p50, total.p99);
+    assert_eq!(total.failed, 0, "{} of {} calls failed: {:#?}", total.failed, total.calls, report.failures);
+    assert!(report.writes * 5 >= total.calls, "a fifth writes");
+    assert!(report.methods.iter().all(|method| method.calls > 0), "every method was called: {:?}", report.methods);
+}
+
+/// The client's view of one instance; it stays readable when the instance is gone.
+pub(crate) fn endpoint(channel: &MeshChannel, id: Uuid) -> EndpointHandle {
+    let found = channel.endpoints().into_iter().find(|endpoint| endpoint.instance_id() == id);
+    found.expect("the client knows it")
+}
+
+/// Waits for something that has no event of its own.
+pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let looking = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(LONG, looking).await.unwrap_or_else(|_| panic!("waited {LONG:?} for {what}, in vain"));
+}
+
+/// The status and body of a plain GET.
+pub(crate) async fn http_get(at: SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
+    let mut connection = TcpStream::connect(at).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n\r\n");
+    connection.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await?;
+    let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
+    let body = answer.split_once("\r\n\r\n").map_or_else(String::new, |(_, body)| body.to_owned());
+    Ok((status, body))
+}
+
+/// A loopback address that nobody listens on.
+pub(crate) fn nobody_there() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+    listener.local_addr().expect("a bound socket has an address")
+}
+
+/// What a command printed, and how it ended.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    /// Its exit code; none where a signal ended it.
+    pub(crate) code: Option<i32>,
+    /// Its answer.
+    pub(crate) stdout: String,
+    /// What it said beside.
+    pub(crate) stderr: String,
+}
+
+/// Runs meshctl to its end.
+pub(crate) async fn run<const N: usize>(args: [&str; N]) -> Ran {
+    run_with_input(args, "").await
+}
+
+/// Runs meshctl to its end with something on its stdin.
+pub(crate) async fn run_with_input<const N: usize>(args: [&str; N], input: &str) -> Ran {
+    let mut child = command()
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("meshctl can be started");
+    let mut stdin = child.stdin.take().expect("it was asked for");
+    // A command that does not read its stdin may have ended already.
+    let _ = stdin.write_all(input.as_bytes()).await;
+    drop(stdin);
+    let output = tokio::time::timeout(LONG, child.wait_with_output()).await;
+    let output = output.unwrap_or_else(|_| panic!("{args:?} does not end")).expect("its output can be read");
+    let text = |bytes| String::from_utf8(bytes).expect("it prints text");
+    Ran { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+/// meshctl, as a user without settings of their own would start it.
+pub(crate) fn command() -> Command {
+    let mut command = Command::new(binary());
+    command.kill_on_drop(true);
+    for (key, _) in std::env::vars_os().filter(|(key, _)| key.as_encoded_bytes().starts_with(b"MESH_")) {
+        command.env_remove(key);
+    }
+    command
+}
