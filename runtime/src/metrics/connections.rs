@@ -1,13 +1,13 @@
 //! Connections of the gRPC port.
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 /// Why a connection was closed as soon as it was accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refused {
     /// The port is full.
     Total,
@@ -17,7 +17,17 @@ pub(crate) enum Refused {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Reason {
-    reason: Refused,
+    reason: &'static str,
+}
+
+impl From<Refused> for Reason {
+    fn from(refused: Refused) -> Self {
+        let reason = match refused {
+            Refused::Total => "total",
+            Refused::PerIp => "per_ip",
+        };
+        Self { reason }
+    }
 }
 
 /// What the accept loop counts.
@@ -34,7 +44,7 @@ impl Connections {
     pub(crate) fn register(registry: &mut Registry) -> Self {
         let it = Self::default();
         for reason in [Refused::Total, Refused::PerIp] {
-            drop(it.refused.get_or_create(&Reason { reason }));
+            drop(it.refused.get_or_create(&Reason::from(reason)));
         }
         registry.register("mesh_server_connections", "Open connections of the gRPC port", it.open.clone());
         registry.register("mesh_server_connections_accepted", "Connections taken up", it.accepted.clone());
@@ -54,7 +64,7 @@ impl Connections {
 
     /// A connection was closed at once.
     pub(crate) fn refused(&self, reason: Refused) {
-        self.refused.get_or_create(&Reason { reason }).inc();
+        self.refused.get_or_create(&Reason::from(reason)).inc();
     }
 
     /// Accepting failed.

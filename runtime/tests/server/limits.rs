@@ -1,0 +1,245 @@
+//! What one peer may do to a server, asked by a client that does all of it.
+
+use std::time::Duration;
+
+use mesh_runtime::{Hooks, Limits, Server, ServerArgs, clock, hardened_server};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio_util::sync::CancellationToken;
+use tonic::Code;
+
+use crate::support::{self, Client, Probe, ended, request};
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const EMPTY_SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+
+fn server() -> Server {
+    hardened_server(Probe::new().0.routes())
+}
+
+/// The client's end of a pipe that nobody speaks on yet, and how the connection ends.
+fn pipe(server: Server) -> (DuplexStream, tokio::task::JoinHandle<String>) {
+    let (client, io) = tokio::io::duplex(64 * 1024);
+    let serving =
+        tokio::spawn(async move { ended(server.serve_connection(io, None, &CancellationToken::new()).await) });
+    (client, serving)
+}
+
+/// Frame types of RFC 9113.
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+
+struct Frame {
+    kind: u8,
+    payload: Vec<u8>,
+}
+
+async fn frame(io: &mut DuplexStream) -> Option<Frame> {
+    let mut head = [0; 9];
+    io.read_exact(&mut head).await.ok()?;
+    let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+    io.read_exact(&mut payload).await.ok()?;
+    Some(Frame { kind: head[3], payload })
+}
+
+#[tokio::test]
+async fn the_settings_on_the_wire_are_the_limits() {
+    let (mut io, _serving) = pipe(server());
+    io.write_all(&[PREFACE, EMPTY_SETTINGS].concat()).await.unwrap();
+    let settings = frame(&mut io).await.unwrap();
+    assert_eq!(settings.kind, SETTINGS);
+    let mut announced: Vec<(u16, u32)> = settings
+        .payload
+        .chunks(6)
+        .map(|setting| {
+            (
+                u16::from_be_bytes([setting[0], setting[1]]),
+                u32::from_be_bytes([setting[2], setting[3], setting[4], setting[5]]),
+            )
+        })
+        .collect();
+    announced.sort_unstable();
+    let limits = Limits::default();
+    const MAX_CONCURRENT_STREAMS: u16 = 3;
+    const INITIAL_WINDOW_SIZE: u16 = 4;
+    const MAX_FRAME_SIZE: u16 = 5;
+    const MAX_HEADER_LIST_SIZE: u16 = 6;
+    assert_eq!(
+        announced,
+        [
+            (MAX_CONCURRENT_STREAMS, 256),
+            (INITIAL_WINDOW_SIZE, limits.stream_window_bytes),
+            (MAX_FRAME_SIZE, 16 * 1024),
+            (MAX_HEADER_LIST_SIZE, 16 * 1024),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_header_list_over_the_limit_costs_its_call_and_not_the_connection() {
+    let (mut client, _serving) = Client::piped(&server(), &CancellationToken::new()).await;
+    let bomb = request("Echo").header("x-bomb", "b".repeat(20 * 1024)).body(()).unwrap();
+    assert_eq!(client.call(bomb).await.unwrap().http, 431);
+    let answer = client.call(request("Echo").body(()).unwrap()).await.unwrap();
+    assert_eq!(answer.code, Some(Code::Ok));
+}
+
+#[tokio::test]
+async fn endless_continuation_frames_end_the_connection_and_nothing_else() {
+    let server = server();
+    let (mut io, serving) = pipe(server.clone());
+    io.write_all(&[PREFACE, EMPTY_SETTINGS].concat()).await.unwrap();
+    // A HEADERS frame without END_HEADERS, then CONTINUATION frames that never say it either.
+    io.write_all(&[0, 0, 0, 1, 0, 0, 0, 0, 1]).await.unwrap();
+    // A literal field, not indexed, of one byte each; the same again and again.
+    let field = [0x00, 0x01, b'x', 0x01, b'y'];
+    let block = field.repeat(1_000);
+    let length = u32::try_from(block.len()).unwrap().to_be_bytes();
+    let continuation = [&length[1..], &[9, 0, 0, 0, 0, 1], &block].concat();
+    let flooding = async { while io.write_all(&continuation).await.is_ok() {} };
+    let (ended, ()) = tokio::join!(serving, flooding);
+    assert_ne!(ended.unwrap(), "well");
+    let (mut client, _serving) = Client::piped(&server, &CancellationToken::new()).await;
+    let answer = client.call(request("Echo").body(()).unwrap()).await.unwrap();
+    assert_eq!(answer.code, Some(Code::Ok));
+}
+
+#[tokio::test]
+async fn a_client_that_resets_what_it_opens_is_cut() {
+    let server = server();
+    let (io, serving) = pipe(server.clone());
+    let mut flood = [PREFACE, EMPTY_SETTINGS].concat();
+    // HPACK: POST, http, path /, authority from the static table with a literal value.
+    let block = [0x83, 0x86, 0x84, 0x41, 0x01, b'x'];
+    for stream in (1_u32..2_001).step_by(2) {
+        let id = stream.to_be_bytes();
+        const END_STREAM_END_HEADERS: u8 = 0x5;
+        flood.extend([0, 0, 6, 1, END_STREAM_END_HEADERS]);
+        flood.extend(id);
+        flood.extend(block);
+        flood.extend([0, 0, 4, RST_STREAM, 0]);
+        flood.extend(id);
+        flood.extend(8_u32.to_be_bytes()); // CANCEL
+    }
+    let (mut reading, mut writing) = tokio::io::split(io);
+    let flooding = async {
+        // The end of the connection is the end of the flood.
+        let _ = writing.write_all(&flood).await;
+    };
+    let reading = async {
+        let mut heard = Vec::new();
+        let _ = reading.read_to_end(&mut heard).await;
+        heard
+    };
+    let (ended, (), heard) = tokio::join!(serving, flooding, reading);
+    assert_ne!(ended.unwrap(), "well");
+    const ENHANCE_YOUR_CALM: [u8; 4] = [0, 0, 0, 11];
+    assert!(heard.windows(4).any(|window| window == ENHANCE_YOUR_CALM), "told why");
+    let (mut client, _serving) = Client::piped(&server, &CancellationToken::new()).await;
+    let answer = client.call(request("Echo").body(()).unwrap()).await.unwrap();
+    assert_eq!(answer.code, Some(Code::Ok));
+}
+
+#[tokio::test]
+async fn more_streams_than_allowed_are_refused_and_the_rest_goes_on() {
+    let (probe, mut log) = Probe::new();
+    let server = hardened_server(probe.routes()).limits(Limits { concurrent_streams: 2, ..Limits::default() });
+    let (mut io, _serving) = pipe(server);
+    io.write_all(&[PREFACE, EMPTY_SETTINGS].concat()).await.unwrap();
+    // A client that does not wait for SETTINGS: three calls of a method that does not answer.
+    let path = b"/test.v1.Probe/Wait";
+    for stream in [1_u32, 3, 5] {
+        let mut block = vec![0x83, 0x86, 0x41, 0x01, b'x', 0x04, u8::try_from(path.len()).unwrap()];
+        block.extend(path);
+        let mut headers = vec![0, 0, u8::try_from(block.len()).unwrap(), 1, 0x5];
+        headers.extend(stream.to_be_bytes());
+        headers.extend(block);
+        io.write_all(&headers).await.unwrap();
+    }
+    let refused = loop {
+        let frame = frame(&mut io).await.unwrap();
+        assert_ne!(frame.kind, GOAWAY);
+        if frame.kind == RST_STREAM {
+            break frame;
+        }
+    };
+    const REFUSED_STREAM: [u8; 4] = [0, 0, 0, 7];
+    assert_eq!(refused.payload, REFUSED_STREAM, "the caller may send it again, to anybody");
+    for _ in 0..2 {
+        assert_eq!(log.recv().await.unwrap(), "begun Wait");
+    }
+    assert!(log.try_recv().is_err(), "the third never reached the handler");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_never_speaks_ends_after_five_seconds() {
+    for begun in [&b""[..], &PREFACE[..23]] {
+        let at = clock::now();
+        let (mut io, serving) = pipe(server());
+        io.write_all(begun).await.unwrap();
+        assert_eq!(serving.await.unwrap(), "no HTTP/2 preface within 5s");
+        assert_eq!((clock::now() - at).as_secs(), 5);
+        let mut heard = Vec::new();
+        io.read_to_end(&mut heard).await.unwrap();
+        assert!(heard.is_empty(), "closed without a word");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_stops_answering_is_dropped_after_thirty_seconds() {
+    let at = clock::now();
+    let (mut io, serving) = pipe(server());
+    io.write_all(&[PREFACE, EMPTY_SETTINGS].concat()).await.unwrap();
+    while let Some(frame) = frame(&mut io).await {
+        if frame.kind == PING {
+            assert_eq!((clock::now() - at).as_secs(), 20, "asked for a sign of life");
+        }
+    }
+    serving.await.unwrap();
+    assert_eq!((clock::now() - at).as_secs(), 30);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_old_connection_is_asked_to_go_and_finishes_its_calls() {
+    let (probe, mut log) = Probe::new();
+    let age = Duration::from_secs(60);
+    let server = hardened_server(probe.routes()).limits(Limits { connection_age: Some(age), ..Limits::default() });
+    let at = clock::now();
+    let (mut client, serving) = Client::piped(&server, &CancellationToken::new()).await;
+    let waiting = client.start(request("Wait").body(()).unwrap()).await.unwrap();
+    assert_eq!(log.recv().await.unwrap(), "begun Wait");
+    // The GOAWAY shows as a client that is not ready for a new stream.
+    let refused = loop {
+        match client.call(request("Echo").body(()).unwrap()).await {
+            Ok(answer) => assert_eq!(answer.code, Some(Code::Ok)),
+            Err(error) => break error,
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    };
+    assert!(refused.is_go_away() || refused.is_io() || refused.is_reset(), "{refused}");
+    assert!((60..63).contains(&(clock::now() - at).as_secs()));
+    probe.release.cancel();
+    assert_eq!(support::read(waiting).await.unwrap().code, Some(Code::Ok));
+    assert_eq!(serving.await.unwrap(), "well");
+}
+
+#[tokio::test]
+async fn a_connection_too_many_is_closed_at_once_and_counted() {
+    let args = ServerArgs { max_connections_per_ip: 1, ..ServerArgs::loopback() };
+    let mut running = support::run(args, Hooks::none()).await;
+    let mut first = Client::dial(running.grpc).await;
+    assert_eq!(first.call(request("Echo").body(()).unwrap()).await.unwrap().code, Some(Code::Ok));
+
+    let mut second = tokio::net::TcpStream::connect(running.grpc).await.unwrap();
+    // Closed or reset, depending on what the kernel saw first.
+    assert_eq!(second.read(&mut [0; 1]).await.unwrap_or(0), 0);
+    let (_, metrics) = support::get(running.http, "/metrics").await;
+    assert!(metrics.contains("mesh_server_connections_refused_total{reason=\"per_ip\"} 1"), "{metrics}");
+    assert!(metrics.contains("mesh_server_connections 1"), "{metrics}");
+
+    drop(first);
+    assert_eq!(running.log.recv().await.unwrap(), "begun Echo");
+    // The place is free again once the server has seen the end of the first.
+    while support::echo(running.grpc).await.is_err() {}
+}
