@@ -60,6 +60,11 @@ impl MethodLevels {
         self.0.is_empty()
     }
 
+    /// Adds what another set declares; where both declare a method, the other one holds.
+    pub(crate) fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
     /// Notes the level of one method; [`Idempotency::Unknown`] is what is not held anyway.
     pub(crate) fn declare(&mut self, service: &str, method: &str, level: Idempotency) {
         if level != Idempotency::Unknown {

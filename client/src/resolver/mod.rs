@@ -3,19 +3,29 @@
 //! A resolver publishes a [`Resolution`] per service on a [`Resolutions`] channel, always whole, and the data path takes
 //! the latest one. Two exist: one for lists known beforehand, and one over the registry's Watch stream.
 
+mod decode;
+mod fixed;
 mod methods;
+mod news;
+mod service;
+mod session;
+mod watch;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::sync::watch;
 use uuid::Uuid;
 
+pub(crate) use fixed::{HostPort, constant, follow};
 pub use methods::{DescriptorError, Idempotency, MethodLevels};
+pub(crate) use methods::{level_of, methods_of};
+pub use session::Counters;
+pub(crate) use watch::{SERVICES_MAX, Watcher};
+pub use watch::{WatchState, WatchStatus};
 
 /// The latest [`Resolution`] of one service. It starts as [`ResolutionStatus::Unresolved`]; a closed sender means that no
 /// news will come, and the last value stays good. Dropping every receiver releases the subscription.
-pub type Resolutions = watch::Receiver<Arc<Resolution>>;
+pub type Resolutions = tokio::sync::watch::Receiver<Arc<Resolution>>;
 
 /// All that is known about one service now. It always replaces the last one.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,0 +1,215 @@
+//! The watch task against a registry that the test plays by hand, in paused time.
+
+use wire::watch_response::Event;
+
+use super::*;
+use crate::fake_registry::{Calls, Stream, registry};
+use crate::resolver::ResolutionStatus;
+
+type Side = Stream<wire::WatchRequest, wire::WatchResponse>;
+
+fn started() -> (Watcher, Calls) {
+    let (client, calls) = registry();
+    (Watcher::spawn(client, "default".into(), Entropy::seeded(11)), calls)
+}
+
+fn position(revision: u64) -> wire::Position {
+    wire::Position { store_id: "a".into(), generation: 0, revision }
+}
+
+fn message(service: &str, revision: u64, event: Event) -> wire::WatchResponse {
+    wire::WatchResponse {
+        namespace: "default".into(),
+        service: service.into(),
+        position: Some(position(revision)),
+        complete: true,
+        event: Some(event),
+    }
+}
+
+/// A snapshot in which these ports are listed.
+fn snapshot(service: &str, revision: u64, ports: &[u16]) -> wire::WatchResponse {
+    let instance = |&port: &u16| wire::Instance {
+        service: service.into(),
+        instance_id: uuid::Uuid::from_u128(port.into()).to_string(),
+        incarnation: 1,
+        revision,
+        endpoints: vec![wire::Endpoint {
+            name: "grpc".into(),
+            protocol: wire::Protocol::Grpc.into(),
+            ip: "127.0.0.1".into(),
+            port: port.into(),
+        }],
+        ..Default::default()
+    };
+    let chunk = wire::SnapshotChunk {
+        instances: ports.iter().map(instance).collect(),
+        last: true,
+        presence: wire::ServicePresence::Populated.into(),
+        ..Default::default()
+    };
+    message(service, revision, Event::Snapshot(chunk))
+}
+
+async fn ports(resolutions: &mut Resolutions) -> Vec<u16> {
+    resolutions.changed().await.unwrap();
+    resolutions.borrow_and_update().endpoints.iter().map(|endpoint| endpoint.address.port()).collect()
+}
+
+async fn subscribed(stream: &mut Side) -> Vec<(String, Option<u64>)> {
+    let request = stream.request().await;
+    request.subscribe.into_iter().map(|s| (s.service, s.after.map(|after| after.revision))).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_opened_until_something_is_followed() {
+    let (watcher, mut calls) = started();
+    tokio::task::yield_now().await;
+    assert!(calls.is_quiet());
+    assert_eq!(watcher.status().state, WatchState::Idle);
+    let _held = watcher.follow("user-svc");
+    let mut stream = calls.watch().await;
+    assert_eq!(subscribed(&mut stream).await, [("user-svc".to_owned(), None)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_stream_carries_all_services() {
+    let (watcher, mut calls) = started();
+    let mut users = watcher.follow("user-svc").unwrap();
+    let mut stream = calls.watch().await;
+    subscribed(&mut stream).await;
+    let mut orders = watcher.follow("order-svc").unwrap();
+    assert_eq!(subscribed(&mut stream).await, [("order-svc".to_owned(), None)]);
+    stream.say(snapshot("user-svc", 5, &[1])).await;
+    stream.say(snapshot("order-svc", 5, &[2, 3])).await;
+    assert_eq!(ports(&mut users).await, [1]);
+    assert_eq!(ports(&mut orders).await, [2, 3]);
+    assert_eq!(watcher.status().state, WatchState::Following);
+    assert!(calls.is_quiet());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_takes_nothing_away_and_the_next_stream_resumes() {
+    let (watcher, mut calls) = started();
+    let mut users = watcher.follow("user-svc").unwrap();
+    let mut stream = calls.watch().await;
+    subscribed(&mut stream).await;
+    stream.say(snapshot("user-svc", 5, &[1, 2])).await;
+    assert_eq!(ports(&mut users).await, [1, 2]);
+    stream.fail(Status::unavailable("killed")).await;
+    for _ in 0..300 {
+        calls.watch().await.fail(Status::unavailable("still down")).await;
+    }
+    assert!(!users.has_changed().unwrap());
+    assert_eq!(users.borrow().status, ResolutionStatus::Resolved);
+    assert!(watcher.status().last_error.is_some());
+    let mut stream = calls.watch().await;
+    assert_eq!(subscribed(&mut stream).await, [("user-svc".to_owned(), Some(5))]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broken_stream_is_opened_again_at_once_then_within_5_s() {
+    let (watcher, mut calls) = started();
+    let _held = watcher.follow("user-svc");
+    let mut last = clock::now();
+    let mut waits = Vec::new();
+    for _ in 0..100 {
+        drop(calls.watch().await);
+        waits.push(clock::now() - last);
+        last = clock::now();
+    }
+    assert_eq!(waits[1], Duration::ZERO);
+    assert!(waits.iter().all(|wait| *wait <= Duration::from_millis(5_001)));
+    assert!(waits.iter().any(|wait| *wait > Duration::from_secs(4)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_silent_for_15_s_is_dead_and_bookmarks_keep_it_alive() {
+    let (watcher, mut calls) = started();
+    let _held = watcher.follow("user-svc");
+    let mut stream = calls.watch().await;
+    subscribed(&mut stream).await;
+    for _ in 0..10 {
+        tokio::time::advance(Duration::from_secs(5)).await;
+        stream.say(message("", 5, Event::Bookmark(wire::Bookmark::default()))).await;
+        while watcher.status().last_heard != Some(clock::now()) {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert!(calls.is_quiet());
+    let silent_since = clock::now();
+    let _next = calls.watch().await;
+    let silence = clock::now() - silent_since;
+    assert!(silence >= SILENCE_MAX && silence <= SILENCE_MAX + Duration::from_millis(2), "{silence:?}");
+    assert!(stream.is_over().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gap_is_asked_about_with_the_position_that_holds() {
+    let (watcher, mut calls) = started();
+    let mut users = watcher.follow("user-svc").unwrap();
+    let mut stream = calls.watch().await;
+    subscribed(&mut stream).await;
+    stream.say(snapshot("user-svc", 5, &[1])).await;
+    ports(&mut users).await;
+    let delta = wire::Delta { base_revision: 8, presence: 2, ..Default::default() };
+    stream.say(message("user-svc", 9, Event::Delta(delta))).await;
+    assert_eq!(subscribed(&mut stream).await, [("user-svc".to_owned(), Some(5))]);
+    assert_eq!(watcher.status().counters.gaps, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_holder_that_lets_go_ends_the_subscription_and_the_stream() {
+    let (watcher, mut calls) = started();
+    let users = watcher.follow("user-svc").unwrap();
+    let orders = watcher.follow("order-svc").unwrap();
+    let again = watcher.follow("user-svc").unwrap();
+    let mut stream = calls.watch().await;
+    assert_eq!(subscribed(&mut stream).await.len(), 2);
+    drop(users);
+    drop(again);
+    let request = stream.request().await;
+    assert_eq!(request.unsubscribe[0].service, "user-svc");
+    drop(orders);
+    assert!(stream.is_over().await);
+    assert_eq!(watcher.status().state, WatchState::Idle);
+    assert!(watcher.shared.services.lock().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn subscriptions_outlive_the_handle_and_the_task_ends_with_the_last() {
+    let (watcher, mut calls) = started();
+    let mut users = watcher.follow("user-svc").unwrap();
+    let shared = Arc::downgrade(&watcher.shared);
+    drop(watcher);
+    let mut stream = calls.watch().await;
+    subscribed(&mut stream).await;
+    stream.say(snapshot("user-svc", 5, &[1])).await;
+    assert_eq!(ports(&mut users).await, [1]);
+    drop(users);
+    assert!(stream.is_over().await);
+    while shared.strong_count() > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn services_are_bounded() {
+    let (watcher, _calls) = started();
+    let held: Vec<_> = (0..SERVICES_MAX).map(|n| watcher.follow(&format!("svc-{n}")).unwrap()).collect();
+    assert!(watcher.follow("one-more").is_none());
+    assert!(watcher.follow("svc-0").is_some());
+    assert_eq!(held.len(), SERVICES_MAX);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_makes_no_sense_does_not_end_the_stream() {
+    let (watcher, mut calls) = started();
+    let mut users = watcher.follow("user-svc").unwrap();
+    let mut stream = calls.watch().await;
+    subscribed(&mut stream).await;
+    stream.say(wire::WatchResponse::default()).await;
+    stream.say(snapshot("user-svc", 5, &[1])).await;
+    assert_eq!(ports(&mut users).await, [1]);
+    assert_eq!(watcher.status().counters.malformed, 1);
+}
