@@ -1,0 +1,220 @@
+//! The way in: one [`Mesh`] per process, channels and registrars from it.
+
+mod address;
+mod builder;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use http::uri::Authority;
+use mesh_api::registry::v1::registry_service_client::RegistryServiceClient;
+use parking_lot::Mutex;
+
+use address::RegistryAddress;
+pub use builder::{ConfigError, MeshBuilder};
+
+use crate::channel::MeshChannel;
+use crate::conn::Connector;
+use crate::entropy::Entropy;
+use crate::grpc::{RegistryClient, registry_client};
+use crate::registrar::{InstanceSpec, Registrar};
+use crate::resolver::{
+    MethodLevels, Resolution, ResolutionStatus, Resolutions, SERVICES_MAX, WatchStatus, Watcher, constant, follow,
+};
+use crate::target::{Target, TargetConfig};
+
+/// What logs and errors call the registry.
+const REGISTRY: &str = "registry";
+
+/// The services of one namespace, as one registry knows them. Cheap to clone; clones share everything.
+///
+/// Neither making it nor taking channels from it waits for anything: a registry that is down is tried again for ever, and
+/// calls wait for it as long as their deadline and the channel's failfast time allow. Channels and registrars are made
+/// inside a tokio runtime, and outlive the `Mesh` that they come from.
+#[derive(Clone)]
+pub struct Mesh {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    namespace: Arc<str>,
+    registries: Vec<RegistryAddress>,
+    statics: BTreeMap<String, Vec<SocketAddr>>,
+    methods: Arc<MethodLevels>,
+    connector: Arc<dyn Connector>,
+    failfast: Duration,
+    entropy: Entropy,
+    /// Started with the first service that is followed.
+    watcher: OnceLock<Watcher>,
+    /// Targets in use; an entry whose last channel is gone is dropped when the next one is made.
+    targets: Mutex<HashMap<String, Weak<Target>>>,
+    /// The target of [`Mesh::registry`].
+    tools: Mutex<Weak<Target>>,
+}
+
+impl Mesh {
+    /// A mesh behind the registries at these URLs, `host:port` with or without `http://`, all with one store behind them.
+    pub fn new<U: AsRef<str>>(registry: impl IntoIterator<Item = U>) -> Result<Self, ConfigError> {
+        Self::builder().registry(registry).build()
+    }
+
+    /// A mesh with more to say about it.
+    pub fn builder() -> MeshBuilder {
+        MeshBuilder::default()
+    }
+
+    /// Calls to a service by its name. Channels of one service share connections and everything learnt about them.
+    ///
+    /// An unusable name gives a channel whose calls fail with the reason; there is nothing to unwrap here.
+    pub fn channel(&self, service: &str) -> MeshChannel {
+        let mut targets = self.inner.targets.lock();
+        if let Some(target) = targets.get(service).and_then(Weak::upgrade) {
+            return MeshChannel::new(target);
+        }
+        targets.retain(|_, target| target.strong_count() > 0);
+        let target = Target::spawn(self.target_config(service), self.resolutions(service));
+        targets.insert(service.to_owned(), Arc::downgrade(&target));
+        MeshChannel::new(target)
+    }
+
+    /// What registers this process under `spec.service`, once its [`hooks`](Registrar::hooks) are called.
+    pub fn registrar(&self, spec: InstanceSpec) -> Registrar {
+        let mesh = self.clone();
+        let connect = Box::new(move || registry_client(mesh.registry_channel()));
+        Registrar::new(spec, self.inner.namespace.clone(), connect, self.inner.entropy.fork())
+    }
+
+    /// The registry itself, for tools: balanced over the URLs, on a connection apart from watches and heartbeats.
+    pub fn registry(&self) -> RegistryServiceClient<MeshChannel> {
+        let mut tools = self.inner.tools.lock();
+        let target = tools.upgrade().unwrap_or_else(|| self.registry_target());
+        *tools = Arc::downgrade(&target);
+        RegistryServiceClient::new(MeshChannel::new(target))
+    }
+
+    /// The namespace of every name here.
+    pub fn namespace(&self) -> &str {
+        &self.inner.namespace
+    }
+
+    /// How the Watch stream is doing; `None` until the first service is followed.
+    pub fn watch_status(&self) -> Option<WatchStatus> {
+        self.inner.watcher.get().map(Watcher::status)
+    }
+
+    fn resolutions(&self, service: &str) -> Resolutions {
+        if let Some(addresses) = self.inner.statics.get(service) {
+            return constant(Resolution::fixed(addresses.iter().copied()));
+        }
+        if !is_service_name(service) {
+            return refused("not a service name: labels of 1 to 63 bytes of [a-z0-9-], dotted, at most 253 bytes");
+        }
+        if self.inner.registries.is_empty() {
+            return refused("no registry is configured and the service is not a static one");
+        }
+        self.watcher().follow(service).unwrap_or_else(|| {
+            tracing::warn!(service, services_max = SERVICES_MAX, "too many services are followed; one more is refused");
+            refused("too many services are followed by this process")
+        })
+    }
+
+    fn watcher(&self) -> &Watcher {
+        self.inner.watcher.get_or_init(|| {
+            let inner = &self.inner;
+            Watcher::spawn(registry_client(self.registry_channel()), inner.namespace.clone(), inner.entropy.fork())
+        })
+    }
+
+    /// A channel to the registry with connections of its own, so that a busy watch never delays a heartbeat.
+    fn registry_channel(&self) -> MeshChannel {
+        MeshChannel::new(self.registry_target())
+    }
+
+    fn registry_target(&self) -> Arc<Target> {
+        let authority = self.inner.registries.first().map(|registry| registry.authority.clone());
+        let config = self.config(REGISTRY, authority.unwrap_or_else(|| Authority::from_static("localhost")));
+        let hosts: Vec<_> = self.inner.registries.iter().map(|registry| registry.host.clone()).collect();
+        if hosts.is_empty() {
+            return Target::spawn(config, refused("no registry is configured"));
+        }
+        Target::spawn(config, follow(hosts))
+    }
+
+    fn target_config(&self, service: &str) -> TargetConfig {
+        // A name that is no authority is refused before anything is sent under it.
+        self.config(service, service.parse().unwrap_or_else(|_| Authority::from_static("invalid")))
+    }
+
+    fn config(&self, service: &str, authority: Authority) -> TargetConfig {
+        TargetConfig {
+            connector: self.inner.connector.clone(),
+            methods: self.inner.methods.clone(),
+            failfast: self.inner.failfast,
+            ..TargetConfig::new(service, authority, self.inner.entropy.fork())
+        }
+    }
+}
+
+impl fmt::Debug for Mesh {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mesh")
+            .field("namespace", &self.inner.namespace)
+            .field("registries", &self.inner.registries)
+            .finish_non_exhaustive()
+    }
+}
+
+fn refused(reason: &str) -> Resolutions {
+    constant(Resolution { endpoints: Vec::new(), status: ResolutionStatus::Refused(reason.into()) })
+}
+
+/// Labels of 1 to 63 bytes of [a-z0-9-], dotted, 253 bytes in all: what the registry takes.
+fn is_service_name(name: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len()) && label.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+    };
+    name.len() <= 253 && name.split('.').all(label)
+}
+
+/// Opens a connection of its own to the registry, once it is needed.
+pub(crate) type Connect = Box<dyn Fn() -> RegistryClient + Send + Sync>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn service_names_are_those_that_the_registry_takes() {
+        let long = "a".repeat(64);
+        for name in ["user-svc", "a", "shop.user.v1"] {
+            assert!(is_service_name(name), "{name}");
+        }
+        for name in ["", "User", "user_svc", "a..b", ".a", "a:1", "a/b", &long] {
+            assert!(!is_service_name(name), "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn channels_of_one_service_share_a_target_for_as_long_as_one_is_held() {
+        let mesh = Mesh::new(["127.0.0.1:1"]).unwrap();
+        let (first, second) = (mesh.channel("user-svc"), mesh.channel("user-svc"));
+        let weak = mesh.inner.targets.lock()["user-svc"].clone();
+        assert_eq!(weak.strong_count(), 2);
+        drop((first, second));
+        let _other = mesh.channel("order-svc");
+        assert_eq!(mesh.inner.targets.lock().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_mesh_without_a_registry_serves_its_static_services_only() {
+        let mesh = Mesh::builder().static_service("user-svc", ["127.0.0.1:7410".parse().unwrap()]).build().unwrap();
+        let status = |service: &str| mesh.resolutions(service).borrow().status.clone();
+        assert_eq!(status("user-svc"), ResolutionStatus::Resolved);
+        assert!(matches!(status("order-svc"), ResolutionStatus::Refused(_)));
+        assert!(matches!(status("No Name"), ResolutionStatus::Refused(_)));
+        assert!(mesh.watch_status().is_none());
+    }
+}
