@@ -7,6 +7,8 @@ use prost_types::FieldMask;
 use tonic_types::FieldViolation;
 use uuid::Uuid;
 
+use super::error::ResourceError;
+
 /// What is wrong with one value, for the caller to read: lower case, no full stop.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -103,6 +105,11 @@ impl Etag {
     /// The etag of the state with this version: versions count from 1 with every change of one resource.
     pub fn of_version(version: i64) -> Self {
         Self(format!("{version:x}"))
+    }
+
+    /// Fails unless this is the etag of the resource as it is.
+    pub fn require(&self, kind: &'static str, current: &Self) -> Result<(), ResourceError> {
+        if self == current { Ok(()) } else { Err(ResourceError::EtagMismatch { kind, current: current.0.clone() }) }
     }
 
     /// The etag as text.

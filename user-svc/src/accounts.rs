@@ -1,0 +1,153 @@
+//! What can be done with accounts. Mutating calls go through the ledger, so each is done once however often it arrives.
+
+use mesh_api::shop::user::v1 as wire;
+use mesh_runtime::database::{Answered, Begun, Call, Database, DatabaseError, Etag, Page, PageRequest, ResourceError};
+use mesh_runtime::entropy;
+use uuid::Uuid;
+
+use crate::error::UserError;
+use crate::password::Passwords;
+use crate::store;
+use crate::user::{Change, DisplayName, Email, Password, User};
+
+/// The accounts of one database.
+#[derive(Clone, Debug)]
+pub(crate) struct Accounts {
+    database: Database,
+    passwords: Passwords,
+}
+
+/// An account to create.
+pub(crate) struct NewUser {
+    pub(crate) email: Email,
+    pub(crate) display_name: DisplayName,
+    pub(crate) password: Password,
+}
+
+/// What the ledger remembers of a CreateUser. The password is part of the request and must be the same in a repeat, but
+/// a digest of it could be guessed from; so its hash is kept instead, as well guarded as the account's own.
+#[derive(Clone, PartialEq, prost::Message)]
+#[prost(skip_debug)]
+struct Created {
+    #[prost(message, optional, tag = "1")]
+    user: Option<wire::User>,
+    #[prost(string, tag = "2")]
+    password_hash: String,
+}
+
+impl Accounts {
+    pub(crate) fn new(database: Database, passwords: Passwords) -> Self {
+        Self { database, passwords }
+    }
+
+    /// The digest of `call` covers all of the request but the password.
+    pub(crate) async fn create(&self, call: Call, new: NewUser) -> Result<wire::User, UserError> {
+        // Asked before the hash, since a write must not wait for one; and again in the write, since a twin of this request
+        // may have come first meanwhile.
+        if let Some(answered) = self.database.recall(&call).await? {
+            return self.repeat(answered, new.password).await;
+        }
+        let password_hash = self.passwords.hash(new.password.clone()).await?;
+        let mut work = match self.database.begin(call).await? {
+            Begun::Answered(answered) => return self.repeat(answered, new.password).await,
+            Begun::Fresh(work) => work,
+        };
+        let now = work.now();
+        let user = User {
+            id: entropy::uuid_v7(),
+            email: new.email,
+            display_name: new.display_name,
+            created_at: now,
+            updated_at: now,
+            version: 1,
+        };
+        let inserted = store::insert(work.connection(), &user, &password_hash).await;
+        inserted.map_err(|error| taken(error, &user.email))?;
+        let user = to_wire(&user);
+        work.finish(Created { user: Some(user.clone()), password_hash }).await?;
+        Ok(user)
+    }
+
+    async fn repeat(&self, answered: Answered<Created>, password: Password) -> Result<wire::User, UserError> {
+        let reused = || UserError::Resource(ResourceError::RequestIdReused);
+        let Answered::Same(created) = answered else { return Err(reused()) };
+        let is_same = self.passwords.verify(password, created.password_hash).await?;
+        let user = created.user.ok_or(DatabaseError::Unreadable { what: "created user" })?;
+        if is_same { Ok(user) } else { Err(reused()) }
+    }
+
+    pub(crate) async fn get(&self, id: Uuid) -> Result<wire::User, UserError> {
+        let found = store::find(self.database.read().await?.connection(), id).await?;
+        Ok(to_wire(&found.ok_or_else(|| not_found(id))?))
+    }
+
+    /// The call's key names the account and the etag.
+    pub(crate) async fn update(
+        &self,
+        call: Call,
+        id: Uuid,
+        etag: Etag,
+        change: Change,
+    ) -> Result<wire::User, UserError> {
+        let mut work = match self.database.begin(call).await? {
+            Begun::Answered(Answered::Same(user)) => return Ok(user),
+            // Another change was based on this etag, so the account has moved on.
+            Begun::Answered(Answered::Otherwise) => {
+                let user = self.get(id).await?;
+                return Err(ResourceError::EtagMismatch { kind: KIND, current: user.etag }.into());
+            }
+            Begun::Fresh(work) => work,
+        };
+        let found = store::find(work.connection(), id).await?.ok_or_else(|| not_found(id))?;
+        etag.require(KIND, &found.etag())?;
+        let user = found.changed(change, work.now());
+        store::update(work.connection(), &user).await.map_err(|error| taken(error, &user.email))?;
+        Ok(work.finish(to_wire(&user)).await?)
+    }
+
+    /// The call's key names the account.
+    pub(crate) async fn delete(&self, call: Call, id: Uuid) -> Result<wire::DeleteUserResponse, UserError> {
+        let mut work = match self.database.begin(call).await? {
+            Begun::Answered(Answered::Same(response)) => return Ok(response),
+            // Two requests to delete one account differ in nothing but the spelling of its id.
+            Begun::Answered(Answered::Otherwise) => return Ok(wire::DeleteUserResponse {}),
+            Begun::Fresh(work) => work,
+        };
+        if !store::delete(work.connection(), id).await? {
+            return Err(not_found(id));
+        }
+        Ok(work.finish(wire::DeleteUserResponse {}).await?)
+    }
+
+    pub(crate) async fn list(&self, page: PageRequest) -> Result<Page<wire::User>, UserError> {
+        let rows = store::list(self.database.read().await?.connection(), &page).await?;
+        let page = page.page(rows, |user| user.id);
+        Ok(Page { rows: page.rows.iter().map(to_wire).collect(), next_page_token: page.next_page_token })
+    }
+}
+
+/// The resource type in error details.
+const KIND: &str = "user";
+
+fn not_found(id: Uuid) -> UserError {
+    ResourceError::NotFound { kind: KIND, id }.into()
+}
+
+/// The only unique value of an account, beside an id that was just drawn, is its email address.
+fn taken(error: DatabaseError, email: &Email) -> UserError {
+    match error {
+        DatabaseError::NotUnique => UserError::EmailTaken(email.as_str().to_owned()),
+        other => other.into(),
+    }
+}
+
+fn to_wire(user: &User) -> wire::User {
+    wire::User {
+        user_id: user.id.to_string(),
+        email: user.email.as_str().to_owned(),
+        display_name: user.display_name.as_str().to_owned(),
+        create_time: Some(user.created_at.into()),
+        update_time: Some(user.updated_at.into()),
+        etag: user.etag().as_str().to_owned(),
+    }
+}
