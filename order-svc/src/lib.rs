@@ -1,1 +1,96 @@
-//! Placeholder.
+//! order-svc: what was bought, for how much, and how far it has come; in a database of its own.
+//!
+//! | module | job |
+//! |---|---|
+//! | `service`, `convert` | the front door: decode, ask, encode |
+//! | `orders` | what can be done with orders, each mutating call once |
+//! | `order` | what an order is made of, valid by construction, and its status machine |
+//! | `money` | exact amounts |
+//! | `directory` | whether a user exists: a question to user-svc |
+//! | `store` | the queries |
+//! | `error` | refusals and their statuses |
+//!
+//! What must stay true: a total is what its items say, exactly; a status moves along the arrows of the machine alone; an
+//! order and the ledger entry of the call that changed it are written together.
+
+mod convert;
+mod directory;
+mod error;
+mod money;
+mod order;
+mod orders;
+mod service;
+mod store;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use mesh_api::FILE_DESCRIPTOR_SET;
+use mesh_api::shop::order::v1::order_service_server::{OrderServiceServer, SERVICE_NAME};
+use mesh_client::context::ContextLayer;
+use mesh_client::{InstanceSpec, Mesh};
+use mesh_runtime::database::{Database, DatabaseUrl};
+use mesh_runtime::{App, Error, ProcessArgs, Program, Shell};
+use tonic::service::{LayerExt as _, Routes};
+
+use directory::UserService;
+use orders::Orders;
+use service::FrontDoor;
+
+const PROGRAM: Program = Program {
+    name: "order-svc",
+    version: env!("CARGO_PKG_VERSION"),
+    about: "Orders: line items, money and a status machine; asks user-svc through the mesh",
+    grpc_port: 7420,
+    http_port: 7421,
+};
+
+/// Largest request, in bytes; a valid one of a hundred lines has some 10 KiB.
+const REQUEST_BYTES_MAX: usize = 64 << 10;
+
+#[derive(Debug, clap::Args)]
+struct Args {
+    #[command(flatten)]
+    process: ProcessArgs,
+
+    /// Where the orders are; every instance on this machine may use the same file
+    #[arg(long, env = "MESH_DATABASE", value_name = "sqlite:PATH", default_value = "sqlite:mesh-data/order.db")]
+    database: DatabaseUrl,
+}
+
+/// Runs order-svc; the first argument is the program's name.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    mesh_runtime::main(PROGRAM, args, run)
+}
+
+async fn run(Args { process, database }: Args) -> Result<(), Error> {
+    let shell = Shell::bind(&PROGRAM, &process.server, process.advertise).await?; // first: a taken port creates no file
+    // Does not wait: the registry may be down.
+    let mesh =
+        Mesh::builder().registry(&process.registry).descriptors(FILE_DESCRIPTOR_SET).build().map_err(Error::startup)?;
+    let database = Database::open(&database, &store::SCHEMA).await.map_err(Error::startup)?;
+
+    let users = UserService::new(mesh.channel("user-svc"));
+    let orders = OrderServiceServer::new(FrontDoor(Orders::new(database.clone(), users)));
+    let orders = ContextLayer::new().named_layer(orders.max_decoding_message_size(REQUEST_BYTES_MAX));
+    let app = App::new(Routes::new(orders))
+        .authority(PROGRAM.name)
+        .grpc_service(SERVICE_NAME)
+        .descriptors(FILE_DESCRIPTOR_SET);
+    let registrar = mesh.registrar(InstanceSpec {
+        instance_id: process.instance_id,
+        zone: process.zone,
+        weight: process.weight,
+        version: PROGRAM.version.to_owned(),
+        descriptors: FILE_DESCRIPTOR_SET,
+        grpc_services: vec![SERVICE_NAME.to_owned()],
+        ..InstanceSpec::new(PROGRAM.name)
+    });
+
+    let served = shell.serve(app, registrar.hooks().into()).await; // ready, registered, drained, gone
+    database.close().await;
+    served
+}
+
+#[cfg(test)]
+mod tests;

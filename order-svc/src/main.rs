@@ -1,2 +1,7 @@
-//! Placeholder.
-fn main() {}
+//! The program `order-svc`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    order_svc::main(std::env::args_os())
+}
