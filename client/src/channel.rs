@@ -27,6 +27,11 @@ impl MeshChannel {
         Self { target }
     }
 
+    #[cfg(test)]
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
+    }
+
     /// The service that is called.
     pub fn service(&self) -> &str {
         self.target.service()

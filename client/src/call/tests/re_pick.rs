@@ -6,16 +6,14 @@ use tokio::sync::Semaphore;
 use tonic::Code;
 
 use crate::ConnectivityState;
-use crate::testing::{
-    CREATE, Net, Rig, Server, call, eventually, fail, finish, ok, refuse, request, send, wrong_service,
-};
+use crate::rig::{CREATE, Net, Rig, Server, call, eventually, fail, finish, ok, refuse, request, send, wrong_service};
 
 #[tokio::test(start_paused = true)]
 async fn a_call_is_answered() {
     let net = Net::default();
     let server = Server::start(&net, 1, ok);
     let rig = Rig::new(&net, [1]);
-    assert_eq!(call(&rig.channel, CREATE).await.unwrap(), crate::testing::MESSAGE);
+    assert_eq!(call(&rig.channel, CREATE).await.unwrap(), crate::rig::MESSAGE);
 
     let head = &server.heads()[0];
     assert_eq!(head["te"], "trailers");
@@ -109,7 +107,7 @@ async fn an_endpoint_that_serves_another_service_is_left_and_its_calls_go_elsewh
 #[tokio::test(start_paused = true)]
 async fn an_endpoint_that_accepts_and_never_speaks_is_never_picked() {
     let net = Net::default();
-    net.mute(crate::testing::address(1));
+    net.mute(crate::rig::address(1));
     let _serving = Server::start(&net, 2, ok);
     let rig = Rig::new(&net, [1, 2]);
     for _ in 0..100 {
@@ -121,7 +119,7 @@ async fn an_endpoint_that_accepts_and_never_speaks_is_never_picked() {
 #[tokio::test(start_paused = true)]
 async fn endpoints_that_refuse_or_swallow_connections_are_never_picked() {
     let net = Net::default();
-    net.black_hole(crate::testing::address(3));
+    net.black_hole(crate::rig::address(3));
     let _serving = Server::start(&net, 2, ok);
     let rig = Rig::new(&net, [1, 2, 3]);
     for _ in 0..100 {

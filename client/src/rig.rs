@@ -107,6 +107,8 @@ pub(crate) struct Server {
     net: Net,
     seen: Arc<Mutex<Vec<HeaderMap>>>,
     leave: watch::Sender<u32>,
+    /// One clone for each open connection, and one here.
+    open: Arc<()>,
     tasks: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
 
@@ -131,17 +133,22 @@ impl Server {
         let (leave, leaving) = watch::channel(0);
         let tasks: Arc<Mutex<Vec<JoinHandle<()>>>> = Arc::default();
         let handle = Arc::new(move |request, reply| Box::pin(handle(request, reply)) as Handling);
+        let open = Arc::new(());
         let acceptor = tokio::spawn({
-            let (seen, tasks) = (seen.clone(), tasks.clone());
+            let (seen, tasks, open) = (seen.clone(), tasks.clone(), Arc::downgrade(&open));
             async move {
                 while let Some(io) = accepting.recv().await {
                     let serving = serve(io, manners, handle.clone(), seen.clone(), tasks.clone(), leaving.clone());
-                    tasks.lock().push(tokio::spawn(serving));
+                    let open = open.upgrade();
+                    tasks.lock().push(tokio::spawn(async move {
+                        let _open = open;
+                        serving.await;
+                    }));
                 }
             }
         });
         tasks.lock().push(acceptor);
-        Self { address, net: net.clone(), seen, leave, tasks }
+        Self { address, net: net.clone(), seen, leave, open, tasks }
     }
 
     /// How many requests came.
@@ -152,6 +159,11 @@ impl Server {
     /// The heads of the requests that came.
     pub(crate) fn heads(&self) -> Vec<HeaderMap> {
         self.seen.lock().clone()
+    }
+
+    /// How many connections are open.
+    pub(crate) fn connections(&self) -> usize {
+        Arc::strong_count(&self.open) - 1
     }
 
     /// Says GOAWAY on every connection and goes on listening.
@@ -166,6 +178,37 @@ impl Drop for Server {
         for task in self.tasks.lock().drain(..) {
             task.abort();
         }
+    }
+}
+
+/// A server that answers pings until it is frozen: its connections then stay open, and nothing comes out of them.
+pub(crate) struct Frozen {
+    frozen: watch::Sender<bool>,
+}
+
+impl Frozen {
+    pub(crate) fn start(net: &Net, port: u16) -> Self {
+        let mut accepting = net.listen(address(port));
+        let (frozen, freezing) = watch::channel(false);
+        tokio::spawn(async move {
+            while let Some(io) = accepting.recv().await {
+                let mut freezing = freezing.clone();
+                tokio::spawn(async move {
+                    let mut connection = h2::server::handshake(io).await.unwrap();
+                    loop {
+                        tokio::select! {
+                            _ = freezing.changed() => std::future::pending::<()>().await,
+                            accepted = connection.accept() => if accepted.is_none() { return },
+                        }
+                    }
+                });
+            }
+        });
+        Self { frozen }
+    }
+
+    pub(crate) fn freeze(&self) {
+        self.frozen.send_replace(true);
     }
 }
 
