@@ -80,6 +80,16 @@ async fn bad_commands_are_named() {
     refused(&run([]).await, "Usage");
 }
 
+/// Whoever else has the default port, or this test itself: it is taken.
+#[tokio::test]
+async fn a_mesh_does_not_come_up_beside_another_one() {
+    let _taken = TcpListener::bind("127.0.0.1:7400");
+    let folder = folder();
+    let ran = run(["up", "--data-dir", &folder.path().display().to_string()]).await;
+    refused(&ran, "127.0.0.1:7400");
+    assert_eq!(ran.stderr.trim().lines().count(), 1, "one line: {}", ran.stderr);
+}
+
 #[tokio::test]
 async fn a_registry_that_is_not_there_is_named_with_what_to_do() {
     let nobody = nobody_there().to_string();

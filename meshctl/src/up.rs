@@ -56,8 +56,8 @@ async fn start(mesh: &mut LocalMesh) -> Result<Vec<Member>, ProcessError> {
 /// A server that refuses to start with exit code 2 was told something that cannot be: most often, a port that is taken.
 fn explain(error: ProcessError) -> Failure {
     match &error {
-        ProcessError::EndedEarly { status, name, last_words } if status.code() == Some(2) => {
-            Failure::Usage(format!("{name}: {last_words}"))
+        ProcessError::EndedEarly { status, last_words, .. } if status.code() == Some(2) => {
+            Failure::Usage(last_words.clone())
         }
         _ => Failure::Failed(error.to_string()),
     }

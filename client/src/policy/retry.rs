@@ -59,6 +59,9 @@ impl Attempts {
         repeatable: impl FnOnce() -> bool,
         budget: impl FnOnce() -> bool,
     ) -> Verdict {
+        if cfg!(feature = "no-resilience") {
+            return Verdict::GiveUp;
+        }
         match (failure, replay) {
             (Failure::Final | Failure::Unavailable { elsewhere: false }, _) | (_, Replay::Gone) => Verdict::GiveUp,
             (Failure::Unprocessed, Replay::Possible) if self.re_picks < RE_PICKS_MAX => {

@@ -159,6 +159,7 @@ impl Launcher {
         let mut command = Command::new(&self.binary);
         command
             .args(["serve", crate::commands::serve::END_WITH_PARENT, launch.program.name()])
+            .args(["--log-format", "human"])
             .args(&launch.flags)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -274,10 +275,8 @@ fn last_words(log: &Path) -> String {
         Ok(String::from_utf8_lossy(&end).into_owned())
     };
     let end = read().unwrap_or_default();
-    match end.lines().rev().map(str::trim).find(|line| !line.is_empty()) {
-        Some(line) => line.strip_prefix("error: ").unwrap_or(line).to_owned(),
-        None => "it said nothing".to_owned(),
-    }
+    let last = end.lines().rev().map(str::trim).find(|line| !line.is_empty());
+    last.map_or_else(|| "it said nothing".to_owned(), str::to_owned)
 }
 
 #[cfg(test)]
@@ -303,7 +302,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let log = folder.path().join("x.log");
         assert_eq!(last_words(&log), "it said nothing");
-        fs::write(&log, "first\nerror: the port is taken\n\n").expect("it can be written");
+        fs::write(&log, "first\nthe port is taken\n\n").expect("it can be written");
         assert_eq!(last_words(&log), "the port is taken");
     }
 }
