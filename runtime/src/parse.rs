@@ -21,8 +21,14 @@ pub(crate) enum Parsed<A> {
 
 /// The command line of a program: its flags, with the default ports that are its own.
 pub(crate) fn command<A: Args>(program: &Program) -> Command {
-    let command = Command::new(program.name).bin_name(program.name).version(program.version).about(program.about);
-    let mut command = A::augment_args(command).max_term_width(120);
+    let command = A::augment_args(Command::new(program.name).bin_name(program.name).version(program.version));
+    let mut command = command
+        // The flags' own documentation is about the flags.
+        .about(program.about)
+        .long_about(None)
+        .max_term_width(120)
+        // What stands in the environment may be secret.
+        .mut_args(|argument| argument.hide_env_values(true));
     for (flag, port) in [("listen", program.grpc_port), ("admin_listen", program.http_port)] {
         if command.get_arguments().any(|argument| argument.get_id() == flag) {
             command = command.mut_arg(flag, |argument| argument.default_value(format!("127.0.0.1:{port}")));
@@ -34,12 +40,15 @@ pub(crate) fn command<A: Args>(program: &Program) -> Command {
 /// Parses `args`, whose first item is the program's name.
 pub(crate) fn parse<A: Args>(program: &Program, args: impl IntoIterator<Item = OsString>) -> Parsed<A> {
     let args: Vec<OsString> = args.into_iter().collect();
-    let mut command = command::<A>(program);
     let mut faults = Vec::new();
     let mut taken_as_text: Vec<Id> = Vec::new();
-    // clap stops at the first bad value. Each round takes one of them as text, to see whether there is another; so
+    // clap stops at the first bad value. Each round takes one more of them as text, to see whether there is another; so
     // there are at most as many rounds as flags.
     loop {
+        let mut command = command::<A>(program);
+        for flag in &taken_as_text {
+            command = command.mut_arg(flag, |argument| argument.value_parser(OsStringValueParser::new()));
+        }
         match command.try_get_matches_from_mut(&args) {
             Ok(matches) if faults.is_empty() => return typed(&matches),
             Ok(_) => return Parsed::Faults(faults),
@@ -47,12 +56,14 @@ pub(crate) fn parse<A: Args>(program: &Program, args: impl IntoIterator<Item = O
                 return Parsed::Shown(error);
             }
             Err(error) => {
-                faults.push(sentence(&error));
-                match flag_with_bad_value(&error, &command) {
-                    Some(flag) if !taken_as_text.contains(&flag) => {
-                        command = command.mut_arg(&flag, |argument| argument.value_parser(OsStringValueParser::new()));
-                        taken_as_text.push(flag);
-                    }
+                let flag = flag_with_bad_value(&error, &command);
+                // A value that is not there at all is no better as text.
+                let again = flag.as_ref().is_some_and(|flag| taken_as_text.contains(flag));
+                if !again {
+                    faults.push(sentence(&error));
+                }
+                match flag {
+                    Some(flag) if !again => taken_as_text.push(flag),
                     _ => return Parsed::Faults(faults),
                 }
             }

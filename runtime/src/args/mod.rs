@@ -5,7 +5,7 @@ mod units;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use clap::builder::RangedU64ValueParser;
+use clap::builder::{BoolishValueParser, RangedU64ValueParser};
 use clap::{Args, ValueEnum};
 use uuid::Uuid;
 
@@ -23,11 +23,11 @@ pub struct ServerArgs {
     pub admin_listen: SocketAddr,
 
     /// Shape of the log lines on stderr [default: human on a terminal, else json]
-    #[arg(long, env = "MESH_LOG_FORMAT", value_name = "FORMAT", value_enum)]
+    #[arg(long, env = "MESH_LOG_FORMAT", value_name = "human|json", value_enum, hide_possible_values = true)]
     pub log_format: Option<LogFormat>,
 
     /// Listen without TLS on addresses other than loopback
-    #[arg(long, env = "MESH_INSECURE_PLAINTEXT")]
+    #[arg(long, env = "MESH_INSECURE_PLAINTEXT", value_parser = BoolishValueParser::new())]
     pub insecure_plaintext: bool,
 
     /// Longest time from the first signal until calls still open are cut

@@ -25,6 +25,7 @@ use super::limits::Limits;
 use super::open_calls::OpenCalls;
 use super::preface;
 use super::refusal::Refusal;
+use super::stall::Unstuck;
 use super::timeout as grpc_timeout;
 use crate::metrics::Calls;
 
@@ -110,7 +111,7 @@ where
     let io = match spoken.await {
         None => return Ok(()),
         Some(Err(_elapsed)) => return Err(ConnectionError::Silent(limits.preface_timeout)),
-        Some(Ok(read)) => read?,
+        Some(Ok(read)) => Unstuck::new(read?, limits.write_timeout),
     };
     let open = OpenCalls::default();
     let service = Connected { front, peer, open: open.clone() };

@@ -30,6 +30,8 @@ pub struct Limits {
     pub keepalive_interval: Duration,
     /// And closed when none came within this time (S06).
     pub keepalive_timeout: Duration,
+    /// Longest time for which a peer may take nothing of what is written to it, the keepalive's PING included.
+    pub write_timeout: Duration,
     /// Longest time from accept to a complete HTTP/2 preface (S07).
     pub preface_timeout: Duration,
     /// Age at which a connection gets a GOAWAY, give or take [`Limits::AGE_JITTER`], so that callers spread over what
@@ -59,6 +61,7 @@ impl Default for Limits {
             send_buffer_bytes: 64 * 1024,
             keepalive_interval: Duration::from_secs(20),
             keepalive_timeout: Duration::from_secs(10),
+            write_timeout: Duration::from_secs(30),
             preface_timeout: Duration::from_secs(5),
             connection_age: Some(Self::CONNECTION_AGE),
         }

@@ -13,6 +13,7 @@ mod open_calls;
 mod preface;
 mod refusal;
 mod slots;
+mod stall;
 mod timeout;
 
 use std::net::SocketAddr;

@@ -201,6 +201,19 @@ async fn a_peer_that_stops_answering_is_dropped_after_thirty_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_peer_that_stops_reading_is_dropped_too() {
+    let at = clock::now();
+    // A pipe that is full before the SETTINGS are through.
+    let (mut client, io) = tokio::io::duplex(24);
+    let server = server();
+    let serving =
+        tokio::spawn(async move { ended(server.serve_connection(io, None, &CancellationToken::new()).await) });
+    client.write_all(PREFACE).await.unwrap();
+    serving.await.unwrap();
+    assert_eq!((clock::now() - at).as_secs(), 30);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_old_connection_is_asked_to_go_and_finishes_its_calls() {
     let (probe, mut log) = Probe::new();
     let age = Duration::from_secs(60);
