@@ -8,6 +8,7 @@ use mesh_api::registry::v1::selector::By;
 use mesh_api::registry::v1::{AdminState, Selector, SetAdminStateRequest};
 use mesh_client::{ConnectivityState, EndpointHandle, Mesh, MeshChannel};
 use mesh_runtime::clock;
+use rustix::process::Signal;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -44,39 +45,42 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// The last failure is left out where less time than this is left of the demo's 30 s.
 const LAST_KILL_BEFORE: Duration = Duration::from_secs(19);
 
-/// The mesh, the load on it, and what has been done to them.
+/// The mesh, those who look at it, and what has been done to it.
 struct Stage {
     screen: Screen,
     began: Instant,
     mesh: LocalMesh,
-    users: Vec<Member>,
-    orders: Vec<Member>,
-    user_news: Follower,
-    order_news: Follower,
-    user_channel: MeshChannel,
-    order_channel: MeshChannel,
+    users: Cast,
+    orders: Cast,
     timeline: Timeline,
     kills: Vec<Kill>,
+}
+
+/// One service: who plays it, what the registry tells of it, and how a client gets to it.
+struct Cast {
+    members: Vec<Member>,
+    news: Follower,
+    channel: MeshChannel,
 }
 
 /// Plays the whole demo with its data in `folder`.
 pub(super) async fn play(args: &DemoArgs, folder: &Path) -> Result<(), Failure> {
     let mut stage = Stage::set(folder).await?;
-    let plan = LoadPlan::new(stage.user_channel.clone(), stage.order_channel.clone(), args.rate);
+    let plan = LoadPlan::new(stage.users.channel.clone(), stage.orders.channel.clone(), args.rate);
     let seed = plan.seed;
     let load = Load::start(plan).await?;
-    stage.channels_ready().await?;
-    stage.say(format!("load: {} calls/s, deadline 1 s, not one retry of its own (seed {seed})", args.rate));
+    stage.everybody_connected().await?;
+    stage.screen.say(format!("load: {} calls/s, deadline 1 s, not one retry of its own (seed {seed})", args.rate));
 
     let screen = stage.screen.clone();
     let acts = async {
         tokio::time::sleep(CALM).await;
-        stage.kill_a_user_service().await?;
+        stage.kill_one(Program::UserSvc).await?;
         stage.replace_it().await?;
         stage.drain_another().await?;
         stage.restart_the_registry().await?;
         if stage.began.elapsed() < LAST_KILL_BEFORE {
-            stage.kill_an_order_service().await?;
+            stage.kill_one(Program::OrderSvc).await?;
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
         Ok::<(), Failure>(())
@@ -91,7 +95,7 @@ pub(super) async fn play(args: &DemoArgs, folder: &Path) -> Result<(), Failure> 
 }
 
 impl Stage {
-    /// A registry, three user-svc, two order-svc, and somebody who watches them.
+    /// A registry, three user-svc, two order-svc, a client, and somebody who watches them.
     async fn set(folder: &Path) -> Result<Stage, Failure> {
         let (screen, began) = (Screen::new(), clock::now());
         let plan = LocalMeshPlan {
@@ -102,41 +106,37 @@ impl Stage {
         };
         let mut mesh = LocalMesh::without_registry(plan)?;
         mesh.start_registry().await.map_err(failed)?;
-        let ttl = span(TTL);
-        screen.say(format!("registry at {}; leases last {ttl} here instead of 10 s, to be brief", mesh.registry_url()));
+        screen.say(format!(
+            "registry at {}; a lease lasts {} here instead of 10 s, to be brief",
+            mesh.registry_url(),
+            span(TTL)
+        ));
 
-        let user_news = Follower::start(mesh.followed(Program::UserSvc), tell(screen.clone(), Program::UserSvc));
-        let order_news = Follower::start(mesh.followed(Program::OrderSvc), tell(screen.clone(), Program::OrderSvc));
+        let client = Mesh::new([mesh.registry_url().to_string()]).map_err(failed)?;
+        let cast = |service: Program| Cast {
+            members: Vec::new(),
+            news: Follower::start(mesh.followed(service), tell(screen.clone(), service)),
+            channel: client.channel(service.name()),
+        };
+        let (mut users, mut orders) = (cast(Program::UserSvc), cast(Program::OrderSvc));
         let wanted =
             [[(Program::UserSvc, Listen::Free); 3].as_slice(), &[(Program::OrderSvc, Listen::Free); 2]].concat();
-        let (users, orders) = mesh
-            .join_all(&wanted)
-            .await
-            .map_err(failed)?
-            .into_iter()
-            .partition(|member| member.service == Program::UserSvc);
+        let members = mesh.join_all(&wanted).await.map_err(failed)?;
+        (users.members, orders.members) = members.into_iter().partition(|member| member.service == Program::UserSvc);
 
-        let clients = Mesh::new([mesh.registry_url().to_string()]).map_err(failed)?;
-        let (user_channel, order_channel) = (clients.channel("user-svc"), clients.channel("order-svc"));
-        let mut stage = Stage {
-            screen,
-            began,
-            mesh,
-            users,
-            orders,
-            user_news,
-            order_news,
-            user_channel,
-            order_channel,
-            timeline: Timeline::default(),
-            kills: Vec::new(),
-        };
-        stage.everybody_listed().await?;
+        let (timeline, kills) = (Timeline::default(), Vec::new());
+        let mut stage = Stage { screen, began, mesh, users, orders, timeline, kills };
+        for cast in [&mut stage.users, &mut stage.orders] {
+            cast.until("everybody to register", are_listed).await?;
+        }
         Ok(stage)
     }
 
-    fn say(&self, line: String) {
-        self.screen.say(line);
+    fn cast(&mut self, service: Program) -> &mut Cast {
+        match service {
+            Program::OrderSvc => &mut self.orders,
+            Program::Registry | Program::UserSvc => &mut self.users,
+        }
     }
 
     /// Says what is done to the mesh, and notes when.
@@ -145,44 +145,33 @@ impl Stage {
         self.timeline.add(at, what);
     }
 
-    async fn everybody_listed(&mut self) -> Result<(), Failure> {
-        for (news, members) in [(&mut self.user_news, &self.users), (&mut self.order_news, &self.orders)] {
-            let all_there = |view: &ServiceView| members.iter().all(|member| view.lists(&member.id.to_string()));
-            news.until("all instances to register", NEWS_MAX, all_there).await.map_err(failed)?;
-        }
-        Ok(())
-    }
-
     /// Waits until the client has a connection to every instance.
-    async fn channels_ready(&self) -> Result<(), Failure> {
-        let ready = |channel: &MeshChannel| {
-            channel.endpoints().iter().filter(|endpoint| endpoint.state() == ConnectivityState::Ready).count()
+    async fn everybody_connected(&self) -> Result<(), Failure> {
+        let connected = |cast: &Cast| {
+            let ready = |endpoint: &EndpointHandle| endpoint.state() == ConnectivityState::Ready;
+            cast.channel.endpoints().iter().filter(|endpoint| ready(endpoint)).count() >= cast.members.len()
         };
-        let all = || ready(&self.user_channel) >= self.users.len() && ready(&self.order_channel) >= self.orders.len();
-        look_until("the client to connect to every instance", all).await
+        look_until("the client to connect to everybody", || connected(&self.users) && connected(&self.orders)).await
     }
 
-    async fn kill_a_user_service(&mut self) -> Result<(), Failure> {
-        let mut victim = self.users.remove(1);
-        let endpoint = endpoint_of(&self.user_channel, victim.id)?;
-        let at = clock::now();
-        victim.process.signal(rustix::process::Signal::KILL);
-        self.mark(at, format!("{} was killed with SIGKILL", victim.process.name()));
+    /// SIGKILL: no goodbye, no closing of anything. The registry tells when the lease has run out.
+    async fn kill_one(&mut self, service: Program) -> Result<(), Failure> {
+        let cast = self.cast(service);
+        let mut victim = cast.members.remove(1);
+        let endpoint = cast.endpoint(victim.id)?;
+        let name = victim.process.name().to_owned();
+        let killed = clock::now();
+        victim.process.signal(Signal::KILL);
+        self.mark(killed, format!("{name} was killed with SIGKILL"));
         victim.process.kill().await;
-        let kill = removal_of(&mut self.user_news, &victim, &endpoint, at).await?;
-        self.kills.push(kill);
-        Ok(())
-    }
-
-    async fn kill_an_order_service(&mut self) -> Result<(), Failure> {
-        let mut victim = self.orders.remove(0);
-        let endpoint = endpoint_of(&self.order_channel, victim.id)?;
-        let at = clock::now();
-        victim.process.signal(rustix::process::Signal::KILL);
-        self.mark(at, format!("{} was killed with SIGKILL", victim.process.name()));
-        victim.process.kill().await;
-        let kill = removal_of(&mut self.order_news, &victim, &endpoint, at).await?;
-        self.kills.push(kill);
+        let id = victim.id.to_string();
+        let removed = self.cast(service).until("the dead instance to be removed", |_, view| !view.lists(&id)).await?;
+        let last_pick = endpoint.last_pick().unwrap_or(killed);
+        self.kills.push(Kill {
+            name,
+            to_last_pick: last_pick.saturating_duration_since(killed),
+            to_removal: removed.saturating_duration_since(killed),
+        });
         Ok(())
     }
 
@@ -190,32 +179,28 @@ impl Stage {
         let replacement = self.mesh.join(Program::UserSvc, Listen::Free).await.map_err(failed)?;
         let id = replacement.id;
         self.mark(clock::now(), format!("{} was started as its replacement", replacement.process.name()));
-        self.users.push(replacement);
-        look_until("the replacement to be picked", || {
-            endpoint_of(&self.user_channel, id).is_ok_and(|endpoint| endpoint.picks() > 0)
-        })
-        .await
+        self.users.members.push(replacement);
+        let users = &self.users;
+        look_until("the replacement to be picked", || users.endpoint(id).is_ok_and(|endpoint| endpoint.picks() > 0))
+            .await
     }
 
     /// As an operator would: first out of the picks, and when nobody comes any more, SIGTERM.
     async fn drain_another(&mut self) -> Result<(), Failure> {
-        let mut leaving = self.users.remove(0);
-        let id = leaving.id.to_string();
-        let endpoint = endpoint_of(&self.user_channel, leaving.id)?;
-        self.mark(clock::now(), format!("{} was set to drain", leaving.process.name()));
+        let mut leaving = self.users.members.remove(0);
+        let (id, name) = (leaving.id.to_string(), leaving.process.name().to_owned());
+        let endpoint = self.users.endpoint(leaving.id)?;
+        self.mark(clock::now(), format!("{name} was set to drain"));
         self.set_draining(&id).await?;
-        let draining = |view: &ServiceView| view.admin_state(&id) == AdminState::Draining;
-        self.user_news.until("the drain to be told", NEWS_MAX, draining).await.map_err(failed)?;
+        let draining = |_: &[Member], view: &ServiceView| view.admin_state(&id) == AdminState::Draining;
+        self.users.until("the drain to be told", draining).await?;
         let idle =
             || endpoint.last_pick().is_none_or(|picked| picked.elapsed() >= UNPICKED) && endpoint.in_flight() == 0;
         look_until("picks of the draining instance to stop", idle).await?;
-        self.mark(clock::now(), format!("{} is picked no more and was asked to end", leaving.process.name()));
+        self.mark(clock::now(), format!("{name} is picked no more and was asked to end"));
         leaving.process.drain().await.map_err(failed)?;
-        self.say(format!("{} has drained and ended with 0", leaving.process.name()));
-        self.user_news
-            .until("the drained instance to leave", NEWS_MAX, |view| !view.lists(&id))
-            .await
-            .map_err(failed)?;
+        self.screen.say(format!("{name} has drained and ended with 0"));
+        self.users.until("the drained instance to leave", |_, view| !view.lists(&id)).await?;
         Ok(())
     }
 
@@ -234,53 +219,48 @@ impl Stage {
 
     /// The registry keeps its records in memory: it comes back knowing nothing, and everybody registers again.
     async fn restart_the_registry(&mut self) -> Result<(), Failure> {
-        let store_before = self.user_news.view().store_id().to_owned();
+        let store_before = self.users.news.view().store_id().to_owned();
         self.mesh.kill_registry().await;
         self.mark(clock::now(), "the registry was killed with SIGKILL".to_owned());
         tokio::time::sleep(REGISTRY_AWAY).await;
         self.mesh.start_registry().await.map_err(failed)?;
         self.mark(clock::now(), "the registry was started again, with nothing in its memory".to_owned());
-        for (news, members) in [(&mut self.user_news, &self.users), (&mut self.order_news, &self.orders)] {
-            let anew = |view: &ServiceView| {
-                let all_there = members.iter().all(|member| view.lists(&member.id.to_string()));
-                view.store_id() != store_before && view.complete() && all_there
+        for cast in [&mut self.users, &mut self.orders] {
+            let anew = |members: &[Member], view: &ServiceView| {
+                view.store_id() != store_before && view.complete() && are_listed(members, view)
             };
-            news.until("everybody to register again", NEWS_MAX, anew).await.map_err(failed)?;
+            cast.until("everybody to register again", anew).await?;
         }
-        self.say("everybody has registered again".to_owned());
+        self.screen.say("everybody has registered again");
         Ok(())
     }
 }
 
-/// Waits until the registry has told that a killed instance is gone.
-async fn removal_of(
-    news: &mut Follower,
-    victim: &Member,
-    endpoint: &EndpointHandle,
-    killed: Instant,
-) -> Result<Kill, Failure> {
-    let id = victim.id.to_string();
-    let removed =
-        news.until("the dead instance to be removed", NEWS_MAX, |view| !view.lists(&id)).await.map_err(failed)?;
-    let last_pick = endpoint.last_pick().unwrap_or(killed);
-    Ok(Kill {
-        name: victim.process.name().to_owned(),
-        to_last_pick: last_pick.saturating_duration_since(killed),
-        to_removal: removed.saturating_duration_since(killed),
-    })
+impl Cast {
+    /// Waits until the registry tells something; answers when it did.
+    async fn until(&mut self, what: &str, holds: impl Fn(&[Member], &ServiceView) -> bool) -> Result<Instant, Failure> {
+        let Cast { members, news, .. } = self;
+        news.until(what, NEWS_MAX, |view| holds(members, view)).await.map_err(failed)
+    }
+
+    fn endpoint(&self, id: Uuid) -> Result<EndpointHandle, Failure> {
+        let found = self.channel.endpoints().into_iter().find(|endpoint| endpoint.instance_id() == id);
+        found.ok_or_else(|| {
+            Failure::Failed(format!("the client of {} does not know instance {id}", self.channel.service()))
+        })
+    }
+}
+
+fn are_listed(members: &[Member], view: &ServiceView) -> bool {
+    members.iter().all(|member| view.lists(&member.id.to_string()))
 }
 
 /// Shows every change of a service the moment it is known.
 fn tell(screen: Screen, service: Program) -> impl FnMut(&Change) + Send + 'static {
     move |change| match change {
         Change::Presence(_) => {}
-        change => screen.say(format!("  watch {service:9} {}", line(change))),
+        change => screen.say(format!("  watch {:9} {}", service.name(), line(change))),
     }
-}
-
-fn endpoint_of(channel: &MeshChannel, id: Uuid) -> Result<EndpointHandle, Failure> {
-    let found = channel.endpoints().into_iter().find(|endpoint| endpoint.instance_id() == id);
-    found.ok_or_else(|| Failure::Failed(format!("the client of {} does not know instance {id}", channel.service())))
 }
 
 /// Waits for something that can only be looked at.
