@@ -108,11 +108,17 @@ impl Call {
 
 /// A client and the registry that it talks to.
 pub(crate) fn registry() -> (RegistryClient, Calls) {
-    let (calls, received) = mpsc::channel(CALLS_MAX);
-    (registry_client(RegistryServiceServer::new(Fake { calls })), Calls(received))
+    let (service, calls) = service();
+    (registry_client(service), calls)
 }
 
-struct Fake {
+/// The registry as a service, to be put behind a port.
+pub(crate) fn service() -> (RegistryServiceServer<Fake>, Calls) {
+    let (calls, received) = mpsc::channel(CALLS_MAX);
+    (RegistryServiceServer::new(Fake { calls }), Calls(received))
+}
+
+pub(crate) struct Fake {
     calls: mpsc::Sender<Call>,
 }
 

@@ -1,4 +1,52 @@
 //! Find, choose and call gRPC services; register, beat and drain your own.
+//!
+//! A [`Mesh`] knows where the registry is. [`Mesh::channel`] gives a [`MeshChannel`] that generated stubs take like a
+//! `tonic::transport::Channel`, and that finds, balances, re-picks and retries by itself. [`Mesh::registrar`] gives the
+//! [`Registrar`] that keeps this process known to others. Without a registry, [`MeshBuilder::static_service`] names the
+//! addresses:
+//!
+//! ```
+//! use mesh_api::shop::user::v1::user_service_client::UserServiceClient;
+//! use mesh_client::{ConnectivityState, Mesh};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mesh = Mesh::builder()
+//!     .static_service("user-svc", ["127.0.0.1:7410".parse()?, "127.0.0.1:7412".parse()?])
+//!     .descriptors(mesh_api::FILE_DESCRIPTOR_SET) // which methods may be repeated
+//!     .build()?;
+//! let channel = mesh.channel("user-svc"); // does not wait; the same name shares its connections
+//! let users = UserServiceClient::new(channel.clone());
+//! # let _ = users;
+//! assert_ne!(channel.state(), ConnectivityState::Ready); // nobody listens there in this example
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Map
+//!
+//! ```text
+//! mesh         the way in: configuration, one target per service, one Watch stream per process
+//! resolver/    service name to Resolution: over Watch (service, session: pure; watch: the task), or a fixed list
+//! registrar/   register, beat, drain, leave (enrolment: pure; driver: the task)
+//! target/      one service's endpoints and connections, and the snapshot that calls pick from
+//! balancer/    PURE: which endpoint gets the next call
+//! policy/      deadline, retry and its budget, backoff
+//! call/        one call from its request to its trailers     channel   the tower Service on top
+//! conn/        HTTP/2 connections behind a private trait      context   what a call inherits from the request served
+//! ```
+//!
+//! # Invariants
+//!
+//! - Nothing here waits for the registry, and no failure of it takes an endpoint away: the last known good is used for as
+//!   long as it lasts. An endpoint goes when a removal names it, when the record says who emptied the service, or when it
+//!   has refused connections for a minute after the registry stopped listing it.
+//! - A call goes to an endpoint whose connection has answered a PING, or it waits; it never opens a connection itself.
+//! - What may have been processed is sent again only where the method is declared safe to repeat, to another endpoint, and
+//!   within a budget. What was provably not processed is always sent again.
+//! - Reconnecting has no end and no tight loop: at once, then full jitter up to 5 s.
+//! - Every queue, map and list has a bound that is stated where it is declared.
+//! - The clock is read in `clock` and randomness is drawn in `entropy`, and nowhere else.
 
 pub mod balancer;
 mod call;

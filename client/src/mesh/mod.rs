@@ -183,38 +183,4 @@ fn is_service_name(name: &str) -> bool {
 pub(crate) type Connect = Box<dyn Fn() -> RegistryClient + Send + Sync>;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn service_names_are_those_that_the_registry_takes() {
-        let long = "a".repeat(64);
-        for name in ["user-svc", "a", "shop.user.v1"] {
-            assert!(is_service_name(name), "{name}");
-        }
-        for name in ["", "User", "user_svc", "a..b", ".a", "a:1", "a/b", &long] {
-            assert!(!is_service_name(name), "{name}");
-        }
-    }
-
-    #[tokio::test]
-    async fn channels_of_one_service_share_a_target_for_as_long_as_one_is_held() {
-        let mesh = Mesh::new(["127.0.0.1:1"]).unwrap();
-        let (first, second) = (mesh.channel("user-svc"), mesh.channel("user-svc"));
-        let weak = mesh.inner.targets.lock()["user-svc"].clone();
-        assert_eq!(weak.strong_count(), 2);
-        drop((first, second));
-        let _other = mesh.channel("order-svc");
-        assert_eq!(mesh.inner.targets.lock().len(), 1);
-    }
-
-    #[tokio::test]
-    async fn a_mesh_without_a_registry_serves_its_static_services_only() {
-        let mesh = Mesh::builder().static_service("user-svc", ["127.0.0.1:7410".parse().unwrap()]).build().unwrap();
-        let status = |service: &str| mesh.resolutions(service).borrow().status.clone();
-        assert_eq!(status("user-svc"), ResolutionStatus::Resolved);
-        assert!(matches!(status("order-svc"), ResolutionStatus::Refused(_)));
-        assert!(matches!(status("No Name"), ResolutionStatus::Refused(_)));
-        assert!(mesh.watch_status().is_none());
-    }
-}
+mod tests;

@@ -234,11 +234,14 @@ impl Driver {
             self.stage = Stage::Gone;
             return;
         }
-        if status.code() == Code::FailedPrecondition {
-            // Fenced, or this start has already said goodbye: either way the id is not ours any more.
+        let asked = if status.code() == Code::FailedPrecondition {
+            // Fenced, or this start has already said goodbye: either way the id is not ours any more. However long that
+            // lasts is no matter to another one.
             self.enrolment.become_another(draw_identity(&self.entropy));
-        }
-        let asked = status.get_details_retry_info().and_then(|info| info.retry_delay).unwrap_or_default();
+            Duration::ZERO
+        } else {
+            status.get_details_retry_info().and_then(|info| info.retry_delay).unwrap_or_default()
+        };
         self.rest(Duration::ZERO, asked.min(self.enrolment.patience()), now);
     }
 

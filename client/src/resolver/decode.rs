@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::news::{
     Admin, Cause, Chunk, Completeness, Delta, Entry, Epoch, Event, Instance, Liveness, News, Position, Presence,
-    Removal, SoftEntry,
+    Refusal, RefusalOutlook, Removal, SoftEntry,
 };
 use super::{Idempotency, MethodLevels};
 use crate::serving::ServingStatus;
@@ -81,7 +81,12 @@ impl Decoder {
                 Event::Soft(service, soft.instances.iter().filter_map(soft_entry).collect())
             }
             watch_response::Event::Error(error) => {
-                Event::Refused(service, format!("{} ({})", error.message, error.reason).into())
+                let outlook = match tonic::Code::from_i32(error.code) {
+                    tonic::Code::Unavailable => RefusalOutlook::Passing,
+                    _ => RefusalOutlook::Lasting,
+                };
+                let reason = format!("{} ({})", error.message, error.reason).into();
+                Event::Refused(service, Refusal { reason, outlook })
             }
             watch_response::Event::Bookmark(_) => Event::Bookmark,
         };

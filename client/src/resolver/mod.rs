@@ -95,3 +95,21 @@ pub enum Standing {
     /// Streams finish, no new picks.
     Draining,
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_pure_parts_name_neither_transport_nor_runtime_nor_clock() {
+        let pure = [
+            ("news.rs", include_str!("news.rs")),
+            ("service.rs", include_str!("service.rs")),
+            ("session.rs", include_str!("session.rs")),
+            ("enrolment.rs", include_str!("../registrar/enrolment.rs")),
+        ];
+        for (file, source) in pure {
+            for foreign in ["tokio", "tonic", "mesh_api", "crate::clock", "std::fs"] {
+                assert!(!source.contains(foreign), "{file} names {foreign}");
+            }
+        }
+    }
+}

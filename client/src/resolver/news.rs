@@ -66,10 +66,28 @@ pub(crate) enum Event {
     Delta(Arc<str>, Delta),
     /// The whole soft state of a service.
     Soft(Arc<str>, Vec<SoftEntry>),
-    /// The subscription of a service is refused, with the reason in words.
-    Refused(Arc<str>, Arc<str>),
+    /// The subscription of a service is refused.
+    Refused(Arc<str>, Refusal),
     /// Nothing new, and the stream lives.
     Bookmark,
+}
+
+/// Why a subscription is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    /// In words.
+    pub reason: Arc<str>,
+    /// Whether it will pass by itself.
+    pub outlook: RefusalOutlook,
+}
+
+/// Whether a refusal will pass by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RefusalOutlook {
+    /// The registry is behind, or on its way out.
+    Passing,
+    /// The name, or how much is asked for, is refused.
+    Lasting,
 }
 
 /// A part of a snapshot; all parts are applied together.

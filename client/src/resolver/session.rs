@@ -2,14 +2,14 @@
 //! resolutions to publish out.
 //!
 //! A subscription is asked for on every new stream, with the position that was applied last. It is asked for again when
-//! the news has a gap, at most once a second, and half a minute after the registry refused it. What is asked is not
+//! the news has a gap, at most once a second, and a while after the registry refused it. What is asked is not
 //! queued but derived: a request holds whatever is due when the stream has room for one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::news::{Event, News, Position};
+use super::news::{Event, News, Position, Refusal, RefusalOutlook};
 use super::service::{ServiceState, Verdict};
 use super::{Resolution, ResolutionStatus};
 
@@ -23,7 +23,7 @@ pub(super) const REQUEST_SUBSCRIPTIONS_MAX: usize = 256;
 /// asked in a tight loop.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Time until a refused subscription is tried again: the reason may have been a limit that was reached then.
+/// Time until a subscription that was refused for good is tried again all the same: the reason may have been a limit.
 const REFUSED_INTERVAL: Duration = Duration::from_secs(30);
 
 /// All subscriptions of one Mesh.
@@ -178,10 +178,13 @@ impl Session {
             Event::Snapshot(_, chunk) => followed.state.chunk(&position, completeness, chunk, now),
             Event::Delta(_, delta) => followed.state.delta(&position, completeness, delta, now),
             Event::Soft(_, entries) => followed.state.soft(&position, entries),
-            Event::Refused(_, reason) => {
+            Event::Refused(_, Refusal { reason, outlook }) => {
                 self.counters.refused += 1;
                 followed.refusal = Some(reason);
-                followed.ask = Ask::Due(now + REFUSED_INTERVAL);
+                followed.ask = Ask::Due(match outlook {
+                    RefusalOutlook::Passing => now + RESYNC_INTERVAL,
+                    RefusalOutlook::Lasting => now + REFUSED_INTERVAL,
+                });
                 return followed.publish(&service).into_iter().collect();
             }
             Event::Bookmark => Verdict::Kept,

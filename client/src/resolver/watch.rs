@@ -31,9 +31,10 @@ use crate::entropy::Entropy;
 use crate::grpc::RegistryClient;
 use crate::reconnect::{self, Reconnect};
 
-/// Services one Mesh follows at the same time; one more is refused. At some 2 KiB of state for a small service that is
-/// some MiB, and a process that calls more than this many services by name is a proxy fed with names from outside.
-pub(crate) const SERVICES_MAX: usize = 1_024;
+/// Services one Mesh follows at the same time, as many as a registry takes on one stream; one more is refused. At some 2 KiB
+/// of state for a small service that is some MiB, and a process that calls more than this many services by name is fed
+/// with names from outside.
+pub(crate) const SERVICES_MAX: usize = 1_000;
 
 /// Requests that wait for the stream to take them; what does not fit stays due in the session.
 const REQUESTS_WAITING_MAX: usize = 4;

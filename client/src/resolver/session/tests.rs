@@ -17,7 +17,11 @@ fn gap(service: &str) -> News {
 }
 
 fn refusal(service: &str) -> News {
-    let event = Event::Refused(service.into(), "no (WHY)".into());
+    refused(service, RefusalOutlook::Lasting)
+}
+
+fn refused(service: &str, outlook: RefusalOutlook) -> News {
+    let event = Event::Refused(service.into(), Refusal { reason: "no (WHY)".into(), outlook });
     News { position: at(0), completeness: Completeness::Complete, event }
 }
 
@@ -81,6 +85,14 @@ fn a_refused_name_says_why_and_is_tried_again() {
     assert_eq!(session.next_request_at(now), Some(now + REFUSED_INTERVAL));
     let published = session.received(snapshot("user-svc", 1, Presence::Emptied), now);
     assert_eq!(published[0].1.status, ResolutionStatus::Empty);
+}
+
+#[test]
+fn a_registry_that_is_behind_is_asked_again_soon() {
+    let now = start();
+    let mut session = following(now);
+    assert_eq!(session.received(refused("user-svc", RefusalOutlook::Passing), now), []);
+    assert_eq!(session.next_request_at(now), Some(now + RESYNC_INTERVAL));
 }
 
 #[test]
