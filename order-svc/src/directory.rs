@@ -65,3 +65,29 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use tower::service_fn;
+
+    use super::{Code, Directory as _, DirectoryError, UserService, Uuid};
+
+    /// What comes of a user-svc that answers every call with this code and no message.
+    async fn answered(code: Code) -> Result<(), DirectoryError> {
+        let transport = service_fn(move |request: http::Request<tonic::body::Body>| async move {
+            assert_eq!(request.uri().path(), "/shop.user.v1.UserService/GetUser");
+            Ok::<_, Infallible>(tonic::Status::new(code, "").into_http::<tonic::body::Body>())
+        });
+        UserService::new(transport).require(Uuid::nil()).await
+    }
+
+    #[tokio::test]
+    async fn only_not_found_means_that_there_is_no_such_user() {
+        assert!(matches!(answered(Code::NotFound).await, Err(DirectoryError::Unknown(_))));
+        for code in [Code::Unavailable, Code::DeadlineExceeded, Code::ResourceExhausted, Code::Internal] {
+            assert!(matches!(answered(code).await, Err(DirectoryError::Unavailable(of)) if of == code), "{code:?}");
+        }
+    }
+}

@@ -30,7 +30,7 @@ impl<D: Directory> OrderService for FrontDoor<D> {
         &self,
         request: Request<wire::GetOrderRequest>,
     ) -> Result<Response<wire::GetOrderResponse>, Status> {
-        let order = self.0.get(one_id("order_id", &request.get_ref().order_id)?).await?;
+        let order = self.0.get(Violations::only("order_id", id(&request.get_ref().order_id))?).await?;
         Ok(Response::new(wire::GetOrderResponse { order: Some(order) }))
     }
 
@@ -48,7 +48,7 @@ impl<D: Directory> OrderService for FrontDoor<D> {
         request: Request<wire::CancelOrderRequest>,
     ) -> Result<Response<wire::CancelOrderResponse>, Status> {
         let request = request.into_inner();
-        let id = one_id("order_id", &request.order_id)?;
+        let id = Violations::only("order_id", id(&request.order_id))?;
         let order = self.0.cancel(Call::new("CancelOrder", id, &request), id).await?;
         Ok(Response::new(wire::CancelOrderResponse { order: Some(order) }))
     }
@@ -58,7 +58,7 @@ impl<D: Directory> OrderService for FrontDoor<D> {
         request: Request<wire::DeleteOrderRequest>,
     ) -> Result<Response<wire::DeleteOrderResponse>, Status> {
         let request = request.into_inner();
-        let id = one_id("order_id", &request.order_id)?;
+        let id = Violations::only("order_id", id(&request.order_id))?;
         Ok(Response::new(self.0.delete(Call::new("DeleteOrder", id, &request), id).await?))
     }
 
@@ -67,7 +67,7 @@ impl<D: Directory> OrderService for FrontDoor<D> {
         request: Request<wire::ListOrdersRequest>,
     ) -> Result<Response<wire::ListOrdersResponse>, Status> {
         let request = request.into_inner();
-        let user_id = one_id("user_id", &request.user_id)?;
+        let user_id = Violations::only("user_id", id(&request.user_id))?;
         let page = PageRequest::parse(Scope::of("ListOrders", user_id), request.page_size, &request.page_token)?;
         let page = self.0.list(user_id, page).await?;
         Ok(Response::new(wire::ListOrdersResponse { orders: page.rows, next_page_token: page.next_page_token }))
@@ -101,15 +101,8 @@ fn update(request: &wire::UpdateOrderRequest) -> Result<(Call, Uuid, Etag, Chang
     }
     match (id, etag) {
         (Some(id), Some(etag)) if violations.is_empty() => {
-            let call = Call::new("UpdateOrder", format!("{id}/{}", etag.as_str()), request);
-            Ok((call, id, etag, change))
+            Ok((Call::based_on("UpdateOrder", id, &etag, request), id, etag, change))
         }
         _ => Err(violations),
     }
-}
-
-/// The only field of a request that has to be checked by itself.
-fn one_id(field: &str, text: &str) -> Result<Uuid, Violations> {
-    let mut violations = Violations::default();
-    violations.check(field, id(text)).ok_or(violations)
 }

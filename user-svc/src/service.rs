@@ -103,14 +103,12 @@ fn update(request: wire::UpdateUserRequest) -> Result<(Call, Uuid, Etag, Change)
     }
     match (id, etag) {
         (Some(id), Some(etag)) if violations.is_empty() => {
-            let call = Call::new("UpdateUser", format!("{id}/{}", etag.as_str()), &request);
-            Ok((call, id, etag, change))
+            Ok((Call::based_on("UpdateUser", id, &etag, &request), id, etag, change))
         }
         _ => Err(violations),
     }
 }
 
 fn user_id(text: &str) -> Result<Uuid, Violations> {
-    let mut violations = Violations::default();
-    violations.check("user_id", id(text)).ok_or(violations)
+    Violations::only("user_id", id(text))
 }

@@ -13,10 +13,11 @@ use std::time::Duration;
 use prost::Message;
 use sha2::{Digest, Sha256};
 use sqlx::Row as _;
+use uuid::Uuid;
 
 use super::error::DatabaseError;
 use super::handle::{Database, Write};
-use super::{Connection, UnixMillis};
+use super::{Connection, Etag, UnixMillis};
 
 /// How long an answer is kept at least.
 pub const LEDGER_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -66,6 +67,11 @@ impl Call {
     /// and no other; leave out what must not be digested, such as a password, which a digest would let be guessed.
     pub fn new(method: &'static str, key: impl Into<String>, request: &impl Message) -> Self {
         Self { method, key: key.into(), digest: Sha256::digest(request.encode_to_vec()).into() }
+    }
+
+    /// A change of one resource in the state that the etag names: every other change of that state is another request.
+    pub fn based_on(method: &'static str, id: Uuid, etag: &Etag, request: &impl Message) -> Self {
+        Self::new(method, format!("{id}/{}", etag.as_str()), request)
     }
 
     /// What an entry counts for. Never zero, so positions rise.

@@ -30,6 +30,11 @@ impl Violations {
         checked.map_err(|fault| self.add(field, fault)).ok()
     }
 
+    /// The outcome of a check that is the only one of its request.
+    pub fn only<T, E: Into<Fault>>(field: impl Into<String>, checked: Result<T, E>) -> Result<T, Self> {
+        checked.map_err(|fault| Self(vec![(field.into(), fault.into())]))
+    }
+
     /// Notes a fault.
     pub fn add(&mut self, field: impl Into<String>, fault: impl Into<Fault>) {
         self.0.push((field.into(), fault.into()));
