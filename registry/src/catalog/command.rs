@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{
-    AdminState, IdentityKey, Incarnation, InstanceId, InstanceSpec, LeaseId, LoadReport, Revision, Selector,
+    AdminState, IdentityKey, Incarnation, InstanceId, InstanceSpec, LeaseId, LoadReport, Position, Selector,
     ServiceKey, ServingStatus, StartNonce, StoreId, Ttl,
 };
 
@@ -91,8 +91,8 @@ pub struct Granted {
     pub incarnation: Incarnation,
     /// Granted TTL.
     pub ttl: Ttl,
-    /// A revision that includes the registration.
-    pub revision: Revision,
+    /// A position that includes the registration.
+    pub position: Position,
 }
 
 /// One heartbeat.
@@ -163,7 +163,7 @@ pub struct RuleSet {
 /// What a decided command answers, once its proposal is committed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Answer {
-    /// Of [`Command::Register`]; the revision is filled in by the commit.
+    /// Of [`Command::Register`].
     Granted {
         /// The lease.
         lease: LeaseId,

@@ -397,6 +397,11 @@ pub struct Instance {
 }
 
 impl Instance {
+    /// An instance that no operator has objected to and no commit has placed yet.
+    pub(super) fn of(key: IdentityKey, registration: Arc<Registration>) -> Self {
+        Self { key, registration, admin: AdminState::Enabled, revision: Revision::ZERO }
+    }
+
     /// Its id.
     #[must_use]
     pub fn id(&self) -> InstanceId {

@@ -12,9 +12,9 @@ pub struct Limits {
     pub services: usize,
     /// Most admin rules of one service.
     pub rules_per_service: usize,
-    /// Most tombstones kept for one service; past it the oldest is forgotten early.
+    /// Most tombstones kept for one service: past it, one is announced like any other but forgotten right after.
     pub tombstones_per_service: usize,
-    /// Most tombstones kept altogether; past it a removal leaves none.
+    /// Most tombstones kept altogether, with the same consequence.
     pub tombstones: usize,
 }
 
@@ -25,7 +25,7 @@ impl Default for Limits {
             instances: 200_000,
             services: 20_000,
             rules_per_service: 256,
-            tombstones_per_service: 1_024,
+            tombstones_per_service: 2_000,
             tombstones: 200_000,
         }
     }

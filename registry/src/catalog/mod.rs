@@ -5,28 +5,33 @@
 //!
 //! Two halves, which meet only in the engine:
 //!
-//! - **what is stored**: `decide` reads a `State` through an `Overlay` and never changes anything;
-//!   `State::apply` is the only change, and it is fed by what the store says was committed;
-//! - **what is not**: `Leases` concludes from heartbeats who is ALIVE, SUSPECT, STALE or due to go. It is never stored
+//! - **what is stored**: [`decide`](fn@decide) reads a [`State`] through an [`Overlay`] and never changes anything;
+//!   [`State::apply`] is the only change, and it is fed by what the store says was committed;
+//! - **what is not**: [`Leases`] concludes from heartbeats who is ALIVE, SUSPECT, STALE or due to go. It is never stored
 //!   and has no revision.
 //!
 //! Names, limits and identities are values whose constructors check; inside this module nothing is invalid.
 
 mod admin;
 mod command;
+mod decide;
 mod error;
 mod health;
 mod instance;
 mod lease;
+mod leases;
 mod limits;
 mod name;
+mod overlay;
 mod position;
 mod record;
+mod state;
 mod time;
 mod view;
 
 pub use admin::{AdminRule, AdminState, Selector};
 pub use command::{Answer, Beat, BeatOutcome, Beaten, Command, Granted, Register, Report, RuleSet};
+pub use decide::{Context, Decision, REMEMBERED, decide};
 pub use error::{CatalogError, Invalid};
 pub use health::{InstanceHealth, Liveness, LoadReport, RemovalHold, RemovalHoldReason, SoftState, Standing, standing};
 pub use instance::{
@@ -34,12 +39,15 @@ pub use instance::{
     ServingStatus, Version, Weight, Zone,
 };
 pub use lease::{Incarnation, LeaseId, StartNonce, StreamId, Ttl};
+pub use leases::{Lapse, Leases, Renewal};
 pub use limits::Limits;
 pub use name::{IdentityKey, InstanceId, Namespace, ServiceKey, ServiceName};
+pub use overlay::Overlay;
 pub use position::{Generation, Position, Revision, StoreId};
 pub use record::{
     Committed, Emptiness, Expected, Identity, Key, OpId, PastStart, Proposal, Record, Registration, RemovalReason,
     ServiceRecord, Tombstone, Write,
 };
+pub use state::State;
 pub use time::Timestamp;
-pub use view::{Delta, Presence, Removal, Resume, ServiceView};
+pub use view::{Delta, Presence, Removal, Resume, ServiceChange, ServiceView};

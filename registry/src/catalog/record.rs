@@ -112,6 +112,8 @@ pub struct Tombstone {
     pub incarnation: Incarnation,
     /// Which start it was.
     pub nonce: StartNonce,
+    /// What its beats named.
+    pub lease: LeaseId,
     /// Why.
     pub reason: RemovalReason,
     /// When this may be forgotten.

@@ -50,6 +50,25 @@ pub struct Delta {
     pub presence: Presence,
 }
 
+/// What one commit changed in one service, and the service after it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ServiceChange {
+    /// The service.
+    pub service: ServiceKey,
+    /// Revision of the commit.
+    pub revision: Revision,
+    /// New and changed instances, in the order of their ids.
+    pub upserts: Vec<Arc<Instance>>,
+    /// Instances that are gone, in the order of their ids.
+    pub gone: Vec<Removal>,
+    /// Presence after.
+    pub presence: Presence,
+    /// All instances after.
+    pub instances: Arc<BTreeMap<InstanceId, Arc<Instance>>>,
+    /// All removals that still hold after.
+    pub removals: Arc<BTreeMap<InstanceId, Removal>>,
+}
+
 /// How a reader that holds a revision of a service gets to the current one.
 #[derive(Clone, Debug)]
 pub enum Resume {
@@ -83,7 +102,7 @@ impl ServiceView {
     /// A service nobody knows, as of this revision.
     #[must_use]
     pub fn unknown(key: ServiceKey, revision: Revision) -> Self {
-        Self::of(key, revision, Presence::Unknown, BTreeMap::new(), BTreeMap::new())
+        Self::of(key, revision, Presence::Unknown, Arc::default(), Arc::default())
     }
 
     /// A service as it is at this revision; its history begins here.
@@ -92,15 +111,15 @@ impl ServiceView {
         key: ServiceKey,
         revision: Revision,
         presence: Presence,
-        instances: BTreeMap<InstanceId, Arc<Instance>>,
-        removals: BTreeMap<InstanceId, Removal>,
+        instances: Arc<BTreeMap<InstanceId, Arc<Instance>>>,
+        removals: Arc<BTreeMap<InstanceId, Removal>>,
     ) -> Self {
         let mut view = Self {
             key,
             revision,
             presence,
-            instances: Arc::new(instances),
-            removals: Arc::new(removals),
+            instances,
+            removals,
             history: History::since(revision),
             soft: Arc::default(),
             best: Standing::Never,
@@ -169,33 +188,18 @@ impl ServiceView {
         if after >= self.revision { Resume::Current } else { self.history.since_revision(after) }
     }
 
-    /// The service after one commit. `removals` is what still holds then; without a change that a reader could see
-    /// (`upserts`, `gone` and the presence) only that is taken over, and the revision stays.
+    /// The service after one commit. A change that no reader could see (something beyond its time was forgotten) leaves
+    /// the revision as it is.
     #[must_use]
-    pub(crate) fn advanced(
-        &self,
-        revision: Revision,
-        upserts: Vec<Arc<Instance>>,
-        gone: Vec<Removal>,
-        presence: Presence,
-        removals: BTreeMap<InstanceId, Removal>,
-    ) -> Self {
-        let mut next = self.clone();
-        next.removals = Arc::new(removals);
-        if upserts.is_empty() && gone.is_empty() && presence == self.presence {
-            return next;
+    pub(crate) fn advanced(&self, change: ServiceChange) -> Self {
+        let ServiceChange { service: _, revision, upserts, gone, presence, instances, removals } = change;
+        let mut next = Self { instances, removals, ..self.clone() };
+        if !(upserts.is_empty() && gone.is_empty() && presence == self.presence) {
+            next.history.push(Delta { base: self.revision, revision, upserts, removals: gone, presence });
+            next.revision = revision;
+            next.presence = presence;
+            next.best = next.best_standing();
         }
-        let instances = Arc::make_mut(&mut next.instances);
-        for removal in &gone {
-            instances.remove(&removal.id);
-        }
-        for instance in &upserts {
-            instances.insert(instance.id(), instance.clone());
-        }
-        next.history.push(Delta { base: self.revision, revision, upserts, removals: gone, presence });
-        next.revision = revision;
-        next.presence = presence;
-        next.best = next.best_standing();
         next
     }
 

@@ -1,11 +1,15 @@
 //! The one owner of the catalog: a task that gathers commands, decides them, commits them as a group, applies only what
 //! the store says was committed, publishes, and sleeps until the next deadline.
 
+mod audit;
 mod error;
+mod feed;
 mod handle;
 mod metrics;
+mod pending;
 mod publish;
 mod settings;
+mod task;
 mod time;
 
 pub use error::{EngineError, Lane};
@@ -13,4 +17,5 @@ pub use handle::{Closed, Departure, Engine};
 pub use metrics::Metrics;
 pub use publish::View;
 pub use settings::EngineSettings;
+pub use task::EngineTask;
 pub use time::Clock;

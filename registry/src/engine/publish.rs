@@ -1,12 +1,26 @@
 //! What readers see: immutable values, swapped by the engine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
+use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-use crate::catalog::{Namespace, Position, Presence, ServiceKey, ServiceView};
+use super::audit;
+use super::error::EngineError;
+use super::metrics::{ExpirationLabel, ExpirationLabels, Metrics, RemovalLabels};
+use crate::catalog::{
+    Liveness, Namespace, Position, Presence, RemovalHoldReason, ServiceChange, ServiceKey, ServiceView, SoftState,
+    State, Timestamp,
+};
+
+/// Most names that nobody registered and somebody follows.
+const UNKNOWN_FOLLOWED_MAX: usize = 10_000;
+
+/// How often the names that nobody follows any more are looked for, while the bound is reached.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The current value of one service, and who follows it.
 pub(super) type Cell = watch::Sender<Arc<ServiceView>>;
@@ -58,5 +72,212 @@ impl View {
     /// The changes of a service, if it is here.
     pub(super) fn follow(&self, key: &ServiceKey) -> Option<watch::Receiver<Arc<ServiceView>>> {
         self.services.get(key).map(|cell| cell.subscribe())
+    }
+}
+
+/// How many instances of a service stand where.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Counts {
+    suspect: i64,
+    stale: i64,
+    holding: i64,
+}
+
+impl Counts {
+    fn of(soft: &SoftState) -> Self {
+        let count = |liveness| soft.instances.values().filter(|health| health.liveness == liveness).count();
+        Self {
+            suspect: count(Liveness::Suspect).try_into().unwrap_or(i64::MAX),
+            stale: count(Liveness::Stale).try_into().unwrap_or(i64::MAX),
+            holding: soft.hold.is_some().into(),
+        }
+    }
+}
+
+/// The writing side of what readers see. Changes are gathered per service and go out together with [`Self::publish`].
+pub(super) struct Publisher {
+    view: Arc<ArcSwap<View>>,
+    positions: watch::Sender<Position>,
+    services: Arc<BTreeMap<ServiceKey, Arc<Cell>>>,
+    /// Names among the services that nobody registered.
+    unknown: BTreeSet<ServiceKey>,
+    /// Services as they will be published next.
+    pending: BTreeMap<ServiceKey, ServiceView>,
+    position: Position,
+    complete: bool,
+    swept: Option<Timestamp>,
+    metrics: Metrics,
+}
+
+impl Publisher {
+    /// A publisher of this state, which is published.
+    pub(super) fn new(state: &State, complete: bool, metrics: Metrics) -> Self {
+        let position = state.position().clone();
+        let empty = View { position: position.clone(), complete, services: Arc::default() };
+        let mut publisher = Self {
+            view: Arc::new(ArcSwap::from_pointee(empty)),
+            positions: watch::Sender::new(position.clone()),
+            services: Arc::default(),
+            unknown: BTreeSet::new(),
+            pending: BTreeMap::new(),
+            position,
+            complete,
+            swept: None,
+            metrics,
+        };
+        publisher.reloaded(state);
+        publisher.publish();
+        publisher
+    }
+
+    pub(super) fn view(&self) -> Arc<ArcSwap<View>> {
+        self.view.clone()
+    }
+
+    pub(super) fn positions(&self) -> watch::Receiver<Position> {
+        self.positions.subscribe()
+    }
+
+    /// Takes over what a commit changed in a service.
+    pub(super) fn changed(&mut self, change: ServiceChange) {
+        let before = self.current(&change.service);
+        audit::changed(&before, &change);
+        for removal in &change.gone {
+            self.metrics.removals.get_or_create(&RemovalLabels { reason: removal.reason.as_str() }).inc();
+        }
+        let fresh = change.upserts.iter().filter(|instance| {
+            let was = before.instances().get(&instance.id());
+            was.is_none_or(|was| was.incarnation() != instance.incarnation())
+        });
+        self.metrics.registrations.inc_by(fresh.count() as u64);
+        let service = change.service.clone();
+        self.pending.insert(service, before.advanced(change));
+    }
+
+    /// Takes over a state that was loaded anew: every service begins a new history.
+    pub(super) fn reloaded(&mut self, state: &State) {
+        let names: BTreeSet<ServiceKey> = self.services.keys().chain(state.services()).cloned().collect();
+        for name in names {
+            let soft = self.current(&name).soft().clone();
+            let view = state.view(&name).with_soft(soft);
+            self.pending.insert(name, view);
+        }
+    }
+
+    /// Takes over the soft state of a service.
+    pub(super) fn soft(&mut self, service: ServiceKey, soft: SoftState) {
+        let before = self.current(&service);
+        audit::held(&service, before.soft().hold, soft.hold);
+        self.count(before.soft(), &soft);
+        if **before.soft() != soft {
+            self.pending.insert(service, before.with_soft(Arc::new(soft)));
+        }
+    }
+
+    /// Everything up to here is included.
+    pub(super) fn reached(&mut self, position: &Position) {
+        self.position = position.clone();
+    }
+
+    /// The state is whole from now on.
+    pub(super) fn completed(&mut self) {
+        self.complete = true;
+    }
+
+    /// Lets readers see what was gathered: first the services, then the position that includes them.
+    pub(super) fn publish(&mut self) {
+        for (name, view) in std::mem::take(&mut self.pending) {
+            let is_unknown = view.presence() == Presence::Unknown;
+            let view = Arc::new(view);
+            match self.services.get(&name) {
+                Some(cell) => _ = cell.send_replace(view),
+                None => {
+                    let cell = Arc::new(watch::Sender::new(view));
+                    Arc::make_mut(&mut self.services).insert(name.clone(), cell);
+                }
+            }
+            if is_unknown {
+                self.unknown.insert(name)
+            } else {
+                self.unknown.remove(&name)
+            };
+        }
+        let published = self.view.load();
+        let same = published.position == self.position && published.complete == self.complete;
+        if same && Arc::ptr_eq(&published.services, &self.services) {
+            return;
+        }
+        let (position, services) = (self.position.clone(), self.services.clone());
+        self.metrics.revision.set(position.revision.get().try_into().unwrap_or(i64::MAX));
+        self.view.store(Arc::new(View { position: position.clone(), complete: self.complete, services }));
+        self.positions.send_if_modified(|published| {
+            let moved = *published != position;
+            *published = position;
+            moved
+        });
+    }
+
+    /// The changes of a service, known or not.
+    pub(super) fn follow(
+        &mut self,
+        service: &ServiceKey,
+        now: Timestamp,
+    ) -> Result<watch::Receiver<Arc<ServiceView>>, EngineError> {
+        if !self.services.contains_key(service) {
+            self.sweep(now);
+            if self.unknown.len() >= UNKNOWN_FOLLOWED_MAX {
+                return Err(EngineError::TooManyFollowed { max: UNKNOWN_FOLLOWED_MAX });
+            }
+            let view = ServiceView::unknown(service.clone(), self.position.revision);
+            self.pending.entry(service.clone()).or_insert(view);
+            self.publish();
+        }
+        self.services.get(service).map(|cell| cell.subscribe()).ok_or(EngineError::Stopped)
+    }
+
+    /// Lets go of the names that nobody registered and nobody follows, once they reach their bound.
+    fn sweep(&mut self, now: Timestamp) {
+        let full = self.unknown.len() >= UNKNOWN_FOLLOWED_MAX;
+        if !full || self.swept.is_some_and(|swept| now.since(swept) < SWEEP_INTERVAL) {
+            return;
+        }
+        self.swept = Some(now);
+        let services = Arc::make_mut(&mut self.services);
+        self.unknown.retain(|name| {
+            let followed = services.get(name).is_some_and(|cell| cell.receiver_count() > 0);
+            if !followed {
+                services.remove(name);
+            }
+            followed
+        });
+    }
+
+    fn current(&self, service: &ServiceKey) -> ServiceView {
+        if let Some(view) = self.pending.get(service) {
+            return view.clone();
+        }
+        match self.services.get(service) {
+            Some(cell) => ServiceView::clone(&cell.borrow()),
+            None => ServiceView::unknown(service.clone(), self.position.revision),
+        }
+    }
+
+    fn count(&self, before: &SoftState, after: &SoftState) {
+        let (was, is) = (Counts::of(before), Counts::of(after));
+        self.metrics.instances_suspect.inc_by(is.suspect - was.suspect);
+        self.metrics.instances_stale.inc_by(is.stale - was.stale);
+        self.metrics.services_holding.inc_by(is.holding - was.holding);
+
+        let Some(hold) = after.hold else { return };
+        let reason = match hold.reason {
+            RemovalHoldReason::Rate => ExpirationLabel::HeldRate,
+            RemovalHoldReason::LastInstance => ExpirationLabel::HeldLastInstance,
+            RemovalHoldReason::MajoritySilent => ExpirationLabel::HeldMajoritySilent,
+        };
+        let stale = |soft: &SoftState, id| soft.instances.get(id).is_some_and(|h| h.liveness == Liveness::Stale);
+        let newly = after.instances.keys().filter(|id| stale(after, id) && !stale(before, id)).count();
+        if newly > 0 {
+            self.metrics.expirations.get_or_create(&ExpirationLabels { reason }).inc_by(newly as u64);
+        }
     }
 }

@@ -1,13 +1,17 @@
 //! Where records live. A store keeps them under their keys, gives every commit a revision, and tells everybody who
 //! follows it what was committed, in order. It knows nothing of what the records mean.
 
+mod memory;
+
 use std::fmt;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
-use crate::catalog::{Committed, Key, OpId, Position, Proposal, Record, Revision};
+use crate::catalog::{Committed, Key, OpId, Position, Proposal, Record, Revision, State};
+
+pub use memory::MemoryStore;
 
 /// A place for records.
 ///
@@ -41,6 +45,15 @@ pub struct Loaded {
     pub completeness: Completeness,
     /// The records, in the order of their keys.
     pub entries: Vec<Entry>,
+}
+
+impl Loaded {
+    /// What the records amount to.
+    #[must_use]
+    pub fn into_state(self) -> State {
+        let entries = self.entries.into_iter();
+        State::load(self.position, entries.map(|entry| (entry.key, entry.record, entry.revision, entry.op)))
+    }
 }
 
 /// A record in a store.

@@ -1,0 +1,96 @@
+//! How an instance leaves, and how long that is remembered.
+
+use std::sync::Arc;
+
+use super::register::keep_newest;
+use super::{Context, Decision, Draft, REMEMBERED};
+use crate::catalog::{
+    Answer, CatalogError, Identity, IdentityKey, Incarnation, InstanceId, Key, LeaseId, Overlay, Record, Registration,
+    RemovalReason, ServiceKey, ServiceRecord, Tombstone,
+};
+
+/// An instance says goodbye. Gone already is fine; a start that lost the id removes nobody.
+pub(super) fn deregister(
+    on: &Overlay<'_>,
+    lease: LeaseId,
+    incarnation: Incarnation,
+    context: Context,
+) -> Result<Decision, CatalogError> {
+    let Some((key, identity)) = on.lease_holder(lease).and_then(|key| Some((key, on.identity(key)?))) else {
+        return Ok(Decision::nothing(Answer::Done));
+    };
+    match &identity.live {
+        Some(live) if live.lease == lease && live.incarnation == incarnation => {
+            Ok(remove(on, key, identity, live, RemovalReason::Deregistered, context))
+        }
+        Some(live) if identity.past.iter().any(|past| past.lease == lease) => {
+            Err(CatalogError::Fenced { by: live.incarnation })
+        }
+        _ => Ok(Decision::nothing(Answer::Done)),
+    }
+}
+
+/// An operator removes whoever holds the id in this service.
+pub(super) fn by_operator(on: &Overlay<'_>, service: &ServiceKey, id: InstanceId, context: Context) -> Decision {
+    let key = IdentityKey { namespace: service.namespace.clone(), id };
+    match on.identity(&key).and_then(|identity| Some((identity, identity.live.as_ref()?))) {
+        Some((identity, live)) if live.service == *service => {
+            remove(on, &key, identity, live, RemovalReason::Operator, context)
+        }
+        _ => Decision::nothing(Answer::Done),
+    }
+}
+
+/// A lease ran out. Whoever has registered anew since then has another one.
+pub(super) fn expire(on: &Overlay<'_>, key: &IdentityKey, lease: LeaseId, context: Context) -> Decision {
+    match on.identity(key).and_then(|identity| Some((identity, identity.live.as_ref()?))) {
+        Some((identity, live)) if live.lease == lease => {
+            remove(on, key, identity, live, RemovalReason::Expired, context)
+        }
+        _ => Decision::nothing(Answer::Done),
+    }
+}
+
+fn remove(
+    on: &Overlay<'_>,
+    key: &IdentityKey,
+    identity: &Identity,
+    live: &Arc<Registration>,
+    reason: RemovalReason,
+    context: Context,
+) -> Decision {
+    let limits = context.limits;
+    let full = on.tombstones_in(&live.service) >= limits.tombstones_per_service || on.tombstones() >= limits.tombstones;
+    let mut tombstones = identity.tombstones.clone();
+    tombstones.push(Tombstone {
+        service: live.service.clone(),
+        incarnation: live.incarnation,
+        nonce: live.nonce,
+        lease: live.lease,
+        reason,
+        until: if full { context.now } else { context.now.after(REMEMBERED) },
+    });
+    keep_newest(&mut tombstones, Identity::TOMBSTONES_MAX);
+
+    let mut draft = Draft::new(on);
+    draft.put_identity(key, Identity { live: None, tombstones, past: identity.past.clone() });
+    if on.live_in(&live.service) == 1 {
+        let record = ServiceRecord { emptiness: reason.leaves() };
+        draft.put(Key::Service(live.service.clone()), Record::Service(record));
+    }
+    Decision { proposal: draft.proposal(context), answer: Answer::Done }
+}
+
+/// Forgets what is remembered of an id beyond its time.
+pub(super) fn forget(on: &Overlay<'_>, key: &IdentityKey, context: Context) -> Decision {
+    let Some(identity) = on.identity(key) else { return Decision::nothing(Answer::Done) };
+    let mut kept = identity.clone();
+    kept.tombstones.retain(|stone| stone.until > context.now);
+    kept.past.retain(|past| past.until > context.now);
+    if kept == *identity {
+        return Decision::nothing(Answer::Done);
+    }
+    let mut draft = Draft::new(on);
+    draft.put_identity(key, kept);
+    Decision { proposal: draft.proposal(context), answer: Answer::Done }
+}

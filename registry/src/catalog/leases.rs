@@ -1,0 +1,482 @@
+//! What is not stored: who renewed when, and what to conclude from it (DESIGN §4).
+//!
+//! A lease is ALIVE until a beat is late by half an interval or its stream broke and nothing came within 100 ms; then
+//! SUSPECT; past its deadline it is silent, and then it goes or is held back as STALE. Renewing is O(1): it moves the
+//! lease's own time, and the deadline that was filed for it is looked at again when it comes.
+
+mod deadlines;
+mod held;
+mod mass_expiry;
+mod slab;
+mod suspicion;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{
+    AdminState, IdentityKey, Incarnation, Instance, InstanceHealth, InstanceId, LeaseId, LoadReport, RemovalHold,
+    ServiceChange, ServiceKey, ServingStatus, SoftState, State, StreamId, Timestamp, Ttl,
+};
+use deadlines::Deadlines;
+use held::{Exit, Lease, Phase};
+use mass_expiry::{Census, MassExpiry, Ruling};
+use slab::{Slab, Slot};
+use suspicion::Suspicions;
+
+/// How often a service's changed load reports are told; its liveness is told at once.
+const LOAD_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How soon a removal that could not be committed is tried again.
+const REMOVAL_RETRY: Duration = Duration::from_secs(1);
+
+/// The leases of one service, and the rules that hold for them together.
+#[derive(Debug, Default)]
+struct Attendance {
+    members: BTreeMap<InstanceId, Slot>,
+    /// Past their deadline, the longest silent first.
+    silent: BTreeSet<(Timestamp, InstanceId)>,
+    suspicions: Suspicions,
+    expiry: MassExpiry,
+    hold: Option<RemovalHold>,
+    /// No removal is tried before this: the last one could not be committed.
+    retry: Option<Timestamp>,
+}
+
+/// A lease that was renewed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Renewal<'a> {
+    /// Whose it is.
+    pub identity: &'a IdentityKey,
+    /// What its instance is known to say of itself.
+    pub serving: ServingStatus,
+    /// What operators want of it.
+    pub admin: AdminState,
+    /// Its TTL.
+    pub ttl: Ttl,
+}
+
+/// A lease that ran out and whose removal is not held back.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Lapse {
+    /// Whose lease.
+    pub identity: IdentityKey,
+    /// Which one.
+    pub lease: LeaseId,
+}
+
+/// Every lease of the catalog. Follows the [`State`] change by change and holds exactly one lease per live instance, so
+/// the state's limits bound it too.
+#[derive(Debug)]
+pub struct Leases {
+    last_instance_hold: Duration,
+    slots: Slab<Lease>,
+    by_lease: HashMap<LeaseId, Slot>,
+    by_identity: HashMap<IdentityKey, Slot>,
+    /// The leases whose last beat came on a stream.
+    streams: HashMap<StreamId, BTreeSet<Slot>>,
+    services: BTreeMap<ServiceKey, Attendance>,
+    reviews: Deadlines<Slot>,
+    service_reviews: Deadlines<ServiceKey>,
+    /// Services whose soft state is to be told now.
+    changed: BTreeSet<ServiceKey>,
+    /// Services whose load reports are to be told when the interval is over.
+    loaded: BTreeSet<ServiceKey>,
+    tell_loads: Option<Timestamp>,
+}
+
+impl Leases {
+    /// No leases. `last_instance_hold` is how long silence alone does not remove the last instance of a service.
+    #[must_use]
+    pub fn new(last_instance_hold: Duration) -> Self {
+        Self {
+            last_instance_hold,
+            slots: Slab::default(),
+            by_lease: HashMap::new(),
+            by_identity: HashMap::new(),
+            streams: HashMap::new(),
+            services: BTreeMap::new(),
+            reviews: Deadlines::default(),
+            service_reviews: Deadlines::default(),
+            changed: BTreeSet::new(),
+            loaded: BTreeSet::new(),
+            tell_loads: None,
+        }
+    }
+
+    /// Follows a change of the state: new instances get a lease with a full TTL, gone ones lose theirs.
+    pub fn follow(&mut self, change: &ServiceChange, now: Timestamp) {
+        for removal in &change.gone {
+            let key = IdentityKey { namespace: change.service.namespace.clone(), id: removal.id };
+            let slot = self.by_identity.get(&key).copied();
+            let same = |lease: &Lease| lease.service == change.service && lease.incarnation == removal.incarnation;
+            if let Some(slot) = slot.filter(|slot| self.slots.get(*slot).is_some_and(same)) {
+                self.end(slot);
+            }
+        }
+        for instance in &change.upserts {
+            self.sync(instance, now);
+        }
+    }
+
+    /// Brings the leases in line with a state that was loaded anew. Leases that go on keep their deadlines.
+    pub fn reconcile(&mut self, state: &State, now: Timestamp) {
+        let live = |lease: &Lease| {
+            let instance = state.instance(&lease.service, lease.identity.id);
+            instance.is_some_and(|instance| instance.registration.lease == lease.id)
+        };
+        let gone: Vec<Slot> = self.slots.iter().filter(|(_, lease)| !live(lease)).map(|(slot, _)| slot).collect();
+        for slot in gone {
+            self.end(slot);
+        }
+        for instance in state.instances() {
+            self.sync(instance, now);
+        }
+    }
+
+    /// Renews a lease; `None` where it is not here, is another incarnation's, or is on its way out.
+    pub fn renew(
+        &mut self,
+        lease: LeaseId,
+        incarnation: Incarnation,
+        via: Option<StreamId>,
+        load: Option<LoadReport>,
+        now: Timestamp,
+    ) -> Option<Renewal<'_>> {
+        let slot = *self.by_lease.get(&lease)?;
+        let held = self.slots.get_mut(slot)?;
+        if held.incarnation != incarnation || matches!(held.phase, Phase::Leaving(_)) {
+            return None;
+        }
+        let before = std::mem::replace(&mut held.renewed, now);
+        held.broke = None;
+        if let Some(load) = load {
+            held.load = Some(load.sane());
+            if self.loaded.insert(held.service.clone()) {
+                self.tell_loads.get_or_insert(now.after(LOAD_INTERVAL));
+            }
+        }
+        let moved = via.is_some() && held.stream != via;
+        let recovered = std::mem::replace(&mut held.phase, Phase::Alive);
+        if moved {
+            self.attach(slot, via);
+        }
+        if recovered != Phase::Alive {
+            self.recover(slot, recovered, before);
+        }
+        let held = self.slots.get(slot)?;
+        Some(Renewal { identity: &held.identity, serving: held.serving, admin: held.admin, ttl: held.ttl })
+    }
+
+    /// A heartbeat stream broke from its other side. What it carried is SUSPECT unless something comes soon.
+    pub fn stream_broke(&mut self, stream: StreamId, now: Timestamp) {
+        for slot in self.streams.remove(&stream).unwrap_or_default() {
+            let Some(lease) = self.slots.get_mut(slot) else { continue };
+            lease.stream = None;
+            if lease.phase == Phase::Alive {
+                lease.broke = Some(now);
+                self.reviews.file_by(slot, now.after(held::BROKEN_STREAM_GRACE));
+            }
+        }
+    }
+
+    /// The registry itself ended a heartbeat stream: that says nothing about what it carried.
+    pub fn stream_ended(&mut self, stream: StreamId) {
+        for slot in self.streams.remove(&stream).unwrap_or_default() {
+            if let Some(lease) = self.slots.get_mut(slot) {
+                lease.stream = None;
+            }
+        }
+    }
+
+    /// Gives every lease a full TTL anew: after a start, or when the registry was late itself and cannot tell who else
+    /// was. Who was SUSPECT stays so, who was STALE is SUSPECT again.
+    pub fn extend_all(&mut self, now: Timestamp) {
+        let slots: Vec<Slot> = self.slots.iter().map(|(slot, _)| slot).collect();
+        for slot in slots {
+            let Some(lease) = self.slots.get_mut(slot) else { continue };
+            lease.renewed = now;
+            lease.broke = None;
+            if lease.phase == Phase::Silent {
+                lease.phase = Phase::Suspect;
+                self.changed.insert(lease.service.clone());
+            }
+            if let Some(at) = lease.review() {
+                self.reviews.file(slot, at);
+            }
+        }
+        for (service, attendance) in &mut self.services {
+            attendance.silent.clear();
+            attendance.expiry = MassExpiry::default();
+            if attendance.hold.take().is_some() {
+                self.changed.insert(service.clone());
+            }
+            self.service_reviews.unfile(service);
+        }
+    }
+
+    /// Concludes what follows from the time alone, and tells whose removal is to be written now. Every lease named stays
+    /// on its way out until its removal comes back through [`follow`](Self::follow) or [`stays`](Self::stays).
+    pub fn advance(&mut self, now: Timestamp) -> Vec<Lapse> {
+        while let Some(slot) = self.reviews.pop_due(now) {
+            self.review(slot, now);
+        }
+        let mut lapses = Vec::new();
+        while let Some(service) = self.service_reviews.pop_due(now) {
+            self.release(&service, now, &mut lapses);
+        }
+        if self.tell_loads.is_some_and(|at| at <= now) {
+            self.tell_loads = None;
+            self.changed.append(&mut self.loaded);
+        }
+        lapses
+    }
+
+    /// The removal of a lease could not be committed: its instance is STALE, and the removal is tried again later.
+    pub fn stays(&mut self, lapse: &Lapse, now: Timestamp) {
+        let Some(slot) = self.by_lease.get(&lapse.lease).copied() else { return };
+        let Some(lease) = self.slots.get_mut(slot) else { return };
+        let Phase::Leaving(exit) = lease.phase else { return };
+        let (service, renewed, id) = (lease.service.clone(), lease.renewed, lease.identity.id);
+        let attendance = self.services.entry(service.clone()).or_default();
+        if let Exit::Metered(window) = exit {
+            attendance.expiry.returned(window);
+        }
+        self.changed.insert(service.clone());
+        if lease.deadline() > now {
+            // All leases were extended meanwhile.
+            lease.phase = Phase::Suspect;
+            return self.reviews.file(slot, lease.deadline());
+        }
+        lease.phase = Phase::Silent;
+        attendance.silent.insert((renewed, id));
+        attendance.retry = Some(now.after(REMOVAL_RETRY));
+        self.service_reviews.file(service, now.after(REMOVAL_RETRY));
+    }
+
+    /// When [`advance`](Self::advance) has something to conclude.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        [self.reviews.next(), self.service_reviews.next(), self.tell_loads].into_iter().flatten().min()
+    }
+
+    /// The services whose soft state changed since the last call, and how it is now.
+    pub fn take_changed(&mut self) -> Vec<(ServiceKey, SoftState)> {
+        let changed = std::mem::take(&mut self.changed);
+        changed
+            .into_iter()
+            .map(|service| {
+                let soft = self.soft_state(&service);
+                (service, soft)
+            })
+            .collect()
+    }
+
+    /// What is not stored about a service.
+    #[must_use]
+    pub fn soft_state(&self, service: &ServiceKey) -> SoftState {
+        let Some(attendance) = self.services.get(service) else { return SoftState::default() };
+        let leases = attendance.members.iter().filter_map(|(id, slot)| Some((*id, self.slots.get(*slot)?)));
+        let told = leases.filter(|(_, lease)| lease.phase != Phase::Alive || lease.load.is_some());
+        let health = |lease: &Lease| InstanceHealth {
+            incarnation: lease.incarnation,
+            liveness: lease.liveness(),
+            load: lease.load,
+        };
+        SoftState { instances: told.map(|(id, lease)| (id, health(lease))).collect(), hold: attendance.hold }
+    }
+
+    /// How many leases there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_identity.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_identity.is_empty()
+    }
+
+    /// Takes over what the state says of an instance.
+    fn sync(&mut self, instance: &Arc<Instance>, now: Timestamp) {
+        let registration = &instance.registration;
+        let held = self.by_identity.get(&instance.key).copied();
+        let Some((slot, lease)) = held.and_then(|slot| Some((slot, self.slots.get_mut(slot)?))) else {
+            return self.grant(instance, now);
+        };
+        if lease.id != registration.lease {
+            self.end(slot);
+            return self.grant(instance, now);
+        }
+        let shorter = registration.ttl < lease.ttl;
+        lease.ttl = registration.ttl;
+        lease.serving = registration.serving;
+        lease.admin = instance.admin;
+        lease.draining = instance.is_draining();
+        let (silent, review, service) = (lease.phase == Phase::Silent, lease.review(), lease.service.clone());
+        if let Some(at) = review.filter(|_| shorter) {
+            self.reviews.file_by(slot, at);
+        }
+        if silent {
+            // Draining ones go without being counted, and change the share that is silent.
+            self.service_reviews.file_by(service, now);
+        }
+    }
+
+    fn grant(&mut self, instance: &Arc<Instance>, now: Timestamp) {
+        let registration = &instance.registration;
+        let lease = Lease::granted(instance, now);
+        let review = lease.review();
+        let slot = self.slots.insert(lease);
+        self.by_lease.insert(registration.lease, slot);
+        self.by_identity.insert(instance.key.clone(), slot);
+        let attendance = self.services.entry(registration.service.clone()).or_default();
+        attendance.members.insert(instance.id(), slot);
+        if !attendance.silent.is_empty() {
+            // One more changes the share that is silent, and who is the last.
+            self.service_reviews.file_by(registration.service.clone(), now);
+        }
+        if let Some(at) = review {
+            self.reviews.file(slot, at);
+        }
+    }
+
+    fn end(&mut self, slot: Slot) {
+        self.attach(slot, None);
+        self.reviews.unfile(&slot);
+        let Some(lease) = self.slots.remove(slot) else { return };
+        self.by_lease.remove(&lease.id);
+        self.by_identity.remove(&lease.identity);
+        let Some(attendance) = self.services.get_mut(&lease.service) else { return };
+        attendance.members.remove(&lease.identity.id);
+        attendance.silent.remove(&(lease.renewed, lease.identity.id));
+        if lease.phase != Phase::Alive || lease.load.is_some() {
+            self.changed.insert(lease.service.clone());
+        }
+        if attendance.members.is_empty() {
+            self.services.remove(&lease.service);
+            self.service_reviews.unfile(&lease.service);
+            self.loaded.remove(&lease.service);
+        } else if !attendance.silent.is_empty() || attendance.hold.is_some() {
+            // One less changes the share that is silent, and who is the last.
+            self.service_reviews.file_by(lease.service, lease.renewed);
+        }
+    }
+
+    /// Notes which stream a lease's beats come on.
+    fn attach(&mut self, slot: Slot, stream: Option<StreamId>) {
+        let Some(lease) = self.slots.get_mut(slot) else { return };
+        if let Some(old) = std::mem::replace(&mut lease.stream, stream)
+            && let Some(carried) = self.streams.get_mut(&old)
+        {
+            carried.remove(&slot);
+            if carried.is_empty() {
+                self.streams.remove(&old);
+            }
+        }
+        if let Some(stream) = stream {
+            self.streams.entry(stream).or_default().insert(slot);
+        }
+    }
+
+    /// A lease that was not ALIVE has been renewed.
+    fn recover(&mut self, slot: Slot, from: Phase, silent_since: Timestamp) {
+        let Some(lease) = self.slots.get(slot) else { return };
+        let (service, id, now) = (lease.service.clone(), lease.identity.id, lease.renewed);
+        if let Some(at) = lease.review() {
+            self.reviews.file(slot, at);
+        }
+        self.changed.insert(service.clone());
+        if from == Phase::Silent
+            && let Some(attendance) = self.services.get_mut(&service)
+        {
+            attendance.silent.remove(&(silent_since, id));
+            self.service_reviews.file_by(service, now);
+        }
+    }
+
+    /// Looks at one lease whose time has come.
+    fn review(&mut self, slot: Slot, now: Timestamp) {
+        let Some(lease) = self.slots.get_mut(slot) else { return };
+        let Some(due) = lease.review() else { return };
+        if due > now {
+            // It was renewed since this was filed.
+            return self.reviews.file(slot, due);
+        }
+        let Some(attendance) = self.services.get_mut(&lease.service) else { return };
+        let deadline = lease.deadline();
+        if now >= deadline {
+            lease.phase = Phase::Silent;
+            attendance.silent.insert((lease.renewed, lease.identity.id));
+            self.changed.insert(lease.service.clone());
+            return self.service_reviews.file_by(lease.service.clone(), now);
+        }
+        match attendance.suspicions.take(attendance.members.len(), now) {
+            Ok(()) => {
+                lease.phase = Phase::Suspect;
+                self.changed.insert(lease.service.clone());
+                self.reviews.file(slot, deadline);
+            }
+            Err(next) => self.reviews.file(slot, next.min(deadline)),
+        }
+    }
+
+    /// Lets the silent ones of a service go as far as the mass expiry rules allow, the longest silent first.
+    fn release(&mut self, service: &ServiceKey, now: Timestamp, lapses: &mut Vec<Lapse>) {
+        let Some(attendance) = self.services.get_mut(service) else { return };
+        if let Some(retry) = attendance.retry.take_if(|retry| *retry > now) {
+            attendance.retry = Some(retry);
+            return self.service_reviews.file_by(service.clone(), retry);
+        }
+        attendance.retry = None;
+
+        // Those on their way out already are no longer part of the service.
+        let counted = attendance.members.values().filter_map(|slot| self.slots.get(*slot));
+        let counted: Vec<&Lease> = counted.filter(|lease| lease.counts()).collect();
+        let mut census = Census {
+            instances: counted.len(),
+            silent: counted.iter().filter(|lease| lease.phase == Phase::Silent).count(),
+            longest_ttl: counted.iter().map(|lease| lease.ttl.get()).max().unwrap_or_default(),
+        };
+        if census.silent == 0 {
+            attendance.expiry.all_present();
+        }
+
+        let mut hold = None;
+        let mut held = 0;
+        for (since, id) in attendance.silent.clone() {
+            let slot = attendance.members.get(&id).copied();
+            let Some(lease) = slot.and_then(|slot| self.slots.get_mut(slot)) else { continue };
+            let mut exit = Exit::Free;
+            if !lease.draining {
+                let last_until = lease.deadline().after(self.last_instance_hold);
+                // The first ruling to hold holds all that have been silent for less long.
+                if hold.is_none()
+                    && let Ruling::Hold { reason, until } = attendance.expiry.ask(census, last_until, now)
+                {
+                    hold = Some((reason, until));
+                }
+                if hold.is_some() {
+                    held += 1;
+                    continue;
+                }
+                exit = Exit::Metered(attendance.expiry.went(now));
+                census.instances -= 1;
+                census.silent -= 1;
+            }
+            lease.phase = Phase::Leaving(exit);
+            attendance.silent.remove(&(since, id));
+            lapses.push(Lapse { identity: lease.identity.clone(), lease: lease.id });
+        }
+
+        let hold = hold.map(|(reason, until)| RemovalHold { reason, until, held });
+        if let Some(hold) = hold {
+            self.service_reviews.file_by(service.clone(), hold.until);
+        }
+        if attendance.hold != hold {
+            attendance.hold = hold;
+            self.changed.insert(service.clone());
+        }
+    }
+}

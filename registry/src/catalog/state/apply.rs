@@ -1,0 +1,282 @@
+//! The only change of a [`State`]: what the store says was committed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::{Kept, Service, State};
+use crate::catalog::{
+    AdminRule, AdminState, Committed, Identity, IdentityKey, Instance, InstanceId, Key, OpId, Position, Record,
+    Registration, Removal, RemovalReason, Revision, Selector, ServiceChange, ServiceKey, ServiceRecord, Timestamp,
+    Write,
+};
+
+/// What a commit has touched in one service so far.
+#[derive(Default)]
+struct Touched {
+    upserts: BTreeSet<InstanceId>,
+    gone: BTreeMap<InstanceId, Removal>,
+}
+
+type Changes = BTreeMap<ServiceKey, Touched>;
+
+/// When and by whom a record is changed.
+#[derive(Clone, Copy)]
+struct Stamp {
+    revision: Revision,
+    op: OpId,
+}
+
+impl Stamp {
+    fn keep<T>(self, value: T) -> Kept<T> {
+        Kept { value, revision: self.revision, op: self.op }
+    }
+}
+
+impl State {
+    /// The state that a store's records amount to, as of this position.
+    #[must_use]
+    pub fn load(position: Position, records: impl IntoIterator<Item = (Key, Record, Revision, OpId)>) -> Self {
+        let mut state = Self::empty(position);
+        let mut discarded = Changes::new();
+        let (identities, others): (Vec<_>, Vec<_>) =
+            records.into_iter().partition(|(key, ..)| matches!(key, Key::Identity(_)));
+        // Rules before instances: an instance's admin state is derived when it is put.
+        for (key, record, revision, op) in others.into_iter().chain(identities) {
+            state.write(Write::Put(key, record), Stamp { revision, op }, &mut discarded);
+        }
+        state
+    }
+
+    /// Takes in what was committed and tells what that changed, service by service. A commit that is included already
+    /// changes nothing.
+    pub fn apply(&mut self, committed: &Committed) -> Vec<ServiceChange> {
+        if committed.revision <= self.position.revision {
+            return Vec::new();
+        }
+        self.position.revision = committed.revision;
+        let stamp = Stamp { revision: committed.revision, op: committed.op };
+        let mut changes = Changes::new();
+        for write in &committed.writes {
+            self.write(write.clone(), stamp, &mut changes);
+        }
+        changes.into_iter().map(|(service, touched)| self.change(service, stamp.revision, touched)).collect()
+    }
+
+    fn write(&mut self, write: Write, stamp: Stamp, changes: &mut Changes) {
+        match write {
+            Write::Put(Key::Service(key), Record::Service(record)) => {
+                self.put_service(key, Some(stamp.keep(record)), changes)
+            }
+            Write::Delete(Key::Service(key)) => self.put_service(key, None, changes),
+            Write::Put(Key::Rule(key, selector), Record::Rule(rule)) => {
+                self.put_rule(key, selector, Some(stamp.keep(rule)), stamp.revision, changes);
+            }
+            Write::Delete(Key::Rule(key, selector)) => self.put_rule(key, selector, None, stamp.revision, changes),
+            Write::Put(Key::Identity(key), Record::Identity(identity)) => {
+                self.put_identity(key, identity, stamp, changes)
+            }
+            Write::Delete(Key::Identity(key)) => self.put_identity(key, Identity::default(), stamp, changes),
+            // A record under another kind's key says nothing that could be understood; a foreign writer's at most.
+            Write::Put(Key::Service(_) | Key::Rule(..) | Key::Identity(_), _) => {}
+        }
+    }
+
+    fn put_service(&mut self, key: ServiceKey, record: Option<Kept<ServiceRecord>>, changes: &mut Changes) {
+        self.with_service(key, changes, |service, _| service.record = record);
+    }
+
+    fn put_rule(
+        &mut self,
+        key: ServiceKey,
+        selector: Selector,
+        rule: Option<Kept<AdminRule>>,
+        revision: Revision,
+        changes: &mut Changes,
+    ) {
+        let ends = |rule: &Kept<AdminRule>| rule.value.until;
+        if let Some(at) = rule.as_ref().and_then(ends) {
+            self.rule_ends.insert((at, key.clone(), selector.clone()));
+        }
+        let until = rule.as_ref().and_then(ends);
+        let before = self.with_service(key.clone(), changes, |service, touched| {
+            let before = match rule {
+                Some(rule) => service.rules.insert(selector.clone(), rule),
+                None => service.rules.remove(&selector),
+            };
+            for (id, admin) in service.readministered(&selector) {
+                let instances = Arc::make_mut(&mut service.instances);
+                if let Some(instance) = instances.get_mut(&id) {
+                    *instance = Arc::new(Instance { admin, revision, ..Instance::clone(instance) });
+                    touched.upserts.insert(id);
+                }
+            }
+            before
+        });
+        if let Some(at) = before.as_ref().and_then(ends)
+            && until != Some(at)
+        {
+            self.rule_ends.remove(&(at, key, selector));
+        }
+    }
+
+    fn put_identity(&mut self, key: IdentityKey, identity: Identity, stamp: Stamp, changes: &mut Changes) {
+        let before = self.identities.remove(&key).map(|kept| kept.value).unwrap_or_default();
+        self.unindex(&key, &before);
+
+        let (was, is) = (before.live.as_ref(), identity.live.as_ref());
+        if let Some(was) = was
+            && is.is_none_or(|is| is.service != was.service)
+        {
+            self.bury(&key, was, &identity, stamp.revision, changes);
+        }
+        if let Some(is) = is
+            && was != Some(is)
+        {
+            self.settle(&key, is, stamp.revision, changes);
+        }
+        self.remember(&key, &before, &identity, stamp.revision, changes);
+
+        self.index(&key, &identity);
+        if !identity.is_blank() {
+            self.identities.insert(key, stamp.keep(identity));
+        }
+    }
+
+    /// Takes an instance out of its service.
+    fn bury(
+        &mut self,
+        key: &IdentityKey,
+        was: &Registration,
+        identity: &Identity,
+        revision: Revision,
+        changes: &mut Changes,
+    ) {
+        let stone = identity.tombstones.iter().find(|t| t.service == was.service && t.incarnation == was.incarnation);
+        // Every removal we propose leaves a tombstone; a foreign one may not, and then the careful reason is silence.
+        let reason = stone.map_or(RemovalReason::Expired, |stone| stone.reason);
+        let removal = Removal { id: key.id, incarnation: was.incarnation, reason, revision };
+        self.with_service(was.service.clone(), changes, |service, touched| {
+            Arc::make_mut(&mut service.instances).remove(&key.id);
+            touched.upserts.remove(&key.id);
+            touched.gone.insert(key.id, removal);
+        });
+    }
+
+    /// Puts an instance into its service, or its change.
+    fn settle(&mut self, key: &IdentityKey, is: &Arc<Registration>, revision: Revision, changes: &mut Changes) {
+        let mut instance =
+            Instance { key: key.clone(), registration: is.clone(), admin: AdminState::Enabled, revision };
+        self.with_service(is.service.clone(), changes, |service, touched| {
+            instance.admin = service.admin(&instance);
+            Arc::make_mut(&mut service.instances).insert(key.id, Arc::new(instance));
+            touched.gone.remove(&key.id);
+            touched.upserts.insert(key.id);
+        });
+    }
+
+    /// Brings the removals that services show in line with the tombstones kept for this id.
+    fn remember(
+        &mut self,
+        key: &IdentityKey,
+        before: &Identity,
+        after: &Identity,
+        revision: Revision,
+        changes: &mut Changes,
+    ) {
+        let services: BTreeSet<ServiceKey> =
+            before.tombstones.iter().chain(&after.tombstones).map(|stone| stone.service.clone()).collect();
+        for service in services {
+            let stone = after.tombstones.iter().rfind(|stone| stone.service == service);
+            let shown = self.services.get(&service).and_then(|kept| kept.removals.get(&key.id)).copied();
+            let wanted = stone.map(|stone| Removal {
+                id: key.id,
+                incarnation: stone.incarnation,
+                reason: stone.reason,
+                revision: shown.filter(|shown| shown.incarnation == stone.incarnation).map_or(revision, |s| s.revision),
+            });
+            if shown == wanted {
+                continue;
+            }
+            self.with_service(service, changes, |service, _| {
+                let removals = Arc::make_mut(&mut service.removals);
+                match wanted {
+                    Some(removal) => removals.insert(key.id, removal),
+                    None => removals.remove(&key.id),
+                };
+            });
+        }
+        self.tombstones = self.tombstones + after.tombstones.len() - before.tombstones.len();
+    }
+
+    fn index(&mut self, key: &IdentityKey, identity: &Identity) {
+        for lease in identity.live.iter().map(|live| live.lease).chain(identity.past.iter().map(|past| past.lease)) {
+            self.leases.insert(lease, key.clone());
+        }
+        if let Some(at) = identity.forget_at() {
+            self.forgets.insert((at, key.clone()));
+        }
+    }
+
+    fn unindex(&mut self, key: &IdentityKey, identity: &Identity) {
+        for lease in identity.live.iter().map(|live| live.lease).chain(identity.past.iter().map(|past| past.lease)) {
+            self.leases.remove(&lease);
+        }
+        if let Some(at) = identity.forget_at() {
+            self.forgets.remove(&(at, key.clone()));
+        }
+    }
+
+    /// Changes a service and keeps the counts that depend on it; one that nothing is left of goes.
+    fn with_service<T>(
+        &mut self,
+        key: ServiceKey,
+        changes: &mut Changes,
+        change: impl FnOnce(&mut Service, &mut Touched) -> T,
+    ) -> T {
+        let touched = changes.entry(key.clone()).or_default();
+        let service = self.services.entry(key.clone()).or_default();
+        let (knew, had) = (service.is_known(), service.instances.len());
+        let result = change(service, touched);
+        let (knows, has, blank) = (service.is_known(), service.instances.len(), service.is_blank());
+        self.known = self.known + usize::from(knows) - usize::from(knew);
+        self.live = self.live + has - had;
+        if blank {
+            self.services.remove(&key);
+        }
+        result
+    }
+
+    fn change(&self, service: ServiceKey, revision: Revision, touched: Touched) -> ServiceChange {
+        let kept = self.services.get(&service).cloned().unwrap_or_default();
+        let upserts = touched.upserts.iter().filter_map(|id| kept.instances.get(id).cloned()).collect();
+        ServiceChange {
+            service,
+            revision,
+            upserts,
+            gone: touched.gone.into_values().collect(),
+            presence: kept.presence(),
+            instances: kept.instances,
+            removals: kept.removals,
+        }
+    }
+}
+
+impl Service {
+    /// The instances whose admin state a change of this selector's rule changes, and what it becomes.
+    fn readministered(&self, selector: &Selector) -> Vec<(InstanceId, AdminState)> {
+        let selected = self.instances.values().filter(|instance| selector.selects(instance));
+        selected
+            .map(|instance| (instance, self.admin(instance)))
+            .filter(|(instance, admin)| instance.admin != *admin)
+            .map(|(instance, admin)| (instance.id(), admin))
+            .collect()
+    }
+}
+
+impl Identity {
+    /// When the first thing remembered here is beyond its time.
+    fn forget_at(&self) -> Option<Timestamp> {
+        let stones = self.tombstones.iter().map(|stone| stone.until);
+        stones.chain(self.past.iter().map(|past| past.until)).min()
+    }
+}

@@ -1,0 +1,61 @@
+//! Who is in, who is out, and why: one line per change and per refusal that an operator may have to explain later, each
+//! with the revision at which it holds.
+
+use crate::catalog::{
+    AdminState, CatalogError, Command, Instance, Presence, RemovalHold, ServiceChange, ServiceKey, ServiceView,
+};
+
+/// Records what a commit changed in a service.
+pub(super) fn changed(before: &ServiceView, change: &ServiceChange) {
+    let (service, revision) = (&change.service, change.revision.get());
+    for instance in &change.upserts {
+        let was = before.instances().get(&instance.id());
+        let what = what(was.map(|was| &**was), instance);
+        tracing::info!(%service, instance = %instance.id(), incarnation = instance.incarnation().get(), revision, what,
+            serving = ?instance.serving(), admin = ?instance.admin(), "instance changed");
+    }
+    for removal in &change.gone {
+        tracing::info!(%service, instance = %removal.id, incarnation = removal.incarnation.get(), revision,
+            reason = removal.reason.as_str(), "instance removed");
+    }
+    if change.presence != before.presence() && change.presence != Presence::Populated {
+        tracing::info!(%service, revision, presence = ?change.presence, "service without instances");
+    }
+}
+
+/// Says in a word how an instance differs from what it was.
+fn what(was: Option<&Instance>, is: &Instance) -> &'static str {
+    match was {
+        None => "registered",
+        Some(was) if was.incarnation() != is.incarnation() => "taken over",
+        Some(was) if was.admin() != is.admin() && is.admin() == AdminState::Enabled => "enabled",
+        Some(was) if was.admin() != is.admin() => "restrained by an operator",
+        Some(was) if was.serving() != is.serving() => "serving status",
+        Some(_) => "registered anew",
+    }
+}
+
+/// Records that a service began or ceased to hold removals back.
+pub(super) fn held(service: &ServiceKey, before: Option<RemovalHold>, after: Option<RemovalHold>) {
+    match (before.map(|hold| hold.reason), after) {
+        (was, Some(hold)) if was != Some(hold.reason) => {
+            tracing::warn!(%service, reason = ?hold.reason, held = hold.held, "removals by silence are held back");
+        }
+        (Some(was), None) => tracing::info!(%service, reason = ?was, "removals by silence are no longer held back"),
+        _ => {}
+    }
+}
+
+/// Records a refusal. Those that say something about who fights for an id are for operators, the rest for debugging: a
+/// caller that sends nonsense must not fill the log.
+pub(super) fn refused(command: &Command, error: &CatalogError) {
+    match (command, error) {
+        (Command::Register { request, .. }, CatalogError::Fenced { by }) => {
+            tracing::info!(service = %request.service, instance = %request.id, by = by.get(), "registration fenced");
+        }
+        (Command::Register { request, .. }, CatalogError::Departed { .. }) => {
+            tracing::info!(service = %request.service, instance = %request.id, "registration after goodbye refused");
+        }
+        (_, error) => tracing::debug!(%error, "command refused"),
+    }
+}

@@ -1,0 +1,345 @@
+//! The loop: news from the store first, then heartbeats, then notices, then writes, then what time alone asks for.
+
+mod beats;
+mod commit;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::feed::{Feed, News};
+use super::handle::{BeatRequest, Closed, Departure, Engine, Notice, WriteRequest};
+use super::metrics::Metrics;
+use super::pending::{Batch, BatchId, Pending, Sent, Waiter, Wishes};
+use super::publish::Publisher;
+use super::settings::EngineSettings;
+use super::time::Clock;
+use crate::catalog::{Answer, Command, LeaseId, Leases, OpId, Revision, State, Timestamp};
+use crate::storage::{Completeness, Outcome, Store, StoreError};
+
+/// Messages of heartbeats that wait, each of at most 1 000 beats.
+const BEATS_MAX: usize = 4_096;
+
+/// Writes that wait in the lane, and again as many that wait to be decided; past both they are refused.
+const WRITES_MAX: usize = 4_096;
+
+/// Messages taken from each lane in one turn, so that none starves another.
+const TURN_MAX: usize = 256;
+
+/// How often the loop turns at least.
+const TICK: Duration = Duration::from_millis(500);
+
+/// A turn that comes so long after the last one was late. With a TTL of 2 s a lease is at most 0.74 s old when a pause
+/// begins; after one that is not noticed 0.26 s are left to read the beats that queued up meanwhile.
+const LATE: Duration = Duration::from_secs(1);
+
+/// Statuses found in heartbeats that wait to be decided; past this they become wishes, of which an instance has one.
+const REPORTS_MAX: usize = 4 * WRITES_MAX;
+
+/// What time alone asks for (ended rules, forgotten ids) in one turn.
+const HOUSEKEEPING_MAX: usize = 500;
+
+/// How often a status that the store did not take, or something that time asks for, is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The engine's task, for who has to end it.
+#[derive(Debug)]
+pub struct EngineTask {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl EngineTask {
+    /// Ends the task. What is in the lanes is answered with [`EngineError::Stopped`](super::EngineError::Stopped); what
+    /// is in the store's hands may or may not be made, as with a crash.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        // The task was not cancelled otherwise and does not panic: there is nothing else to tell.
+        let _ = self.task.await;
+    }
+}
+
+impl Engine {
+    /// Loads the store and starts the engine on it. Must be called inside a tokio runtime.
+    pub async fn start(
+        settings: EngineSettings,
+        store: Arc<dyn Store>,
+        metrics: Metrics,
+    ) -> Result<(Self, EngineTask), StoreError> {
+        let loaded = store.load().await?;
+        let clock = Clock::starting_at(settings.started_at);
+        let now = clock.now();
+        let completeness = loaded.completeness;
+        let state = loaded.into_state();
+        let mut leases = Leases::new(settings.last_instance_hold);
+        leases.reconcile(&state, now);
+        let warming = match completeness {
+            Completeness::Whole => None,
+            Completeness::Fresh => Some(now.after(settings.default_ttl.get())),
+        };
+        let publisher = Publisher::new(&state, warming.is_none(), metrics.clone());
+
+        let (beats, beats_in) = mpsc::channel(BEATS_MAX);
+        let (writes, writes_in) = mpsc::channel(WRITES_MAX);
+        let (notices, notices_in) = mpsc::unbounded_channel();
+        let (view, positions) = (publisher.view(), publisher.positions());
+        let engine = Self { beats, writes, notices, view, positions, streams: Arc::new(AtomicU64::new(1)), clock };
+
+        let task = Task {
+            feed: Feed::new(store.clone(), state.position().revision),
+            rng: StdRng::from_seed(settings.seed),
+            beats: beats_in,
+            writes: writes_in,
+            notices: notices_in,
+            settings,
+            store,
+            metrics,
+            clock,
+            state,
+            leases,
+            publisher,
+            waiting: VecDeque::new(),
+            sent: BTreeMap::new(),
+            in_flight: None,
+            hand_in_again: None,
+            catch_up: Revision::ZERO,
+            answers: Vec::new(),
+            batches: BTreeMap::new(),
+            next_batch: BatchId::default(),
+            wishes: Wishes::default(),
+            retry_at: None,
+            warming,
+            turned: now,
+        };
+        let stop = CancellationToken::new();
+        let running = stop.clone().run_until_cancelled_owned(task.run());
+        let task = tokio::spawn(async move { _ = running.await });
+        Ok((engine, EngineTask { stop, task }))
+    }
+}
+
+/// Everything the one owner owns.
+struct Task {
+    settings: EngineSettings,
+    store: Arc<dyn Store>,
+    metrics: Metrics,
+    clock: Clock,
+    rng: StdRng,
+
+    feed: Feed,
+    beats: mpsc::Receiver<BeatRequest>,
+    writes: mpsc::Receiver<WriteRequest>,
+    /// Bounded by the streams that are open and the requests that wait for an answer.
+    notices: mpsc::UnboundedReceiver<Notice>,
+
+    state: State,
+    leases: Leases,
+    publisher: Publisher,
+
+    /// To be decided, in order; lapses go to the front. Bounded by [`REPORTS_MAX`], a message of beats and the live leases.
+    waiting: VecDeque<Pending>,
+    /// In the store's hands. Empty whenever the next group is decided, so that decisions rest on what is applied.
+    sent: BTreeMap<OpId, Sent>,
+    /// The group that the store is working on.
+    in_flight: Option<BoxFuture<'static, Vec<(OpId, Outcome)>>>,
+    /// When proposals of unknown outcome are handed in again.
+    hand_in_again: Option<Timestamp>,
+    /// Nothing is decided before this is applied: a conflict showed that the state is behind.
+    catch_up: Revision,
+
+    /// Done, to be told once it is published.
+    answers: Vec<(Waiter, Answer)>,
+    /// Heartbeat messages whose answer waits; at most one per message in the lane and in hand.
+    batches: BTreeMap<BatchId, Batch>,
+    next_batch: BatchId,
+    wishes: Wishes,
+    /// When wishes and housekeeping are tried again.
+    retry_at: Option<Timestamp>,
+    /// Until when the state counts as incomplete.
+    warming: Option<Timestamp>,
+    /// When the loop turned last.
+    turned: Timestamp,
+}
+
+/// Why the loop wakes up.
+enum Wake {
+    News(News),
+    Outcomes(Vec<(OpId, Outcome)>),
+    Beats(BeatRequest),
+    Notice(Notice),
+    Write(WriteRequest),
+    Time,
+    /// Every handle is gone.
+    Abandoned,
+}
+
+impl Task {
+    async fn run(mut self) {
+        loop {
+            let now = self.turn();
+            let wake_at = self.clock.instant(self.next_wake(now));
+            let has_room = self.waiting.len() < WRITES_MAX;
+            let wake = tokio::select! {
+                biased;
+                news = self.feed.next() => Wake::News(news),
+                outcomes = outcomes(&mut self.in_flight) => Wake::Outcomes(outcomes),
+                beats = self.beats.recv() => beats.map_or(Wake::Abandoned, Wake::Beats),
+                notice = self.notices.recv() => notice.map_or(Wake::Abandoned, Wake::Notice),
+                write = self.writes.recv(), if has_room => write.map_or(Wake::Abandoned, Wake::Write),
+                () = tokio::time::sleep_until(wake_at) => Wake::Time,
+            };
+            match wake {
+                Wake::News(news) => self.news(news),
+                Wake::Outcomes(outcomes) => {
+                    self.in_flight = None;
+                    self.settle(outcomes);
+                }
+                Wake::Beats(request) => self.beat(request),
+                Wake::Notice(notice) => self.notice(notice),
+                Wake::Write(request) => self.write(request),
+                Wake::Time => {}
+                Wake::Abandoned => return,
+            }
+            self.drain_lanes();
+        }
+    }
+
+    /// Takes what else is there, so much from each lane.
+    fn drain_lanes(&mut self) {
+        for _ in 0..TURN_MAX {
+            let Some(news) = self.feed.try_next() else { break };
+            self.news(news);
+        }
+        for _ in 0..TURN_MAX {
+            let Ok(request) = self.beats.try_recv() else { break };
+            self.beat(request);
+        }
+        for _ in 0..TURN_MAX {
+            let Ok(notice) = self.notices.try_recv() else { break };
+            self.notice(notice);
+        }
+        for _ in 0..TURN_MAX {
+            if self.waiting.len() >= WRITES_MAX {
+                break;
+            }
+            let Ok(request) = self.writes.try_recv() else { break };
+            self.write(request);
+        }
+    }
+
+    /// What each turn does before it sleeps: conclude from the time, hand a group to the store, publish.
+    fn turn(&mut self) -> Timestamp {
+        let now = self.clock.now();
+        let gap = now.since(self.turned);
+        if gap > LATE {
+            tracing::warn!(
+                gap_ms = gap.as_millis(),
+                leases = self.leases.len(),
+                "the expiry loop was late: every lease gets a full TTL"
+            );
+            self.metrics.clock_gaps.inc();
+            self.leases.extend_all(now);
+        }
+        self.turned = now;
+
+        for lapse in self.leases.advance(now) {
+            let command = Command::Expire { identity: lapse.identity.clone(), lease: lapse.lease };
+            self.waiting.push_front(Pending::new(command, Waiter::Lapse(lapse)));
+        }
+        if self.warming.is_some_and(|until| until <= now) {
+            self.warming = None;
+            self.publisher.completed();
+            tracing::info!(leases = self.leases.len(), "the state counts as complete");
+        }
+        if self.retry_at.is_none_or(|at| at <= now) {
+            self.retry_at = None;
+            self.ask_for_what_time_asks(now);
+        }
+        self.hand_in(now);
+
+        for (service, soft) in self.leases.take_changed() {
+            self.publisher.soft(service, soft);
+        }
+        self.publisher.publish();
+        self.answer();
+        self.metrics.instances.set(self.leases.len().try_into().unwrap_or(i64::MAX));
+        self.metrics.services.set(self.state.known().try_into().unwrap_or(i64::MAX));
+        now
+    }
+
+    /// Ended rules, forgotten ids and unfulfilled wishes. Asked for once, and again a second later if that was in vain.
+    fn ask_for_what_time_asks(&mut self, now: Timestamp) {
+        let ended = self.state.ended(now, HOUSEKEEPING_MAX);
+        if ended.is_empty() && self.wishes.is_empty() {
+            return;
+        }
+        self.retry_at = Some(now.after(RETRY));
+        let ended = ended.into_iter().map(|command| Pending::new(command, Waiter::Time));
+        self.waiting.extend(ended);
+        let wishes = self.wishes.take().map(|report| Pending::new(Command::Report(report), Waiter::Wish));
+        self.waiting.extend(wishes);
+    }
+
+    fn next_wake(&self, now: Timestamp) -> Timestamp {
+        let asked = match self.retry_at {
+            Some(at) => Some(at),
+            None => self.state.next_end(),
+        };
+        let idle = self.in_flight.is_none() && self.state.position().revision >= self.catch_up;
+        let again = self.hand_in_again.filter(|_| idle);
+        let times = [self.leases.next_deadline(), self.warming, again, asked];
+        times.into_iter().flatten().fold(now.after(TICK), Timestamp::min)
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        let now = self.clock.now();
+        match notice {
+            Notice::StreamClosed(stream, Closed::ByPeer) => self.leases.stream_broke(stream, now),
+            Notice::StreamClosed(stream, Closed::ByUs) => self.leases.stream_ended(stream),
+            Notice::Follow(service, reply) => {
+                // A caller that has gone away misses nothing.
+                let _ = reply.send(self.publisher.follow(&service, now));
+            }
+        }
+    }
+
+    fn write(&mut self, request: WriteRequest) {
+        let (command, waiter) = match request {
+            WriteRequest::Register(request, reply) => {
+                let fresh = LeaseId::new(self.draw());
+                (Command::Register { request, fresh }, Waiter::Register(reply))
+            }
+            WriteRequest::Deregister(Departure::Own { lease, incarnation }, reply) => {
+                (Command::Deregister { lease, incarnation }, Waiter::Done(reply))
+            }
+            WriteRequest::Deregister(Departure::Operator { service, id }, reply) => {
+                (Command::Remove { service, id }, Waiter::Done(reply))
+            }
+            WriteRequest::SetRule(rule, reply) => (Command::SetRule(rule), Waiter::Rule(reply)),
+            WriteRequest::DeleteService(service, reply) => (Command::DeleteService { service }, Waiter::Done(reply)),
+        };
+        self.waiting.push_back(Pending::new(command, waiter));
+    }
+
+    fn draw(&mut self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        self.rng.fill_bytes(&mut bytes);
+        bytes
+    }
+}
+
+/// What became of the group in flight; never, where there is none.
+async fn outcomes(in_flight: &mut Option<BoxFuture<'static, Vec<(OpId, Outcome)>>>) -> Vec<(OpId, Outcome)> {
+    match in_flight {
+        Some(group) => group.await,
+        None => std::future::pending().await,
+    }
+}

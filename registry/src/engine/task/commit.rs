@@ -1,0 +1,276 @@
+//! From commands to commits: decide a group, hand it in, apply what comes back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use rand::Rng;
+use rand::rngs::StdRng;
+
+use super::{RETRY, Task};
+use crate::catalog::{Answer, Command, Context, Decision, Granted, OpId, Overlay, Proposal, Report, Timestamp, decide};
+use crate::engine::audit;
+use crate::engine::error::EngineError;
+use crate::engine::feed::News;
+use crate::engine::metrics::{CommitLabel, CommitLabels, ExpirationLabel, ExpirationLabels};
+use crate::engine::pending::{Pending, Sent, Waiter, refuse};
+use crate::storage::{Loaded, Outcome};
+
+/// Commands decided together.
+const GROUP_MAX: usize = 256;
+
+/// How often a command is decided before its caller is told that others were faster.
+const ATTEMPTS_MAX: u32 = 5;
+
+/// How often a proposal of unknown outcome is handed in again before its caller is told so.
+const UNKNOWN_MAX: u32 = 5;
+
+/// How long until the first time; twice as long each time after.
+const HAND_IN_AGAIN: Duration = Duration::from_millis(50);
+
+/// How long a store may take for a group before its outcome counts as unknown.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Task {
+    /// Decides what waits and hands it to the store, unless the store has something in its hands: what is decided rests
+    /// on what is applied, and on what stands before it in the same group.
+    pub(super) fn hand_in(&mut self, now: Timestamp) {
+        if self.in_flight.is_some() || self.state.position().revision < self.catch_up {
+            return;
+        }
+        if !self.sent.is_empty() {
+            return self.hand_in_unknown(now);
+        }
+        while self.sent.is_empty() && !self.waiting.is_empty() {
+            self.decide_group(now);
+        }
+        let proposals: Vec<Arc<Proposal>> = self.sent.values().map(|sent| sent.proposal.clone()).collect();
+        self.commit(proposals);
+    }
+
+    /// Proposals of unknown outcome go in again as they are, and alone: their op ids tell what became of them.
+    fn hand_in_unknown(&mut self, now: Timestamp) {
+        if self.hand_in_again.is_none_or(|at| at > now) {
+            return;
+        }
+        self.hand_in_again = None;
+        let unknown = self.sent.values().filter(|sent| sent.committed.is_none());
+        let proposals = unknown.map(|sent| sent.proposal.clone()).collect();
+        self.commit(proposals);
+    }
+
+    fn commit(&mut self, mut proposals: Vec<Arc<Proposal>>) {
+        if proposals.is_empty() {
+            return;
+        }
+        proposals.sort_by_key(|proposal| self.sent.get(&proposal.op).map(|sent| sent.order));
+        let ops: Vec<OpId> = proposals.iter().map(|proposal| proposal.op).collect();
+        let store = self.store.clone();
+        let group = async move {
+            let outcomes = tokio::time::timeout(COMMIT_TIMEOUT, store.commit(proposals)).await.unwrap_or_default();
+            let unanswered = std::iter::repeat(Outcome::Unknown);
+            ops.into_iter().zip(outcomes.into_iter().chain(unanswered)).collect()
+        };
+        self.in_flight = Some(group.boxed());
+    }
+
+    /// Decides the first commands that wait, each on top of those before it.
+    fn decide_group(&mut self, now: Timestamp) {
+        let mut overlay = Overlay::new(&self.state);
+        let mut depends = Vec::new();
+        let mut ready = Vec::new();
+        for order in 0..GROUP_MAX {
+            let Some(pending) = self.waiting.pop_front() else { break };
+            let op = draw_op(&mut self.rng);
+            let (limits, default_ttl) = (self.settings.limits, self.settings.default_ttl);
+            match decide(&overlay, &pending.command, Context { now, op, limits, default_ttl }) {
+                Ok(Decision { proposal: Some(proposal), answer }) => {
+                    overlay.add(&proposal);
+                    let proposal = Arc::new(proposal);
+                    self.sent.insert(op, Sent { pending, proposal, answer, order, committed: None, unknown: 0 });
+                }
+                // What is refused or needs nothing on top of a change that may fail is decided again once that is known.
+                Err(_) | Ok(_) if !self.sent.is_empty() => depends.push(pending),
+                Ok(Decision { proposal: None, answer }) => ready.push((pending, Ok(answer))),
+                Err(error) => ready.push((pending, Err(error))),
+            }
+        }
+        self.put_back(depends);
+        for (pending, decided) in ready {
+            match decided {
+                Ok(answer) => self.done(pending, answer, now),
+                Err(error) => {
+                    audit::refused(&pending.command, &error);
+                    self.failed(pending, EngineError::Catalog(error), now);
+                }
+            }
+        }
+    }
+
+    /// Takes in what the store says became of a group. Committed changes are applied when they come by the feed.
+    pub(super) fn settle(&mut self, outcomes: Vec<(OpId, Outcome)>) {
+        let now = self.clock.now();
+        let mut again = Vec::new();
+        for (op, outcome) in outcomes {
+            self.count_commit(&outcome);
+            // Not there any more where the feed was faster.
+            let Some(mut sent) = self.sent.remove(&op) else { continue };
+            match outcome {
+                Outcome::Committed(revision) if revision <= self.state.position().revision => {
+                    self.done(sent.pending, sent.answer, now);
+                }
+                Outcome::Committed(revision) => {
+                    sent.committed = Some(revision);
+                    self.sent.insert(op, sent);
+                }
+                Outcome::Conflict(seen) => {
+                    self.catch_up = self.catch_up.max(seen);
+                    again.push(sent);
+                }
+                Outcome::Refused(reason) => self.failed(sent.pending, EngineError::StoreRefused { reason }, now),
+                Outcome::Unknown if sent.unknown >= UNKNOWN_MAX => {
+                    self.failed(sent.pending, EngineError::OutcomeUnknown, now);
+                }
+                Outcome::Unknown => {
+                    let pause = HAND_IN_AGAIN * 2_u32.pow(sent.unknown);
+                    sent.unknown += 1;
+                    self.sent.insert(op, sent);
+                    self.hand_in_again = self.hand_in_again.max(Some(now.after(pause)));
+                }
+            }
+        }
+        again.sort_by_key(|sent| sent.order);
+        let mut back = Vec::new();
+        for Sent { mut pending, .. } in again {
+            pending.attempts += 1;
+            match pending.attempts {
+                ATTEMPTS_MAX.. => self.failed(pending, EngineError::Aborted { attempts: ATTEMPTS_MAX }, now),
+                _ => back.push(pending),
+            }
+        }
+        self.put_back(back);
+    }
+
+    /// Puts commands back to the front, in their order, but behind the lapses there: a registration that was answered on
+    /// the strength of a lease must not stand before the end of that lease.
+    fn put_back(&mut self, commands: Vec<Pending>) {
+        let is_lapse = |pending: &Pending| matches!(pending.waiter, Waiter::Lapse(_));
+        let (lapses, others): (Vec<_>, Vec<_>) = commands.into_iter().partition(is_lapse);
+        let first = self.waiting.iter().position(|pending| !is_lapse(pending)).unwrap_or(self.waiting.len());
+        let rest = self.waiting.split_off(first);
+        let ahead = std::mem::take(&mut self.waiting);
+        self.waiting = lapses.into_iter().chain(ahead).chain(others).chain(rest).collect();
+    }
+
+    /// Takes in what was committed, by whomever.
+    pub(super) fn news(&mut self, news: News) {
+        let now = self.clock.now();
+        match news {
+            News::Committed(committed) => {
+                for change in self.state.apply(&committed) {
+                    self.leases.follow(&change, now);
+                    self.publisher.changed(change);
+                }
+                self.publisher.reached(self.state.position());
+                if let Some(sent) = self.sent.remove(&committed.op) {
+                    self.done(sent.pending, sent.answer, now);
+                }
+            }
+            News::Reloaded(loaded) => self.reload(loaded, now),
+        }
+    }
+
+    fn reload(&mut self, loaded: Loaded, now: Timestamp) {
+        self.metrics.resyncs.inc();
+        self.state = loaded.into_state();
+        self.leases.reconcile(&self.state, now);
+        self.publisher.reloaded(&self.state);
+        self.publisher.reached(self.state.position());
+        let position = self.state.position().revision;
+        let included = |sent: &Sent| sent.committed.is_some_and(|revision| revision <= position);
+        let ops: Vec<OpId> = self.sent.iter().filter(|(_, sent)| included(sent)).map(|(op, _)| *op).collect();
+        for sent in ops.into_iter().filter_map(|op| self.sent.remove(&op)).collect::<Vec<_>>() {
+            self.done(sent.pending, sent.answer, now);
+        }
+        // What was lost with the commits that are missing is asked for by its op id.
+        if self.sent.values().any(|sent| sent.committed.is_none()) && self.in_flight.is_none() {
+            self.hand_in_again.get_or_insert(now);
+        }
+    }
+
+    /// A command is done. Who waits for it hears of it once readers see it.
+    fn done(&mut self, pending: Pending, answer: Answer, now: Timestamp) {
+        match pending.waiter {
+            Waiter::Beat(batch) => self.settled_beat(batch),
+            Waiter::Lapse(lapse) => {
+                let reason = ExpirationLabel::Removed;
+                self.metrics.expirations.get_or_create(&ExpirationLabels { reason }).inc();
+                // Changes nothing where the lease has ended, as it has unless somebody else was first.
+                self.leases.stays(&lapse, now);
+            }
+            Waiter::Register(_) => {
+                if let Answer::Granted { lease, incarnation, .. } = answer {
+                    // A registration is a sign of life like a heartbeat.
+                    let _ = self.leases.renew(lease, incarnation, None, None, now);
+                }
+                self.answers.push((pending.waiter, answer));
+            }
+            Waiter::Done(_) | Waiter::Rule(_) => self.answers.push((pending.waiter, answer)),
+            Waiter::Wish | Waiter::Time => {}
+        }
+    }
+
+    /// Tells those who wait for what has just been published.
+    pub(super) fn answer(&mut self) {
+        let position = self.state.position().clone();
+        for (waiter, answer) in std::mem::take(&mut self.answers) {
+            // A caller that has gone away misses nothing.
+            match (waiter, answer) {
+                (Waiter::Register(reply), Answer::Granted { lease, incarnation, ttl }) => {
+                    _ = reply.send(Ok(Granted { lease, incarnation, ttl, position: position.clone() }));
+                }
+                (Waiter::Rule(reply), Answer::Selected(selected)) => _ = reply.send(Ok((position.clone(), selected))),
+                (Waiter::Done(reply), Answer::Done) => _ = reply.send(Ok(position.clone())),
+                // `decide` gives each command its own kind of answer.
+                (waiter, _) => refuse(waiter, EngineError::Stopped),
+            }
+        }
+    }
+
+    /// A command will not be done.
+    fn failed(&mut self, pending: Pending, error: EngineError, now: Timestamp) {
+        match (pending.waiter, pending.command) {
+            (Waiter::Beat(batch), Command::Report(report)) => {
+                self.wish(report, now);
+                self.settled_beat(batch);
+            }
+            (Waiter::Wish, Command::Report(report)) => self.wish(report, now),
+            (Waiter::Lapse(lapse), _) => {
+                tracing::warn!(instance = %lapse.identity, %error, "a lease ran out, but its removal could not be written");
+                self.leases.stays(&lapse, now);
+            }
+            (waiter, _) => refuse(waiter, error),
+        }
+    }
+
+    pub(super) fn wish(&mut self, report: Report, now: Timestamp) {
+        self.wishes.add(report);
+        self.retry_at.get_or_insert(now.after(RETRY));
+    }
+
+    fn count_commit(&self, outcome: &Outcome) {
+        let outcome = match outcome {
+            Outcome::Committed(_) => CommitLabel::Committed,
+            Outcome::Conflict(_) => CommitLabel::Conflict,
+            Outcome::Refused(_) => CommitLabel::Refused,
+            Outcome::Unknown => CommitLabel::Unknown,
+        };
+        self.metrics.commits.get_or_create(&CommitLabels { outcome }).inc();
+    }
+}
+
+fn draw_op(rng: &mut StdRng) -> OpId {
+    let mut bytes = [0; 16];
+    rng.fill_bytes(&mut bytes);
+    OpId(bytes)
+}
