@@ -17,11 +17,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::hooks::Standing;
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::metrics::Metrics;
+use crate::server::Unstuck;
 
 /// Most connections of the HTTP port: a scraper, probes and some dashboards.
 pub(crate) const CONNECTIONS_MAX: u32 = 512;
-/// Longest time from the first byte of a request to the end of its headers (S11).
+/// Longest time until the headers of the next request are there (S11).
 const HEADER_READ_MAX: Duration = Duration::from_secs(10);
+/// Longest time for which a peer may take nothing of its answer.
+const WRITE_MAX: Duration = Duration::from_secs(30);
 /// What is buffered of one request's head, in bytes.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
 
@@ -57,7 +60,7 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_READ_MAX)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(io), TowerToHyperService::new(routes))
+        .serve_connection(TokioIo::new(Unstuck::new(io, WRITE_MAX)), TowerToHyperService::new(routes))
         .await;
     if let Err(error) = served {
         tracing::debug!(%error, "http connection ended");
@@ -97,6 +100,27 @@ async fn metrics(State(admin): State<Admin>) -> Response {
         Err(error) => {
             tracing::error!(%error, "the metrics cannot be written");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::clock;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_never_asks_ends_after_ten_seconds_and_so_does_an_idle_one() {
+        for said in [&b""[..], b"GET / HTTP/1.1\r\nhost:", b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"] {
+            let (mut client, io) = tokio::io::duplex(4096);
+            let at = clock::now();
+            let serving = tokio::spawn(serve_connection(io, Router::new()));
+            client.write_all(said).await.unwrap();
+            client.read_to_end(&mut Vec::new()).await.unwrap();
+            serving.await.unwrap();
+            assert_eq!((clock::now() - at).as_secs(), 10, "{said:?}");
         }
     }
 }

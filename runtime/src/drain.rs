@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use tokio::time::{sleep_until, timeout, timeout_at};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -42,11 +43,11 @@ impl Connections {
     }
 
     /// Runs something that belongs to the port, until it ends or is cut.
-    pub(crate) fn spawn<Fut>(&self, task: Fut)
+    pub(crate) fn spawn<Fut>(&self, task: Fut) -> JoinHandle<Option<()>>
     where
         Fut: Future<Output = ()> + Send + 'static,
     {
-        self.tasks.spawn(self.cut.clone().run_until_cancelled_owned(task));
+        self.tasks.spawn(self.cut.clone().run_until_cancelled_owned(task))
     }
 
     /// For a new connection: the token that asks it to go, and what it drops when its GOAWAY is written.
@@ -69,7 +70,7 @@ impl Connections {
     }
 
     /// Waits until the last one has gone; cuts what is left at the deadline.
-    async fn finish(&self, deadline: tokio::time::Instant) {
+    async fn finish(&self, deadline: Instant) {
         self.tasks.close();
         if timeout_at(deadline, self.tasks.wait()).await.is_err() {
             tracing::warn!(connections = self.tasks.len(), "the drain's deadline has come: cutting what is left");
@@ -116,5 +117,82 @@ impl Plan {
             tracing::warn!(waited_s = GONE_MAX.as_secs(), "could not say that this process is gone");
         }
         tracing::info!(took_ms = (clock::now() - begun).as_millis(), "drained");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    /// Runs one drain of `whole` seconds with a connection that ignores every wish, and says what came when.
+    async fn drained(whole: u64) -> Vec<(u128, &'static str)> {
+        let events = Arc::new(Mutex::new(Vec::new()));
+        let begun = clock::now();
+        let note = {
+            let events = Arc::clone(&events);
+            move |what| events.lock().unwrap().push(((clock::now() - begun).as_millis(), what))
+        };
+        let (lifecycle, connections, watches) =
+            (Lifecycle::starting(), Connections::default(), CancellationToken::new());
+        let (goaway, untold) = connections.goodbye();
+        connections.spawn({
+            let (note, watches, stages) = (note.clone(), watches.clone(), lifecycle.clone());
+            async move {
+                goaway.cancelled().await;
+                assert_eq!(stages.stage(), Stage::Draining);
+                note("goaway");
+                drop(untold);
+                watches.cancelled().await;
+                note("watches end");
+                struct Cut<F: Fn(&'static str)>(F);
+                impl<F: Fn(&'static str)> Drop for Cut<F> {
+                    fn drop(&mut self) {
+                        (self.0)("cut");
+                    }
+                }
+                let _cut = Cut(note);
+                std::future::pending::<()>().await;
+            }
+        });
+        let (draining, gone) = (note.clone(), note.clone());
+        let draining: Step = Box::new(move || Box::pin(async move { draining("draining") }));
+        let gone: Step = Box::new(move || {
+            gone("gone");
+            Box::pin(std::future::pending())
+        });
+        Plan::within(Duration::from_secs(whole)).drain(&lifecycle, &connections, &watches, draining, gone).await;
+        note("ended");
+        let events = events.lock().unwrap();
+        events.clone()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_steps_take_the_time_they_have_and_no_more() {
+        let steps = |linger, cut, ended| {
+            vec![
+                (0, "draining"),
+                (linger, "goaway"),
+                (linger, "watches end"),
+                (cut, "cut"),
+                (cut, "gone"),
+                (ended, "ended"),
+            ]
+        };
+        assert_eq!(drained(30).await, steps(2_000, 30_000, 32_000));
+        assert_eq!(drained(1).await, steps(500, 1_000, 3_000));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_takes_no_goaway_does_not_keep_the_watches_open() {
+        let (connections, watches) = (Connections::default(), CancellationToken::new());
+        let (_goaway, _untold) = connections.goodbye();
+        let idle = || -> Step { Box::new(|| Box::pin(async {})) };
+        let begun = clock::now();
+        let plan = Plan::within(Duration::from_secs(30));
+        plan.drain(&Lifecycle::starting(), &connections, &watches, idle(), idle()).await;
+        assert!(watches.is_cancelled());
+        assert_eq!(clock::now() - begun, LINGER + GOAWAY_MAX);
     }
 }

@@ -20,6 +20,11 @@
 //! }
 //! ```
 //!
+//! Inside, from the outside in: `program` and `parse` (a program from its arguments to its exit code), `args` (the flags
+//! every server has), `shell` (two ports, from bound to gone), `drain` (the way out), `server` (one HTTP/2 connection and
+//! its calls), `admin`, `health`, `reflection` and `metrics` (what others may ask). Only `clock` and `entropy` read a
+//! clock or draw randomness.
+//!
 //! It knows nothing of discovery: whoever registers the process reaches it through [`Hooks`], closures over std types.
 //!
 //! What holds, whatever a program does:
@@ -43,6 +48,7 @@ mod hooks;
 mod lifecycle;
 mod logs;
 mod metrics;
+mod open_files;
 mod panics;
 mod parse;
 mod program;
@@ -52,7 +58,7 @@ mod shell;
 mod signals;
 
 pub use app::App;
-pub use args::{Advertise, LogFormat, ProcessArgs, ServerArgs};
+pub use args::{Advertise, LogFormat, ProcessArgs, ServerArgs, duration};
 pub use drain::GONE_MAX;
 pub use error::Error;
 pub use hooks::{BoxFuture, Hooks, Ready, Standing, Step};

@@ -10,7 +10,7 @@ use clap::Args;
 
 use crate::error::Error;
 use crate::parse::{Parsed, one_line, parse};
-use crate::{logs, panics};
+use crate::{logs, open_files, panics};
 
 /// Who a program is.
 #[derive(Debug, Clone, Copy)]
@@ -52,6 +52,7 @@ where
     };
     logs::install(log_format);
     panics::watch();
+    open_files::raise_limit();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return end(&program, &Error::startup(format_args!("cannot start threads: {error}"))),

@@ -129,14 +129,19 @@ impl Shell {
         let (grpc_at, http_at) = (self.advertised(), self.http_advertised());
         let open = Connections::default();
         let _ends_with_this = open.guard();
-        open.spawn(grpc_port(self.grpc, server, self.args.limits(), connections, open.clone()));
+        let mut accepting = open.spawn(grpc_port(self.grpc, server, self.args.limits(), connections, open.clone()));
         // Probes and metrics answer until the very end, and end with this set.
-        let mut beside = JoinSet::new();
-        beside.spawn(http_port(self.http, admin));
+        let mut probed = JoinSet::new();
+        probed.spawn(http_port(self.http, admin));
         ready();
-        beside.spawn(become_ready((hooks.ready)(grpc_at, http_at), lifecycle.clone()));
+        let mut announcing = JoinSet::new();
+        announcing.spawn(become_ready((hooks.ready)(grpc_at, http_at), lifecycle.clone()));
 
-        stop.cancelled().await;
+        tokio::select! {
+            () = stop.cancelled() => {}
+            _ = &mut accepting => return Err(Error::failed("the gRPC port stopped accepting")),
+            _ = probed.join_next() => return Err(Error::failed("the HTTP port stopped accepting")),
+        }
         let plan = Plan::within(self.args.drain_timeout);
         plan.drain(&lifecycle, &open, &app.ends_watches, hooks.draining, hooks.gone).await;
         Ok(())
@@ -193,6 +198,7 @@ fn say(line: &str) {
     }
 }
 
+/// Ready at the first registration, or without it after [`READY_MAX`]: a registry that is down makes nobody unready.
 async fn become_ready(announcing: impl Future<Output = ()>, lifecycle: Lifecycle) {
     tokio::pin!(announcing);
     if timeout(READY_MAX, announcing.as_mut()).await.is_ok() {
@@ -241,4 +247,63 @@ async fn http_port(listener: TcpListener, routes: axum::Router) {
         });
     })
     .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+
+    #[tokio::test(start_paused = true)]
+    async fn readiness_waits_five_seconds_for_a_registry_that_is_down() {
+        let lifecycle = Lifecycle::starting();
+        let begun = clock::now();
+        let announcing = tokio::spawn(become_ready(std::future::pending(), lifecycle.clone()));
+        let mut stages = lifecycle.follow();
+        stages.wait_for(|stage| *stage == Stage::Ready).await.unwrap();
+        assert_eq!(clock::now() - begun, READY_MAX);
+        assert!(!announcing.is_finished(), "it goes on trying");
+        announcing.abort();
+    }
+
+    #[test]
+    fn every_fault_of_the_addresses_is_found() {
+        let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let args = |listen: &str, admin_listen: &str, insecure_plaintext| ServerArgs {
+            listen: address(listen),
+            admin_listen: address(admin_listen),
+            insecure_plaintext,
+            ..ServerArgs::loopback()
+        };
+        let elsewhere = Advertise::Address(address("10.0.0.5:7410"));
+        for (args, advertise, expected) in [
+            (args("127.0.0.1:0", "127.0.0.1:0", false), Advertise::Bound, 0),
+            (args("[::1]:0", "[::1]:0", false), Advertise::Bound, 0),
+            (args("10.0.0.5:1", "127.0.0.1:2", false), Advertise::Bound, 1),
+            (args("10.0.0.5:1", "10.0.0.5:2", true), Advertise::Bound, 0),
+            (args("0.0.0.0:1", "127.0.0.1:2", true), Advertise::Bound, 1),
+            (args("0.0.0.0:1", "127.0.0.1:2", true), elsewhere, 0),
+            (args("[::]:1", "127.0.0.1:2", true), Advertise::Nothing, 0),
+            (args("127.0.0.1:1", "127.0.0.1:1", false), Advertise::Nothing, 1),
+            (args("0.0.0.0:1", "0.0.0.0:1", false), Advertise::Bound, 4),
+        ] {
+            let faults = faults(&args, advertise);
+            assert_eq!(faults.len(), expected, "{} {} {advertise:?}: {faults:?}", args.listen, args.admin_listen);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_advertised_can_be_dialled() {
+        let program = Program { name: "probe", version: "0", about: "", grpc_port: 0, http_port: 0 };
+        let loopback = ServerArgs::loopback();
+        let shell = Shell::bind(&program, &loopback, None).await.unwrap();
+        assert_eq!((shell.advertised(), shell.http_advertised()), (shell.grpc_addr(), shell.http_addr()));
+
+        let any = SocketAddr::from(([0, 0, 0, 0], 0));
+        let wildcard = ServerArgs { listen: any, admin_listen: any, insecure_plaintext: true, ..loopback };
+        let flag = SocketAddr::from(([127, 0, 0, 9], 0));
+        let shell = Shell::bind(&program, &wildcard, Some(flag)).await.unwrap();
+        assert_eq!(shell.advertised(), SocketAddr::new(flag.ip(), shell.grpc_addr().port()));
+        assert_eq!(shell.http_advertised(), SocketAddr::new(flag.ip(), shell.http_addr().port()));
+    }
 }

@@ -11,6 +11,8 @@ use uuid::Uuid;
 
 use crate::server::Limits;
 
+pub use units::duration;
+
 /// Flags of every server, the registry included.
 #[derive(Debug, Clone, Args)]
 pub struct ServerArgs {

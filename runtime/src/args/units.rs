@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Reads `30s`, `500ms`, `2m` or `1h`; a bare number is seconds.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+/// Reads `30s`, `500ms`, `2m` or `1h`; a bare number is seconds. The value parser of every flag that is a duration.
+pub fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let number: u64 = number.parse().map_err(|_| "expected a number and a unit, such as 30s or 500ms".to_owned())?;

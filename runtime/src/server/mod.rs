@@ -33,6 +33,7 @@ pub use connection::ConnectionError;
 pub(crate) use connection::Ends;
 pub use limits::Limits;
 pub(crate) use slots::Slots;
+pub(crate) use stall::Unstuck;
 
 use crate::metrics::{Calls, Methods};
 use connection::Front;

@@ -11,14 +11,14 @@ use tokio::time::{Sleep, sleep};
 
 /// A transport whose writes fail once they have been stuck for `patience`. A slow peer is no stuck one: each byte that
 /// it takes starts the time anew.
-pub(super) struct Unstuck<Io> {
+pub(crate) struct Unstuck<Io> {
     io: Io,
     patience: Duration,
     stuck: Option<Pin<Box<Sleep>>>,
 }
 
 impl<Io> Unstuck<Io> {
-    pub(super) fn new(io: Io, patience: Duration) -> Self {
+    pub(crate) fn new(io: Io, patience: Duration) -> Self {
         Self { io, patience, stuck: None }
     }
 
