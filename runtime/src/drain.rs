@@ -116,7 +116,7 @@ impl Plan {
         if timeout(GONE_MAX, tokio::spawn(gone())).await.is_err() {
             tracing::warn!(waited_s = GONE_MAX.as_secs(), "could not say that this process is gone");
         }
-        tracing::info!(took_ms = (clock::now() - begun).as_millis(), "drained");
+        tracing::info!(took_s = (clock::now() - begun).as_secs_f64(), "drained");
     }
 }
 

@@ -26,28 +26,28 @@ pub(crate) struct Process {
 impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
         let info = Info::new([("program", self.program), ("version", self.version)]);
-        info.encode(encoder.encode_descriptor("mesh_process", "What this process is", None, info.metric_type())?)?;
+        info.encode(encoder.encode_descriptor("mesh_process", "What this process is.", None, info.metric_type())?)?;
 
         let panics = ConstCounter::new(panics::seen());
-        let help = "Panics since the start: each is a bug that one call paid for";
+        let help = "Panics since the start: each is a bug that one call paid for.";
         panics.encode(encoder.encode_descriptor("mesh_panics", help, None, panics.metric_type())?)?;
 
         let started = self.started.duration_since(UNIX_EPOCH).unwrap_or_default();
         let started = ConstGauge::new(started.as_secs_f64());
-        let help = "Start of the process since the Unix epoch";
+        let help = "Start of the process since the Unix epoch.";
         let unit = Some(&Unit::Seconds);
         started.encode(encoder.encode_descriptor("process_start_time", help, unit, started.metric_type())?)?;
 
         // The rest is Linux's; elsewhere it is left out, as the conventions allow.
         let Some(usage) = Usage::of_self() else { return Ok(()) };
         let cpu = ConstCounter::new(usage.cpu.as_secs_f64());
-        let help = "Time spent in user and system mode";
+        let help = "Time spent in user and system mode.";
         cpu.encode(encoder.encode_descriptor("process_cpu", help, unit, cpu.metric_type())?)?;
         for (name, help, unit, value) in [
-            ("process_resident_memory", "Memory in RAM", Some(&Unit::Bytes), usage.resident_bytes),
-            ("process_virtual_memory", "Address space in use", Some(&Unit::Bytes), usage.virtual_bytes),
-            ("process_threads", "Threads of the process", None, usage.threads),
-            ("process_open_fds", "Open file descriptors", None, usage.open_fds),
+            ("process_resident_memory", "Memory in RAM.", Some(&Unit::Bytes), usage.resident_bytes),
+            ("process_virtual_memory", "Address space in use.", Some(&Unit::Bytes), usage.virtual_bytes),
+            ("process_threads", "Threads of the process.", None, usage.threads),
+            ("process_open_fds", "Open file descriptors.", None, usage.open_fds),
         ] {
             let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
             gauge.encode(encoder.encode_descriptor(name, help, unit, gauge.metric_type())?)?;
@@ -104,7 +104,7 @@ impl Collector for Registration {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
         let (state, _) = (self.0)();
         let gauge = ConstGauge::new(1_i64);
-        let help = "1 for the state that the registration is in";
+        let help = "1 for the state that the registration is in.";
         let mut family = encoder.encode_descriptor("mesh_registration_state", help, None, gauge.metric_type())?;
         gauge.encode(family.encode_family(&[("state", state)])?)
     }

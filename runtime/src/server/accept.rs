@@ -62,7 +62,7 @@ pub(crate) async fn accept<L: Listen>(
             Err(error) if is_the_peers(&error) => metrics.accept_failed(),
             Err(error) => {
                 metrics.accept_failed();
-                tracing::warn!(%error, pause_ms = pause.as_millis(), "cannot accept connections");
+                tracing::warn!(%error, pause_s = pause.as_secs_f64(), "cannot accept connections");
                 if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
                     return;
                 }

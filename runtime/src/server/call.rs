@@ -96,7 +96,7 @@ impl Drop for Call {
         tracing::debug!(
             method = self.metrics.name(measured.method),
             status = code_name(measured.code),
-            took_us = measured.took.as_micros(),
+            took_s = measured.took.as_secs_f64(),
             "call ended"
         );
     }
