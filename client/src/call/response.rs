@@ -21,12 +21,12 @@ pub struct ResponseBody {
     live: Option<Live>,
 }
 
-/// What a stream holds while it is open.
+/// What a stream holds while it is open. Its place is given back last, when nothing of it is left on the connection.
 struct Live {
     stream: <Wire as Conn>::Download,
-    in_flight: InFlight,
     /// Sends the rest of the request, where the answer began before its end.
     _upload: Option<AbortOnDropHandle<()>>,
+    in_flight: InFlight,
 }
 
 impl ResponseBody {

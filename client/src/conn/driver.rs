@@ -26,6 +26,8 @@ pub(super) struct Driver {
     sender: Option<SendRequest<Bytes>>,
     /// Probes asked for. It closes when the last handle is dropped; that alone would not wake a parked connection.
     probes: mpsc::Receiver<Probe>,
+    /// Whether the manager waits for the next PONG.
+    probed: bool,
     vitals: Arc<Vitals>,
     reads: Reads,
     reads_seen: u64,
@@ -48,6 +50,7 @@ impl Driver {
             ping,
             sender: Some(sender),
             probes,
+            probed: false,
             vitals,
             reads,
             reads_seen: 0,
@@ -82,6 +85,7 @@ impl Driver {
         while let Poll::Ready(asked) = self.probes.poll_recv(cx) {
             match asked {
                 Some(Probe) => {
+                    self.probed = true;
                     self.silence.asked(clock::now());
                     self.send_ping();
                 }
@@ -93,10 +97,12 @@ impl Driver {
         }
     }
 
-    /// Takes PONGs, and has the manager look: it may be waiting for this one.
+    /// Takes PONGs, and has the manager look if it waits for one.
     fn poll_pongs(&mut self, cx: &mut Context<'_>) {
         while let Poll::Ready(Ok(_pong)) = self.ping.poll_pong(cx) {
-            self.vitals.ring();
+            if std::mem::take(&mut self.probed) {
+                self.vitals.ring();
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -72,7 +72,8 @@ impl Manager {
                 }
                 News::Dialled(dialled) => {
                     self.settle(dialled);
-                    while let Some(Ok(dialled)) = self.dials.try_join_next() {
+                    // Dials that end together make one snapshot.
+                    while let Some(dialled) = self.dials.try_join_next() {
                         self.settle(dialled);
                     }
                 }
@@ -87,7 +88,7 @@ impl Manager {
                     Ok(()) => News::Resolution,
                     Err(_) => News::ResolverGone,
                 },
-                Some(Ok(dialled)) = self.dials.join_next() => News::Dialled(dialled),
+                Some(dialled) = self.dials.join_next() => News::Dialled(dialled),
                 () = bell.notified() => News::Look,
                 () = at(due) => News::Look,
             };
@@ -120,9 +121,20 @@ impl Manager {
     }
 
     /// Books the end of a dial. Its slot may be gone; the connection then closes with its handle.
-    fn settle(&mut self, (key, outcome): Dialled) {
-        let Some(slot) = self.slots.get_mut(&key) else { return };
+    fn settle(&mut self, dialled: Result<Dialled, JoinError>) {
         let now = clock::now();
+        let (key, outcome) = match dialled {
+            Ok(dialled) => dialled,
+            Err(ended) => {
+                // Called off with its slot, or the connector panicked: then the slot is still there and waits for it.
+                if let Some(slot) = self.slots.values_mut().find(|slot| slot.awaits(ended.id())) {
+                    tracing::error!(service = %self.config.service, address = %slot.endpoint.address, "the connector panicked");
+                    slot.failed(now, &self.config.entropy);
+                }
+                return;
+            }
+        };
+        let Some(slot) = self.slots.get_mut(&key) else { return };
         match outcome {
             Ok(conn) => {
                 tracing::debug!(service = %self.config.service, instance = %key.0, address = %key.1, "endpoint ready");
@@ -218,7 +230,7 @@ enum News {
     Resolution,
     /// There will be no other resolution; the last one stays good.
     ResolverGone,
-    Dialled(Dialled),
+    Dialled(Result<Dialled, JoinError>),
     Look,
 }
 

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::AbortHandle;
+use tokio::task::{self, AbortHandle};
 use tokio::time::Instant;
 
 use super::subchannel::Subchannel;
@@ -44,9 +44,7 @@ enum Phase {
     Waiting {
         until: Instant,
     },
-    Dialling {
-        _attempt: Dial,
-    },
+    Dialling(Dial),
     Ready {
         subchannel: Arc<Subchannel>,
         since: Instant,
@@ -148,7 +146,7 @@ impl Slot {
             Phase::Waiting { .. } if self.has_lapsed(now) => Due::Drop,
             Phase::Waiting { until } if *until <= now => Due::Dial,
             Phase::Waiting { until } => Due::At(Some(*until)),
-            Phase::Dialling { .. } => Due::At(None),
+            Phase::Dialling(_) => Due::At(None),
             Phase::Ready { subchannel, .. } => match self.standing {
                 Standing::Alive | Standing::Draining => Due::At(None),
                 Standing::Suspect | Standing::Stale | Standing::Lapsed => {
@@ -179,8 +177,13 @@ impl Slot {
     }
 
     pub(super) fn dialling(&mut self, attempt: AbortHandle) {
-        self.phase = Phase::Dialling { _attempt: Dial(attempt) };
+        self.phase = Phase::Dialling(Dial(attempt));
         self.endpoint.set_state(ConnectivityState::Connecting);
+    }
+
+    /// Whether this task is the slot's attempt.
+    pub(super) fn awaits(&self, task: task::Id) -> bool {
+        matches!(&self.phase, Phase::Dialling(Dial(attempt)) if attempt.id() == task)
     }
 
     /// An attempt succeeded.

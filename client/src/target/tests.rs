@@ -216,3 +216,38 @@ async fn connections_end_with_the_last_channel_and_the_last_stream() {
     open.abort();
     eventually(|| hanging.connections() == 0).await;
 }
+
+/// A dial that was called off must not keep the manager from seeing the others.
+#[tokio::test(start_paused = true)]
+async fn endpoints_that_go_while_they_are_dialled_hold_nobody_up() {
+    let net = Net::default();
+    for port in 1..=20 {
+        net.black_hole(address(port));
+    }
+    let _server = Server::start(&net, 21, ok);
+    let rig = Rig::new(&net, 1..=20);
+    eventually(|| net.connects() == 20).await;
+    rig.resolve([endpoint(21)]);
+    rig.all(Ready).await;
+}
+
+/// A connector comes from outside; one that panics is one failed attempt.
+#[tokio::test(start_paused = true)]
+async fn a_connector_that_panics_is_tried_again() {
+    struct Clumsy(Net, std::sync::atomic::AtomicBool);
+
+    impl crate::Connector for Clumsy {
+        fn connect(&self, address: std::net::SocketAddr) -> crate::Connecting {
+            if self.1.swap(false, std::sync::atomic::Ordering::Relaxed) {
+                return Box::pin(async { panic!("expected by this test") });
+            }
+            self.0.connect(address)
+        }
+    }
+
+    let net = Net::default();
+    let _server = Server::start(&net, 1, ok);
+    let clumsy = Clumsy(net.clone(), true.into());
+    let rig = Rig::with(&net, [1], |config| config.connector = std::sync::Arc::new(clumsy));
+    rig.all(Ready).await;
+}
