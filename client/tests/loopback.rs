@@ -12,7 +12,7 @@ use std::time::Duration;
 use http::{Request, Response};
 use mesh_api::registry::v1::registry_service_client::RegistryServiceClient;
 use mesh_api::registry::v1::{ResolveRequest, ResolveResponse};
-use mesh_client::{ConnectivityState, Mesh, MeshChannel};
+use mesh_client::{ConnectivityState, Mesh, MeshChannel, WaitForReady};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
@@ -64,6 +64,10 @@ struct Process {
 
 impl Process {
     fn start(address: SocketAddr) -> Self {
+        Self::with_streams(address, None)
+    }
+
+    fn with_streams(address: SocketAddr, streams_max: Option<u32>) -> Self {
         let listener = std::net::TcpListener::bind(address).unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
@@ -73,7 +77,7 @@ impl Process {
         runtime.spawn(async move {
             let leaving = async { drop(leaving.await) };
             let connections = TcpListenerStream::new(TcpListener::from_std(listener).unwrap());
-            let server = tonic::transport::Server::builder().add_service(Answering);
+            let server = tonic::transport::Server::builder().max_concurrent_streams(streams_max).add_service(Answering);
             let _ = server.serve_with_incoming_shutdown(connections, leaving).await;
             let _ = going.send(());
         });
@@ -218,4 +222,24 @@ async fn the_death_of_a_server_fails_no_more_unrepeatable_calls_than_were_in_fli
     let failed = load.finish().await;
     assert!(failed.len() <= 8, "{} failed", failed.len());
     assert!(failed.iter().all(|status| status.code() == Code::Unavailable), "{:?}", failed.first());
+}
+
+/// Every freed place must wake somebody: these calls wait without a limit, so one lost wake-up ends the test here.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn places_on_a_full_connection_are_handed_on_for_ever() {
+    let server = Process::with_streams(ANYWHERE, Some(2));
+    let mesh = Mesh::builder().static_service("user-svc", [server.address]).build().unwrap();
+    let channel = mesh.channel("user-svc");
+    let mut calls = JoinSet::new();
+    for _ in 0..40 {
+        let mut stub = RegistryServiceClient::new(channel.clone());
+        calls.spawn(async move {
+            for _ in 0..25 {
+                let mut request = tonic::Request::new(ResolveRequest::default());
+                request.extensions_mut().insert(WaitForReady);
+                stub.resolve(request).await.unwrap();
+            }
+        });
+    }
+    tokio::time::timeout(Duration::from_secs(60), calls.join_all()).await.unwrap();
 }

@@ -139,3 +139,62 @@ async fn a_call_in_flight_ends_with_its_trailers_and_not_before() {
     finish(response).await.unwrap();
     assert_eq!(rig.handles()[&1].in_flight(), 0);
 }
+
+/// The first server refuses the stream when half of the request is on its way; the second one gets all of it.
+#[tokio::test(start_paused = true)]
+async fn a_stream_of_messages_starts_anew_elsewhere() {
+    let net = Net::default();
+    let (refused, half) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let refusing = Server::start(&net, 1, {
+        let half = half.clone();
+        move |mut request, reply| {
+            let half = half.clone();
+            async move {
+                while half.available_permits() == 0 {
+                    request.body_mut().data().await.unwrap().unwrap();
+                    half.add_permits(1);
+                }
+                refuse(request, reply).await;
+            }
+        }
+    });
+    let (heard, mut hearing) = tokio::sync::mpsc::channel(1);
+    let _serving = Server::start(&net, 2, move |mut request, reply| {
+        let heard = heard.clone();
+        async move {
+            let mut bytes = 0;
+            while let Some(data) = request.body_mut().data().await {
+                bytes += data.unwrap().len();
+            }
+            heard.send(bytes).await.unwrap();
+            ok(request, reply).await;
+        }
+    });
+    let rig = Rig::new(&net, [1]);
+    rig.all(ConnectivityState::Ready).await;
+    let messages = futures_util::stream::unfold(0, {
+        let refused = refused.clone();
+        move |sent| {
+            let refused = refused.clone();
+            async move {
+                if sent == 2 {
+                    refused.acquire().await.unwrap().forget();
+                }
+                let message = http_body::Frame::data(bytes::Bytes::from_static(crate::rig::MESSAGE));
+                (sent < 5).then_some((Ok::<_, tonic::Status>(message), sent + 1))
+            }
+        }
+    });
+    let body = tonic::body::Body::new(http_body_util::StreamBody::new(messages));
+    let open = tokio::spawn({
+        let channel = rig.channel.clone();
+        async move { finish(send(&channel, request(CREATE).map(|_| body)).await?).await }
+    });
+    eventually(|| half.available_permits() > 0).await;
+    rig.resolve([crate::rig::endpoint(2)]);
+    eventually(|| rig.handles().contains_key(&2)).await;
+    refused.add_permits(1);
+    open.await.unwrap().unwrap();
+    assert_eq!(hearing.recv().await, Some(5 * crate::rig::MESSAGE.len()));
+    assert!(refusing.seen() >= 1);
+}
