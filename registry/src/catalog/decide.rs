@@ -120,3 +120,6 @@ impl<'a> Draft<'a> {
         (!writes.is_empty()).then_some(Proposal { op: context.op, expected, writes })
     }
 }
+
+#[cfg(test)]
+mod tests;

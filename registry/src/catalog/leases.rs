@@ -480,3 +480,6 @@ impl Leases {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

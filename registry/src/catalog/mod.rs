@@ -18,6 +18,8 @@ mod decide;
 mod error;
 mod health;
 mod instance;
+#[cfg(test)]
+pub(crate) mod kit;
 mod lease;
 mod leases;
 mod limits;

@@ -19,3 +19,6 @@ pub use publish::View;
 pub use settings::EngineSettings;
 pub use task::EngineTask;
 pub use time::Clock;
+
+#[cfg(test)]
+mod tests;

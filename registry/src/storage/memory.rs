@@ -93,6 +93,12 @@ impl MemoryStore {
         outcome
     }
 
+    /// The commit that a proposal lately became.
+    #[must_use]
+    pub fn became(&self, op: OpId) -> Option<Revision> {
+        self.shared.inner.lock().ops.get(&op).copied()
+    }
+
     /// The last change that was committed.
     #[must_use]
     pub fn revision(&self) -> Revision {

@@ -1,6 +1,7 @@
 //! Where records live. A store keeps them under their keys, gives every commit a revision, and tells everybody who
 //! follows it what was committed, in order. It knows nothing of what the records mean.
 
+mod hostile;
 mod memory;
 
 use std::fmt;
@@ -11,6 +12,7 @@ use futures_util::stream::BoxStream;
 
 use crate::catalog::{Committed, Key, OpId, Position, Proposal, Record, Revision, State};
 
+pub use hostile::{HostileStore, Hostility};
 pub use memory::MemoryStore;
 
 /// A place for records.

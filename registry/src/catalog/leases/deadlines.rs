@@ -56,4 +56,11 @@ impl<T: Ord + Hash + Clone> Deadlines<T> {
     pub(super) fn next(&self) -> Option<Timestamp> {
         self.queue.first().map(|(at, _)| *at)
     }
+
+    /// How many items are filed.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        debug_assert_eq!(self.queue.len(), self.filed.len());
+        self.queue.len()
+    }
 }

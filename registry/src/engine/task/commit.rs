@@ -41,6 +41,8 @@ impl Task {
         if !self.sent.is_empty() {
             return self.hand_in_unknown(now);
         }
+        // The feed may have told what the store did not.
+        self.hand_in_again = None;
         while self.sent.is_empty() && !self.waiting.is_empty() {
             self.decide_group(now);
         }
@@ -127,11 +129,14 @@ impl Task {
                     self.catch_up = self.catch_up.max(seen);
                     again.push(sent);
                 }
-                Outcome::Refused(reason) => self.failed(sent.pending, EngineError::StoreRefused { reason }, now),
-                Outcome::Unknown if sent.unknown >= UNKNOWN_MAX => {
+                // What the store refuses to look at again may have been made the first time.
+                Outcome::Refused(reason) if sent.unknown == 0 => {
+                    self.failed(sent.pending, EngineError::StoreRefused { reason }, now)
+                }
+                Outcome::Unknown | Outcome::Refused(_) if sent.unknown >= UNKNOWN_MAX => {
                     self.failed(sent.pending, EngineError::OutcomeUnknown, now);
                 }
-                Outcome::Unknown => {
+                Outcome::Unknown | Outcome::Refused(_) => {
                     let pause = HAND_IN_AGAIN * 2_u32.pow(sent.unknown);
                     sent.unknown += 1;
                     self.sent.insert(op, sent);

@@ -1,0 +1,5 @@
+//! One fact a test.
+
+mod operate;
+mod register;
+mod remove;

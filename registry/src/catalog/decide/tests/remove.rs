@@ -1,0 +1,145 @@
+use std::time::Duration;
+
+use crate::catalog::kit::{World, asks, id, identity, nonce, service};
+use crate::catalog::{
+    Answer, Command, Emptiness, Expected, Key, LeaseId, Limits, Overlay, Presence, Register, RemovalReason,
+    ServingStatus, decide,
+};
+
+#[test]
+fn goodbye_removes_at_once_and_a_second_one_is_fine() {
+    let mut world = World::new();
+    let grant = world.register(asks(1)).unwrap();
+    assert_eq!(world.deregister(grant), Ok(Answer::Done));
+    assert_eq!(world.changes[0].gone[0].reason, RemovalReason::Deregistered);
+    assert_eq!(world.deregister(grant), Ok(Answer::Done));
+    assert!(world.changes.is_empty());
+}
+
+#[test]
+fn a_lease_nobody_granted_says_goodbye_in_vain() {
+    let mut world = World::new();
+    let grant = world.register(asks(1)).unwrap();
+    let unknown = Command::Deregister { lease: LeaseId::new([9; 16]), incarnation: grant.incarnation };
+    assert_eq!(world.command(&unknown), Ok(Answer::Done));
+    assert!(world.instance(1).is_some());
+}
+
+#[test]
+fn who_emptied_a_service_is_recorded() {
+    for (reason, presence) in [
+        (RemovalReason::Deregistered, Presence::Empty(Emptiness::Emptied)),
+        (RemovalReason::Operator, Presence::Empty(Emptiness::Emptied)),
+        (RemovalReason::Expired, Presence::Empty(Emptiness::Lapsed)),
+    ] {
+        let mut world = World::new();
+        let grant = world.register(asks(1)).unwrap();
+        match reason {
+            RemovalReason::Deregistered => _ = world.deregister(grant).unwrap(),
+            RemovalReason::Operator => {
+                _ = world.command(&Command::Remove { service: service("user-svc"), id: id(1) }).unwrap();
+            }
+            _ => world.expire(1, grant),
+        }
+        assert_eq!(world.presence("user-svc"), presence, "{reason:?}");
+    }
+}
+
+#[test]
+fn the_last_removal_tells_how_a_service_was_emptied() {
+    let mut world = World::new();
+    let (first, second) = (world.register(asks(1)).unwrap(), world.register(asks(2)).unwrap());
+    world.deregister(first).unwrap();
+    assert_eq!(world.presence("user-svc"), Presence::Populated);
+    world.expire(2, second);
+    assert_eq!(world.presence("user-svc"), Presence::Empty(Emptiness::Lapsed));
+}
+
+#[test]
+fn a_service_that_was_emptied_on_purpose_and_populated_again_lapses_like_any_other() {
+    let mut world = World::new();
+    let first = world.register(asks(1)).unwrap();
+    world.deregister(first).unwrap();
+    let second = world.register(asks(2)).unwrap();
+    world.expire(2, second);
+    assert_eq!(world.presence("user-svc"), Presence::Empty(Emptiness::Lapsed));
+}
+
+#[test]
+fn a_removal_holds_for_ten_minutes() {
+    let mut world = World::new();
+    world.register(asks(1)).unwrap();
+    let gone = world.register(asks(2)).unwrap();
+    world.expire(2, gone);
+    world.wait(Duration::from_secs(599));
+    world.housekeeping();
+    assert_eq!(world.state.view(&service("user-svc")).removals().len(), 1);
+    world.wait(Duration::from_secs(1));
+    world.housekeeping();
+    assert!(world.state.view(&service("user-svc")).removals().is_empty());
+    assert_eq!(world.state.next_end(), None);
+}
+
+#[test]
+fn an_instance_that_is_back_is_no_removal_any_more() {
+    let mut world = World::new();
+    let first = world.register(asks(1)).unwrap();
+    world.expire(1, first);
+    world.register(asks(1)).unwrap();
+    let view = world.state.view(&service("user-svc"));
+    assert!(view.removals().is_empty());
+    assert_eq!(view.instances().len(), 1);
+}
+
+#[test]
+fn past_the_bound_a_removal_is_told_but_not_remembered() {
+    let mut world = World::new();
+    world.limits = Limits { tombstones_per_service: 1, ..Limits::default() };
+    let (first, second) = (world.register(asks(1)).unwrap(), world.register(asks(2)).unwrap());
+    world.expire(1, first);
+    world.expire(2, second);
+    assert_eq!(world.changes[0].gone.len(), 1);
+    world.housekeeping();
+    assert_eq!(world.state.tombstones(), 1);
+}
+
+#[test]
+fn an_old_lease_running_out_removes_nobody() {
+    let mut world = World::new();
+    let old = world.register(asks(1)).unwrap();
+    world.expire(1, old);
+    world.register(asks(1)).unwrap();
+    world.expire(1, old);
+    assert!(world.instance(1).is_some());
+}
+
+#[test]
+fn a_status_that_is_reported_is_written_once() {
+    let mut world = World::new();
+    let grant = world.register(asks(1)).unwrap();
+    world.report(1, grant, ServingStatus::Draining);
+    assert_eq!(world.changes[0].upserts[0].serving(), ServingStatus::Draining);
+    world.report(1, grant, ServingStatus::Draining);
+    assert!(world.changes.is_empty());
+}
+
+#[test]
+fn commands_of_one_group_build_on_each_other() {
+    let mut world = World::new();
+    let first = world.register(asks(1)).unwrap();
+    let state = world.state.clone();
+    let mut overlay = Overlay::new(&state);
+
+    let expire = Command::Expire { identity: identity(1), lease: first.lease };
+    let removal = decide(&overlay, &expire, world.context()).unwrap().proposal.unwrap();
+    overlay.add(&removal);
+    let request = Register { nonce: nonce(1), ..asks(1) };
+    let back = Command::Register { request, fresh: LeaseId::new([7; 16]) };
+    let decision = decide(&overlay, &back, world.context()).unwrap();
+
+    let proposal = decision.proposal.unwrap();
+    assert!(proposal.expected.contains(&(Key::Identity(identity(1)), Expected::By(removal.op))));
+    assert!(proposal.expected.contains(&(Key::Service(service("user-svc")), Expected::By(removal.op))));
+    let Answer::Granted { incarnation, .. } = decision.answer else { panic!("{:?}", decision.answer) };
+    assert!(incarnation > first.incarnation);
+}

@@ -1,0 +1,217 @@
+use std::time::Duration;
+
+use super::kit::{Rig, SECOND, beat_of_nobody, memory, settings};
+use crate::catalog::kit::{asks, id, nonce, service};
+use crate::catalog::{
+    BeatOutcome, Emptiness, Liveness, Presence, Register, RemovalHoldReason, RemovalReason, Resume, ServingStatus,
+};
+use crate::engine::{Closed, EngineError};
+
+#[tokio::test(start_paused = true)]
+async fn what_is_granted_is_published() {
+    let rig = Rig::new().await;
+    let granted = rig.register(1).await;
+    let view = rig.engine.view();
+    assert_eq!(view.position(), &granted.position);
+    let users = view.service(&service("user-svc")).unwrap();
+    assert_eq!(users.instances()[&id(1)].incarnation(), granted.incarnation);
+    assert_eq!(users.revision(), granted.position.revision);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repeat_writes_nothing_and_renews() {
+    let rig = Rig::new().await;
+    let (first, other) = (rig.register(1).await, rig.register(2).await);
+    rig.wait_beating(9 * SECOND, &[&other]).await;
+    assert_eq!(rig.register(1).await.lease, first.lease);
+    rig.wait_beating(9 * SECOND, &[&other]).await;
+    assert!(rig.liveness(1).is_some());
+    assert_eq!(rig.engine.view().position().revision, other.position.revision);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_instance_is_removed_within_its_ttl_and_a_second() {
+    let rig = Rig::new().await;
+    rig.register(1).await;
+    let other = rig.register(2).await;
+    rig.wait_beating(9 * SECOND, &[&other]).await;
+    assert_eq!(rig.liveness(1), Some(Liveness::Suspect));
+    rig.wait_beating(2 * SECOND, &[&other]).await;
+    assert_eq!(rig.liveness(1), None);
+    assert_eq!(rig.users().removals()[&id(1)].reason, RemovalReason::Expired);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_beat_after_the_removal_says_register_again() {
+    let rig = Rig::new().await;
+    let (gone, other) = (rig.register(1).await, rig.register(2).await);
+    rig.wait_beating(11 * SECOND, &[&other]).await;
+    assert_eq!(rig.beat(&gone).await, BeatOutcome::UnknownLease);
+    let back = rig.register(1).await;
+    assert!(back.incarnation > gone.incarnation);
+    assert_eq!(rig.beat(&gone).await, BeatOutcome::UnknownLease, "its own old lease, not another start's");
+    assert_eq!(rig.beat(&back).await, BeatOutcome::Renewed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_older_start_is_told_that_it_is_fenced() {
+    let rig = Rig::new().await;
+    let old = rig.register(1).await;
+    let new = rig.try_register(Register { nonce: nonce(2), ..asks(1) }).await.unwrap();
+    assert_eq!(rig.beat(&old).await, BeatOutcome::Fenced);
+    assert_eq!(rig.beat(&new).await, BeatOutcome::Renewed);
+    let outcomes = rig.engine.beat(vec![beat_of_nobody()], None).await.unwrap();
+    assert_eq!(outcomes[0].outcome, BeatOutcome::UnknownLease);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_status_is_written_before_the_beat_is_answered() {
+    let rig = Rig::new().await;
+    let granted = rig.register(1).await;
+    assert_eq!(rig.says(&granted, ServingStatus::Draining).await, BeatOutcome::Renewed);
+    let users = rig.users();
+    assert_eq!(users.instances()[&id(1)].serving(), ServingStatus::Draining);
+    assert!(!users.pickable(&users.instances()[&id(1)]));
+    let revision = users.revision();
+    rig.says(&granted, ServingStatus::Draining).await;
+    assert_eq!(rig.users().revision(), revision, "and only when it changes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn heartbeats_never_reach_the_store() {
+    let store = memory();
+    let rig = Rig::on(store.clone(), settings(1)).await;
+    let granted = rig.register(1).await;
+    let revision = store.revision();
+    rig.wait_beating(120 * SECOND, &[&granted]).await;
+    assert_eq!(store.revision(), revision);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_breaks_from_its_side_makes_suspect_and_one_that_we_end_does_not() {
+    let rig = Rig::new().await;
+    for (how, liveness) in [(Closed::ByUs, Liveness::Alive), (Closed::ByPeer, Liveness::Suspect)] {
+        let granted = rig.register(1).await;
+        let stream = rig.engine.stream_opened();
+        rig.beat_via(&granted, Some(stream)).await;
+        rig.engine.stream_closed(stream, how);
+        tokio::time::sleep(SECOND).await;
+        assert_eq!(rig.liveness(1), Some(liveness), "{how:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_memory_store_is_incomplete_for_one_default_ttl() {
+    let rig = Rig::new().await;
+    assert!(!rig.engine.view().complete());
+    tokio::time::sleep(Duration::from_millis(9_900)).await;
+    assert!(!rig.engine.view().complete());
+    tokio::time::sleep(SECOND).await;
+    assert!(rig.engine.view().complete());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_loop_that_was_late_expires_nobody() {
+    let rig = Rig::new().await;
+    let granted: Vec<_> = [rig.register(1).await, rig.register(2).await, rig.register(3).await].into();
+    tokio::time::advance(Duration::from_secs(30)).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    for granted in &granted {
+        assert_eq!(rig.beat(granted).await, BeatOutcome::Renewed);
+    }
+    assert_eq!(rig.metrics.clock_gaps.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_on_the_same_store_gives_everybody_a_full_ttl() {
+    let store = memory();
+    let first = Rig::on(store.clone(), settings(1)).await;
+    let (one, two) = (first.register(1).await, first.register(2).await);
+    tokio::time::sleep(9 * SECOND).await;
+    first.task.stop().await;
+    assert_eq!(first.engine.beat(Vec::new(), None).await, Err(EngineError::Stopped));
+
+    let second = Rig::on(store, settings(2)).await;
+    assert_eq!(second.users().instances().len(), 2);
+    tokio::time::sleep(9 * SECOND).await;
+    assert_eq!(second.beat(&one).await, BeatOutcome::Renewed);
+    assert_eq!(second.beat(&two).await, BeatOutcome::Renewed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_tells_who_emptied_it() {
+    let rig = Rig::new().await;
+    let granted = rig.register(1).await;
+    rig.deregister(&granted).await;
+    assert_eq!(rig.presence(), Presence::Empty(Emptiness::Emptied));
+    rig.register(2).await;
+    tokio::time::sleep(11 * SECOND).await;
+    assert_eq!(rig.liveness(2), Some(Liveness::Stale));
+    assert_eq!(rig.users().soft().hold.unwrap().reason, RemovalHoldReason::LastInstance);
+    tokio::time::sleep(3_600 * SECOND).await;
+    assert_eq!(rig.presence(), Presence::Empty(Emptiness::Lapsed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_of_the_second_choice_is_pickable_when_there_is_no_first() {
+    let rig = Rig::new().await;
+    let (_, other) = (rig.register(1).await, rig.register(2).await);
+    rig.wait_beating(6 * SECOND, &[&other]).await;
+    let pickable = |instance: u128| {
+        let users = rig.users();
+        users.pickable(&users.instances()[&id(instance)])
+    };
+    assert_eq!([pickable(1), pickable(2)], [false, true]);
+    rig.says(&other, ServingStatus::NotServing).await;
+    assert_eq!([pickable(1), pickable(2)], [true, false]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_gets_every_state_it_can_keep_up_with() {
+    let rig = Rig::new().await;
+    let mut users = rig.engine.follow(&service("user-svc")).await.unwrap();
+    let before = users.borrow_and_update().clone();
+    assert_eq!(before.presence(), Presence::Unknown);
+
+    let granted = rig.register(1).await;
+    users.changed().await.unwrap();
+    let after = users.borrow_and_update().clone();
+    assert_eq!(after.instances().len(), 1);
+    let Resume::Deltas(deltas) = after.since(before.revision()) else { panic!("the change is in the history") };
+    assert_eq!(deltas[0].base, before.revision());
+    assert_eq!(deltas[0].revision, granted.position.revision);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_is_followed_is_not_thereby_known() {
+    let rig = Rig::new().await;
+    let _following = rig.engine.follow(&service("user-svc")).await.unwrap();
+    rig.try_register(Register { service: service("order-svc"), ..asks(1) }).await.unwrap();
+    let view = rig.engine.view();
+    let known: Vec<_> = view.services(&service("any").namespace, None).map(|s| s.key().clone()).collect();
+    assert_eq!(known, [service("order-svc")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_seed_gives_one_trace() {
+    async fn trace(seed: u8) -> Vec<String> {
+        let rig = Rig::on(memory(), settings(seed)).await;
+        let mut trace = Vec::new();
+        let mut granted = Vec::new();
+        for instance in 1..=20 {
+            granted.push(rig.register(instance).await);
+        }
+        for round in 0..40_usize {
+            tokio::time::sleep(SECOND).await;
+            for (index, granted) in granted.iter().enumerate() {
+                if (index + round) % 7 < 3 {
+                    trace.push(format!("{:?}", rig.beat(granted).await));
+                }
+            }
+            trace.push(format!("{:?} {:?}", rig.engine.view().position(), rig.users()));
+        }
+        trace
+    }
+    assert_eq!(trace(1).await, trace(1).await);
+    assert_ne!(trace(1).await, trace(2).await, "lease ids are drawn from the seed");
+}

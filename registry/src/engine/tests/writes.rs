@@ -1,0 +1,233 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, join_all};
+use futures_util::stream::BoxStream;
+use parking_lot::Mutex;
+
+use super::kit::{Rig, SECOND, memory, settings};
+use crate::catalog::kit::{asks, id, nonce, service};
+use crate::catalog::{
+    AdminState, BeatOutcome, Committed, Liveness, Proposal, Register, Revision, RuleSet, Selector, ServingStatus,
+};
+use crate::engine::{EngineError, Lane};
+use crate::storage::{FollowError, Loaded, MemoryStore, Outcome, Store, StoreError};
+
+/// A memory store that answers every proposal as it is told.
+#[derive(Clone, Debug)]
+struct Told {
+    inner: MemoryStore,
+    manner: Arc<Mutex<Manner>>,
+    groups: Arc<Mutex<Vec<usize>>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Manner {
+    Honest,
+    Refuses,
+    Conflicts,
+    /// Commits and does not say so.
+    Forgetful,
+    /// Neither commits nor answers.
+    Hangs,
+}
+
+impl Told {
+    fn new() -> Self {
+        let manner = Arc::new(Mutex::new(Manner::Honest));
+        Self { inner: memory(), manner, groups: Arc::default() }
+    }
+
+    fn be(&self, manner: Manner) {
+        *self.manner.lock() = manner;
+    }
+}
+
+impl Store for Told {
+    fn load(&self) -> BoxFuture<'_, Result<Loaded, StoreError>> {
+        self.inner.load()
+    }
+
+    fn commit(&self, proposals: Vec<Arc<Proposal>>) -> BoxFuture<'_, Vec<Outcome>> {
+        let manner = *self.manner.lock();
+        self.groups.lock().push(proposals.len());
+        let answer = move |proposal: &Arc<Proposal>| match manner {
+            Manner::Honest | Manner::Hangs => self.inner.try_commit(proposal),
+            Manner::Refuses => Outcome::Refused("no space left on device".into()),
+            Manner::Conflicts => Outcome::Conflict(self.inner.revision()),
+            Manner::Forgetful => {
+                let _ = self.inner.try_commit(proposal);
+                Outcome::Unknown
+            }
+        };
+        async move {
+            if matches!(manner, Manner::Hangs) {
+                std::future::pending::<()>().await;
+            }
+            // Long enough for others to arrive meanwhile.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            proposals.iter().map(answer).collect()
+        }
+        .boxed()
+    }
+
+    fn follow(&self, after: Revision) -> BoxStream<'static, Result<Arc<Committed>, FollowError>> {
+        self.inner.follow(after)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_arrives_together_is_committed_together() {
+    let store = Told::new();
+    let rig = Rig::on(store.clone(), settings(1)).await;
+    join_all((1..=100).map(|instance| rig.register(instance))).await;
+    let groups = store.groups.lock().clone();
+    assert_eq!(groups.iter().sum::<usize>(), 100);
+    assert!(groups.len() <= 2, "{groups:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_starts_in_one_group_leave_one_holder() {
+    let rig = Rig::on(Told::new(), settings(1)).await;
+    let starts = (1..=5).map(|start| rig.try_register(Register { nonce: nonce(start), ..asks(1) }));
+    let granted: Vec<_> = join_all(starts).await.into_iter().map(Result::unwrap).collect();
+    let mut renewed = 0;
+    for granted in &granted {
+        match rig.beat(granted).await {
+            BeatOutcome::Renewed => renewed += 1,
+            other => assert_eq!(other, BeatOutcome::Fenced),
+        }
+    }
+    assert_eq!(renewed, 1);
+    assert!(granted.is_sorted_by(|earlier, later| earlier.incarnation < later.incarnation));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_refuses_is_passed_on_and_reads_and_beats_go_on() {
+    let store = Told::new();
+    let rig = Rig::on(store.clone(), settings(1)).await;
+    let granted = rig.register(1).await;
+    store.be(Manner::Refuses);
+    assert!(matches!(rig.try_register(asks(2)).await, Err(EngineError::StoreRefused { .. })));
+    assert_eq!(rig.beat(&granted).await, BeatOutcome::Renewed);
+    assert_eq!(rig.users().instances().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lapse_that_cannot_be_committed_is_not_announced_and_shows_as_stale() {
+    let store = Told::new();
+    let rig = Rig::on(store.clone(), settings(1)).await;
+    rig.register(1).await;
+    let other = rig.register(2).await;
+    store.be(Manner::Refuses);
+    rig.wait_beating(15 * SECOND, &[&other]).await;
+    assert_eq!(rig.liveness(1), Some(Liveness::Stale));
+    assert!(rig.users().removals().is_empty());
+    store.be(Manner::Honest);
+    rig.wait_beating(3 * SECOND, &[&other]).await;
+    assert_eq!(rig.liveness(1), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_status_that_was_refused_is_written_when_the_store_takes_it() {
+    let store = Told::new();
+    let rig = Rig::on(store.clone(), settings(1)).await;
+    let granted = rig.register(1).await;
+    store.be(Manner::Refuses);
+    assert_eq!(rig.says(&granted, ServingStatus::Draining).await, BeatOutcome::Renewed);
+    assert_eq!(rig.users().instances()[&id(1)].serving(), ServingStatus::Serving);
+    store.be(Manner::Honest);
+    tokio::time::sleep(3 * SECOND).await;
+    assert_eq!(rig.users().instances()[&id(1)].serving(), ServingStatus::Draining);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_refused_status_and_a_later_one_the_later_counts() {
+    let store = Told::new();
+    let rig = Rig::on(store.clone(), settings(1)).await;
+    let granted = rig.register(1).await;
+    store.be(Manner::Refuses);
+    rig.says(&granted, ServingStatus::NotServing).await;
+    rig.says(&granted, ServingStatus::Serving).await;
+    store.be(Manner::Honest);
+    tokio::time::sleep(3 * SECOND).await;
+    assert_eq!(rig.users().instances()[&id(1)].serving(), ServingStatus::Serving);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_that_conflicts_five_times_is_aborted() {
+    let store = Told::new();
+    let rig = Rig::on(store.clone(), settings(1)).await;
+    store.be(Manner::Conflicts);
+    assert_eq!(rig.try_register(asks(1)).await, Err(EngineError::Aborted { attempts: 5 }));
+    assert_eq!(*store.groups.lock(), [1; 5]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_nobody_confirms_is_found_in_the_feed() {
+    let store = Told::new();
+    let rig = Rig::on(store.clone(), settings(1)).await;
+    store.be(Manner::Forgetful);
+    let granted = rig.register(1).await;
+    assert_eq!(rig.beat(&granted).await, BeatOutcome::Renewed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_hangs_ends_in_an_unknown_outcome_and_beats_go_on() {
+    let store = Told::new();
+    let rig = Rig::on(store.clone(), settings(1)).await;
+    let granted = rig.register(1).await;
+    store.be(Manner::Hangs);
+    let alive = [&granted];
+    let (lost, ()) = tokio::join!(rig.try_register(asks(2)), rig.wait_beating(40 * SECOND, &alive));
+    assert_eq!(lost, Err(EngineError::OutcomeUnknown));
+    store.be(Manner::Honest);
+    rig.register(2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_that_is_full_refuses() {
+    let store = Told::new();
+    let rig = Rig::on(store.clone(), settings(1)).await;
+    store.be(Manner::Hangs);
+    let mut asked: Vec<_> = (1..=10_000).map(|instance| rig.try_register(asks(instance)).boxed()).collect();
+    let refused = std::future::poll_fn(|context| {
+        let mut refused = 0;
+        for asking in &mut asked {
+            if let std::task::Poll::Ready(answer) = asking.poll_unpin(context) {
+                assert_eq!(answer, Err(EngineError::Overloaded { lane: Lane::Writes }));
+                refused += 1;
+            }
+        }
+        std::task::Poll::Ready(refused)
+    });
+    assert_eq!(refused.await, 10_000 - 4_096);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rule_ends_by_itself() {
+    let rig = Rig::new().await;
+    let granted = rig.register(1).await;
+    let rule = RuleSet {
+        service: service("user-svc"),
+        selector: Selector::Instance(id(1)),
+        state: AdminState::Draining,
+        expires_in: Some(5 * SECOND),
+    };
+    let (position, selected) = rig.engine.set_admin_state(rule).await.unwrap();
+    assert_eq!((selected, position.revision), (1, rig.users().revision()));
+    assert_eq!(rig.users().instances()[&id(1)].admin(), AdminState::Draining);
+    rig.wait_beating(6 * SECOND, &[&granted]).await;
+    assert_eq!(rig.users().instances()[&id(1)].admin(), AdminState::Enabled);
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_nodes_on_one_store_see_each_other_s_writes() {
+    let store = memory();
+    let (one, two) = (Rig::on(store.clone(), settings(1)).await, Rig::on(store, settings(2)).await);
+    one.register(1).await;
+    let newer = two.try_register(Register { nonce: nonce(2), ..asks(1) }).await.unwrap();
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(one.users().instances()[&id(1)].incarnation(), newer.incarnation);
+}
