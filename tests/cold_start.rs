@@ -4,10 +4,10 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::{LONG, folder, http_get, nobody_there, plan};
+use harness::{LONG, folder, http_get, nobody_there, plan, until};
 use mesh_api::shop::user::v1::ListUsersRequest;
 use mesh_api::shop::user::v1::user_service_client::UserServiceClient;
-use mesh_client::{Mesh, MeshChannel};
+use mesh_client::{ConnectivityState, Mesh, MeshChannel};
 use mesh_runtime::clock;
 use meshctl::{Follower, Listen, LocalMesh, Program};
 use tonic::{Code, Request};
@@ -57,6 +57,7 @@ async fn services_start_without_a_registry_and_register_once_there_is_one() {
     let mut news = Follower::start(mesh.followed(Program::UserSvc), |_| {});
     let id = members[0].id.to_string();
     news.until("the late registration", LONG, |view| view.lists(&id)).await.expect("it registers");
+    until("the client to connect to it", || channel.state() == ConnectivityState::Ready).await;
     let (status, took) = list_users(&channel, Duration::from_secs(20)).await;
     assert!(status.is_none(), "after {took:?}: {status:?}");
 }

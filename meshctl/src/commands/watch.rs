@@ -2,6 +2,8 @@
 
 use std::ops::ControlFlow;
 
+use mesh_api::registry::v1::Instance;
+
 use crate::args::{Format, Globals};
 use crate::commands::words;
 use crate::failure::Failure;
@@ -50,7 +52,9 @@ async fn show(followed: &Followed, format: Format) -> Failure {
                 let shown = match (view.apply(answer), format) {
                     (Err(error), _) => return ControlFlow::Break(Broken::View(error)),
                     (Ok(_), Format::Json) => print(&json("mesh.registry.v1.WatchResponse", answer)),
-                    (Ok(changes), Format::Table) => changes.iter().try_for_each(|change| print(&line(change))),
+                    (Ok(changes), Format::Table) => {
+                        changes.iter().try_for_each(|change| print(&line(change, words::plain)))
+                    }
                 };
                 shown.map_or_else(|failure| ControlFlow::Break(Broken::Output(failure)), ControlFlow::Continue)
             }
@@ -73,37 +77,20 @@ enum Broken {
     Output(Failure),
 }
 
-/// One change as a line: what happened, to whom, and how that one stands.
-pub(crate) fn line(change: &Change) -> String {
-    match change {
-        Change::Joined(instance) => format!(
-            "joined    {}  {}  {}  {}",
-            words::plain(&instance.instance_id),
-            words::grpc_address(instance),
-            words::serving(instance.serving_status()),
-            words::admin(instance.admin_state()),
-        ),
-        Change::Changed(instance) => format!(
-            "changed   {}  {}  {}  {}",
-            words::plain(&instance.instance_id),
-            words::grpc_address(instance),
-            words::serving(instance.serving_status()),
-            words::admin(instance.admin_state()),
-        ),
-        Change::Left { instance, reason } => format!(
-            "left      {}  {}  {}",
-            words::plain(&instance.instance_id),
-            words::grpc_address(instance),
-            words::removal(*reason),
-        ),
-        Change::Liveness { instance, now } => format!(
-            "liveness  {}  {}  {}",
-            words::plain(&instance.instance_id),
-            words::grpc_address(instance),
-            words::liveness(*now),
-        ),
-        Change::Hold(Some(hold)) => format!("removals  held back: {}", words::hold(hold)),
-        Change::Hold(None) => "removals  no longer held back".to_owned(),
-        Change::Presence(presence) => format!("service   {}", words::presence(*presence)),
-    }
+/// One change as a line: what happened, to whom, and how that one stands. `name` says what an id is called.
+pub(crate) fn line(change: &Change, name: impl Fn(&str) -> String) -> String {
+    let (what, instance, how) = match change {
+        Change::Joined(instance) => ("joined", instance, standing(instance)),
+        Change::Changed(instance) => ("changed", instance, standing(instance)),
+        Change::Left { instance, reason } => ("left", instance, words::removal(*reason).to_owned()),
+        Change::Liveness { instance, now } => ("liveness", instance, words::liveness(*now).to_owned()),
+        Change::Hold(Some(hold)) => return format!("removals  held back: {}", words::hold(hold)),
+        Change::Hold(None) => return "removals  no longer held back".to_owned(),
+        Change::Presence(presence) => return format!("service   {}", words::presence(*presence)),
+    };
+    format!("{what:9} {}  {}  {how}", name(&instance.instance_id), words::grpc_address(instance))
+}
+
+fn standing(instance: &Instance) -> String {
+    format!("{}  {}", words::serving(instance.serving_status()), words::admin(instance.admin_state()))
 }

@@ -77,9 +77,10 @@ pub(super) fn close(screen: &Screen, report: &LoadReport, timeline: &Timeline, k
 
 fn tell(failure: &CallFailure, timeline: &Timeline) -> String {
     format!(
-        "{}, sent {}: {} (expected {})",
+        "{} failed {} and {} after it was due: {} (expected {})",
         failure.method,
-        timeline.place(failure.scheduled),
+        timeline.place(failure.failed),
+        millis(failure.failed.saturating_duration_since(failure.scheduled)),
         failure.outcome,
         failure.expected
     )
@@ -99,13 +100,15 @@ mod tests {
         timeline.add(began + Duration::from_secs(9), "user-svc-4 joined");
         let failure = CallFailure {
             method: "GetUser",
-            scheduled: began + Duration::from_millis(3112),
+            scheduled: began + Duration::from_millis(2994),
+            failed: began + Duration::from_millis(3012),
             expected: "OK",
             outcome: "UNAVAILABLE: nobody there".to_owned(),
         };
         assert_eq!(
             tell(&failure, &timeline),
-            "GetUser, sent 0.112 s after user-svc-2 was killed: UNAVAILABLE: nobody there (expected OK)"
+            "GetUser failed 0.012 s after user-svc-2 was killed and 18.0 ms after it was due: UNAVAILABLE: nobody there \
+             (expected OK)"
         );
         assert_eq!(timeline.place(began), "before anything happened");
     }

@@ -20,7 +20,7 @@ use crate::commands::words::span;
 use crate::failure::Failure;
 use crate::follow::Follower;
 use crate::load::{Load, LoadPlan};
-use crate::local::{Listen, LocalMesh, LocalMeshPlan, Member};
+use crate::local::{Listen, LocalMesh, LocalMeshPlan, Member, Names};
 use crate::registry_client::connect_to;
 use crate::view::{Change, ServiceView};
 
@@ -38,6 +38,9 @@ const REGISTRY_AWAY: Duration = Duration::from_secs(1);
 
 /// An instance that was picked no more for this long, at hundreds of calls a second, is out of the picks.
 const UNPICKED: Duration = Duration::from_millis(300);
+
+/// Longest wait for a call to be in flight before an instance is killed.
+const AMID_CALLS_MAX: Duration = Duration::from_secs(1);
 
 /// How often something that has no event of its own is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -115,7 +118,7 @@ impl Stage {
         let client = Mesh::new([mesh.registry_url().to_string()]).map_err(failed)?;
         let cast = |service: Program| Cast {
             members: Vec::new(),
-            news: Follower::start(mesh.followed(service), tell(screen.clone(), service)),
+            news: Follower::start(mesh.followed(service), tell(screen.clone(), mesh.names())),
             channel: client.channel(service.name()),
         };
         let (mut users, mut orders) = (cast(Program::UserSvc), cast(Program::OrderSvc));
@@ -139,10 +142,10 @@ impl Stage {
         }
     }
 
-    /// Says what is done to the mesh, and notes when.
-    fn mark(&mut self, at: Instant, what: String) {
+    /// Says what has just been done to the mesh, and notes when.
+    fn mark(&mut self, what: String) {
         self.screen.say(&what);
-        self.timeline.add(at, what);
+        self.timeline.add(clock::now(), what);
     }
 
     /// Waits until the client has a connection to every instance.
@@ -160,9 +163,12 @@ impl Stage {
         let mut victim = cast.members.remove(1);
         let endpoint = cast.endpoint(victim.id)?;
         let name = victim.process.name().to_owned();
+        amid_calls(&endpoint).await;
         let killed = clock::now();
         victim.process.signal(Signal::KILL);
-        self.mark(killed, format!("{name} was killed with SIGKILL"));
+        self.timeline.add(killed, format!("{name} was killed"));
+        self.screen
+            .say(format!("{name} was killed with SIGKILL (our calls in flight there: {})", endpoint.in_flight()));
         victim.process.kill().await;
         let id = victim.id.to_string();
         let removed = self.cast(service).until("the dead instance to be removed", |_, view| !view.lists(&id)).await?;
@@ -178,7 +184,7 @@ impl Stage {
     async fn replace_it(&mut self) -> Result<(), Failure> {
         let replacement = self.mesh.join(Program::UserSvc, Listen::Free).await.map_err(failed)?;
         let id = replacement.id;
-        self.mark(clock::now(), format!("{} was started as its replacement", replacement.process.name()));
+        self.mark(format!("{} was started as its replacement", replacement.process.name()));
         self.users.members.push(replacement);
         let users = &self.users;
         look_until("the replacement to be picked", || users.endpoint(id).is_ok_and(|endpoint| endpoint.picks() > 0))
@@ -190,14 +196,14 @@ impl Stage {
         let mut leaving = self.users.members.remove(0);
         let (id, name) = (leaving.id.to_string(), leaving.process.name().to_owned());
         let endpoint = self.users.endpoint(leaving.id)?;
-        self.mark(clock::now(), format!("{name} was set to drain"));
+        self.mark(format!("{name} was set to drain"));
         self.set_draining(&id).await?;
         let draining = |_: &[Member], view: &ServiceView| view.admin_state(&id) == AdminState::Draining;
         self.users.until("the drain to be told", draining).await?;
         let idle =
             || endpoint.last_pick().is_none_or(|picked| picked.elapsed() >= UNPICKED) && endpoint.in_flight() == 0;
         look_until("picks of the draining instance to stop", idle).await?;
-        self.mark(clock::now(), format!("{name} is picked no more and was asked to end"));
+        self.mark(format!("{name} is picked no more and was asked to end"));
         leaving.process.drain().await.map_err(failed)?;
         self.screen.say(format!("{name} has drained and ended with 0"));
         self.users.until("the drained instance to leave", |_, view| !view.lists(&id)).await?;
@@ -221,10 +227,10 @@ impl Stage {
     async fn restart_the_registry(&mut self) -> Result<(), Failure> {
         let store_before = self.users.news.view().store_id().to_owned();
         self.mesh.kill_registry().await;
-        self.mark(clock::now(), "the registry was killed with SIGKILL".to_owned());
+        self.mark("the registry was killed".to_owned());
         tokio::time::sleep(REGISTRY_AWAY).await;
         self.mesh.start_registry().await.map_err(failed)?;
-        self.mark(clock::now(), "the registry was started again, with nothing in its memory".to_owned());
+        self.mark("the registry was started again".to_owned());
         for cast in [&mut self.users, &mut self.orders] {
             let anew = |members: &[Member], view: &ServiceView| {
                 view.store_id() != store_before && view.complete() && are_listed(members, view)
@@ -256,11 +262,22 @@ fn are_listed(members: &[Member], view: &ServiceView) -> bool {
 }
 
 /// Shows every change of a service the moment it is known.
-fn tell(screen: Screen, service: Program) -> impl FnMut(&Change) + Send + 'static {
+fn tell(screen: Screen, names: Names) -> impl FnMut(&Change) + Send + 'static {
     move |change| match change {
         Change::Presence(_) => {}
-        change => screen.say(format!("  watch {:9} {}", service.name(), line(change))),
+        change => screen.say(format!("  watch: {}", line(change, |id| names.of(id)))),
     }
+}
+
+/// Waits for a moment at which the instance is in the middle of calls: what a kill would cost then is what the demo is
+/// about. Looks again and again, for such moments are short; where none comes, any other is as good.
+async fn amid_calls(endpoint: &EndpointHandle) {
+    let looking = async {
+        while endpoint.in_flight() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let _ = tokio::time::timeout(AMID_CALLS_MAX, looking).await;
 }
 
 /// Waits for something that can only be looked at.

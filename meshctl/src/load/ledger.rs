@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use mesh_runtime::clock;
 use tokio::time::Instant;
 
 use super::shop::{Method, Planned};
@@ -33,6 +34,8 @@ pub struct CallFailure {
     pub method: &'static str,
     /// When it was due.
     pub scheduled: Instant,
+    /// When it was known to have failed.
+    pub failed: Instant,
     /// The status that was expected.
     pub expected: &'static str,
     /// What came instead.
@@ -68,9 +71,10 @@ pub struct MethodReport {
 }
 
 impl CallFailure {
+    /// It has failed just now.
     pub(super) fn new(planned: &Planned, scheduled: Instant, outcome: String) -> CallFailure {
         let expected = code_name(planned.expected);
-        CallFailure { method: planned.method.name(), scheduled, expected, outcome }
+        CallFailure { method: planned.method.name(), scheduled, failed: clock::now(), expected, outcome }
     }
 }
 

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
@@ -70,6 +71,23 @@ pub struct LocalMesh {
     registry: Option<Process>,
     /// How many of each program have been started, for their names.
     started: BTreeMap<Program, u32>,
+    names: Names,
+}
+
+/// The names that the instances of a mesh have among people, by their ids. Clones see instances that join later.
+#[derive(Debug, Clone, Default)]
+pub struct Names(Arc<Mutex<BTreeMap<String, String>>>);
+
+impl Names {
+    /// The name of an instance; its id where it is not of this mesh.
+    pub fn of(&self, instance_id: &str) -> String {
+        let names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        names.get(instance_id).map_or_else(|| instance_id.to_owned(), Clone::clone)
+    }
+
+    fn add(&self, id: Uuid, name: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_string(), name.to_owned());
+    }
 }
 
 /// One instance of a service.
@@ -87,7 +105,7 @@ impl LocalMesh {
     /// A mesh whose registry does not run yet; `plan.registry` must say where it will.
     pub fn without_registry(plan: LocalMeshPlan) -> io::Result<LocalMesh> {
         let launcher = Launcher::new(&plan.binary, plan.data.join("logs"))?;
-        Ok(LocalMesh { launcher, plan, registry: None, started: BTreeMap::new() })
+        Ok(LocalMesh { launcher, plan, registry: None, started: BTreeMap::new(), names: Names::default() })
     }
 
     /// Starts the registry: at the place planned, or where it was before.
@@ -139,6 +157,11 @@ impl LocalMesh {
         self.plan.registry.addresses(Program::Registry).0.into()
     }
 
+    /// What the instances are called.
+    pub fn names(&self) -> Names {
+        self.names.clone()
+    }
+
     /// A service of this mesh, to follow.
     pub fn followed(&self, service: Program) -> Followed {
         let service = service.name().to_owned();
@@ -182,6 +205,7 @@ impl LocalMesh {
         let number = self.started.entry(program).and_modify(|number| *number += 1).or_insert(1);
         let name = format!("{program}-{number}");
         let id = entropy::uuid_v7();
+        self.names.add(id, &name);
         let (grpc, http) = listen.addresses(program);
         let mut database = OsString::from("sqlite:");
         database.push(self.plan.data.join(format!("{program}.db")));

@@ -3,5 +3,5 @@
 mod mesh;
 mod process;
 
-pub use mesh::{Listen, LocalMesh, LocalMeshPlan, Member};
+pub use mesh::{Listen, LocalMesh, LocalMeshPlan, Member, Names};
 pub use process::{Launch, Launcher, Process, ProcessError};
