@@ -1,5 +1,30 @@
-//! Placeholder.
+//! The registry: who is alive, and who is told.
+//!
+//! | module | its one idea |
+//! |---|---|
+//! | [`catalog`] | the rules, pure: commands and a time in, proposals out; commits in, state out |
+//! | [`storage`] | where records live |
+//! | [`engine`] | the one task that owns the catalog: gather, decide, commit, apply, publish, sleep |
+//! | `watch` | state to watchers, bounded in bytes for each of them |
+//! | `wire` | messages and domain types, one into the other |
+//! | `front` | the doors: gRPC, and a page over HTTP |
+//!
+//! [`main`] is the program. [`Registry`] is everything in it but the process: a test or a simulation starts one, serves
+//! its [`routes`](Registry::routes) over whatever pipe it likes, and ends it.
+//!
+//! What holds: heartbeats never reach the store; reads and watches take no lock that a write holds; a watcher that does
+//! not read costs its queue and nothing else; what the doors let in is valid, and further in nothing is checked again.
 
 pub mod catalog;
 pub mod engine;
 pub mod storage;
+
+mod config;
+mod front;
+mod program;
+mod registry;
+mod watch;
+mod wire;
+
+pub use program::main;
+pub use registry::{Registry, Settings};

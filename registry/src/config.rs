@@ -1,0 +1,137 @@
+//! The flags, and what is left of them once their ranges and how they relate are checked.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use mesh_runtime::ServerArgs;
+
+use crate::Settings;
+use crate::catalog::Ttl;
+
+/// Command line of the registry.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+
+    /// Where records live: memory, file:DIR or etcd:URL[,URL...]. This release has memory only: a restart begins empty
+    /// and the instances register again within one heartbeat.
+    #[arg(long, env = "MESH_STORE", value_name = "STORE", default_value = "memory")]
+    store: Store,
+
+    /// TTL of a lease that asks for none, 2s to 5m. Instances beat every third of it.
+    #[arg(long, env = "MESH_DEFAULT_TTL", value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    default_ttl: Duration,
+
+    /// How long silence alone does not remove the last instance of a service, 0s to 24h.
+    #[arg(long, env = "MESH_LAST_INSTANCE_HOLD", value_name = "DURATION", default_value = "1h", value_parser = duration)]
+    last_instance_hold: Duration,
+}
+
+/// Longest `--last-instance-hold`: a day without a heartbeat is not a lapse.
+const LAST_INSTANCE_HOLD_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// Every fault of a command line, in one line.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.join("; "))]
+pub(crate) struct ConfigError(Vec<String>);
+
+impl TryFrom<&Args> for Settings {
+    type Error = ConfigError;
+
+    fn try_from(args: &Args) -> Result<Self, ConfigError> {
+        let mut faults = Vec::new();
+        match &args.store {
+            Store::Memory => {}
+            store @ (Store::File(_) | Store::Etcd(_)) => {
+                faults.push(format!("--store {store}: this release stores in memory only, use --store memory"));
+            }
+        }
+        let default_ttl = Ttl::new(args.default_ttl).unwrap_or_else(|invalid| {
+            faults.push(format!("--default-ttl: {invalid}"));
+            Ttl::DEFAULT
+        });
+        if args.last_instance_hold > LAST_INSTANCE_HOLD_MAX {
+            faults.push(format!("--last-instance-hold {:?}: must be at most 24h", args.last_instance_hold));
+        }
+        if !faults.is_empty() {
+            return Err(ConfigError(faults));
+        }
+        let mut settings = Self::of_process();
+        settings.engine.default_ttl = default_ttl;
+        settings.engine.last_instance_hold = args.last_instance_hold;
+        Ok(settings)
+    }
+}
+
+/// Which store `--store` names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Store {
+    Memory,
+    File(String),
+    Etcd(String),
+}
+
+impl FromStr for Store {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            None if text == "memory" => Ok(Self::Memory),
+            Some(("file", dir)) if !dir.is_empty() => Ok(Self::File(dir.to_owned())),
+            Some(("etcd", urls)) if !urls.is_empty() => Ok(Self::Etcd(urls.to_owned())),
+            _ => Err("expected memory, file:DIR or etcd:URL[,URL...]".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Store {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory => write!(formatter, "memory"),
+            Self::File(dir) => write!(formatter, "file:{dir}"),
+            Self::Etcd(urls) => write!(formatter, "etcd:{urls}"),
+        }
+    }
+}
+
+/// Reads `500ms`, `10s`, `5m` or `1h`; a bare number is seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u32 = number.parse().map_err(|_| "expected a number and a unit, such as 10s or 500ms".to_owned())?;
+    match unit {
+        "ms" => Ok(Duration::from_millis(number.into())),
+        "s" | "" => Ok(Duration::from_secs(number.into())),
+        "m" => Ok(Duration::from_secs(60 * u64::from(number))),
+        "h" => Ok(Duration::from_secs(3600 * u64::from(number))),
+        other => Err(format!("unknown unit {other:?}, expected ms, s, m or h")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_carry_their_unit() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("10s"), Ok(Duration::from_secs(10)));
+        assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
+        assert_eq!(duration("1h"), Ok(Duration::from_secs(3600)));
+        assert_eq!(duration("10"), Ok(Duration::from_secs(10)));
+        for bad in ["", "s", "-1s", "1.5s", "10 s", "10d", "4294967296s"] {
+            assert!(duration(bad).is_err(), "{bad:?} was read");
+        }
+    }
+
+    #[test]
+    fn stores_are_named_by_their_scheme() {
+        assert_eq!("memory".parse(), Ok(Store::Memory));
+        assert_eq!("file:mesh-data/registry".parse(), Ok(Store::File("mesh-data/registry".to_owned())));
+        for bad in ["", "file:", "etcd:", "disk:/x", "memory:x"] {
+            assert!(bad.parse::<Store>().is_err(), "{bad:?} was read");
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! `mesh.registry.v1.RegistryService`.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::Stream;
+use mesh_api::registry::v1 as pb;
+use pb::registry_service_server::{RegistryService, RegistryServiceServer};
+use prost::Message as _;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::metrics::Metrics;
+use super::{FrontError, keep_alive};
+use crate::catalog::{CatalogError, Position, Presence, StreamId};
+use crate::engine::{Engine, View};
+use crate::watch::{Drain, Hub};
+use crate::wire::{self, Reach};
+
+/// Longest message taken (S09): a thousand beats with their load reports.
+const MESSAGE_BYTES_MAX: usize = 256 * 1024;
+/// Longest registration: whatever it carries is kept for as long as the instance lives and sent to every caller.
+const REGISTER_BYTES_MAX: usize = 64 * 1024;
+/// Most heartbeat streams at a time. Each costs a connection's stream and no task.
+const KEEP_ALIVE_STREAMS_MAX: usize = 50_000;
+/// How long a read waits for the position that it asks for.
+const BEHIND_WAIT: Duration = Duration::from_secs(1);
+
+/// The gRPC door.
+#[derive(Debug)]
+pub(crate) struct Front {
+    engine: Engine,
+    hub: Arc<Hub>,
+    ends: CancellationToken,
+    keep_alive_streams: Arc<Semaphore>,
+    metrics: Metrics,
+}
+
+impl Front {
+    /// A door to this engine whose streams end with `ends`.
+    pub(crate) fn new(engine: Engine, hub: Arc<Hub>, ends: CancellationToken) -> Self {
+        let keep_alive_streams = Arc::new(Semaphore::new(KEEP_ALIVE_STREAMS_MAX));
+        Self { engine, hub, ends, keep_alive_streams, metrics: Metrics::default() }
+    }
+
+    /// The door's metric families.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// The service with its limits. It takes and sends no compressed messages (S09).
+    pub(crate) fn into_service(self: Arc<Self>) -> RegistryServiceServer<Self> {
+        RegistryServiceServer::from_arc(self).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// What is published, once it includes a position.
+    async fn view_including(&self, asked: Option<&pb::Position>) -> Result<Arc<View>, FrontError> {
+        let Some(asked) = asked.map(wire::decode_position).transpose()? else { return Ok(self.engine.view()) };
+        let mut positions = self.engine.positions();
+        let included = |here: &Position| here.includes(&asked) != Some(false);
+        let reached = timeout(BEHIND_WAIT, positions.wait_for(included)).await;
+        let view = self.engine.view();
+        let here = view.position();
+        match (here.includes(&asked), reached) {
+            (Some(true), _) => Ok(view),
+            (None, _) => Err(FrontError::OtherStore { asked, here: here.clone() }),
+            (Some(false), _) => Err(FrontError::Behind { asked, here: here.clone() }),
+        }
+    }
+}
+
+/// Renews leases and answers per beat, with the shortest interval over the leases renewed.
+pub(super) async fn beat(
+    engine: &Engine,
+    beats: Vec<pb::Beat>,
+    via: Option<StreamId>,
+) -> Result<(Vec<pb::BeatResult>, Option<prost_types::Duration>), FrontError> {
+    let beats = wire::beats(beats)?;
+    let beaten = if beats.valid.is_empty() { Vec::new() } else { engine.beat(beats.valid, via).await? };
+    let interval = beaten.iter().filter_map(|beaten| beaten.interval).min().map(wire::duration);
+    Ok((wire::beat_results(beats.sent, &beaten), interval))
+}
+
+fn at(position: &Position) -> Option<pb::Position> {
+    Some(wire::position(position))
+}
+
+#[tonic::async_trait]
+impl RegistryService for Front {
+    async fn register(&self, request: Request<pb::RegisterRequest>) -> Result<Response<pb::RegisterResponse>, Status> {
+        let reach = Reach::of(request.remote_addr());
+        let request = request.into_inner();
+        let bytes = request.encoded_len();
+        if bytes > REGISTER_BYTES_MAX {
+            return Err(FrontError::MessageTooLarge { bytes, max: REGISTER_BYTES_MAX }.into());
+        }
+        let request = wire::register(request, reach).map_err(FrontError::from)?;
+        let granted = self.engine.register(request).await.map_err(FrontError::from)?;
+        Ok(Response::new(wire::granted(&granted)))
+    }
+
+    async fn heartbeat(
+        &self,
+        request: Request<pb::HeartbeatRequest>,
+    ) -> Result<Response<pb::HeartbeatResponse>, Status> {
+        let (results, heartbeat_interval) = beat(&self.engine, request.into_inner().beats, None).await?;
+        Ok(Response::new(pb::HeartbeatResponse { results, heartbeat_interval }))
+    }
+
+    type KeepAliveStream = Pin<Box<dyn Stream<Item = Result<pb::KeepAliveResponse, Status>> + Send>>;
+
+    async fn keep_alive(
+        &self,
+        request: Request<Streaming<pb::KeepAliveRequest>>,
+    ) -> Result<Response<Self::KeepAliveStream>, Status> {
+        let full = FrontError::TooManyStreams { kind: "keep-alive", max: KEEP_ALIVE_STREAMS_MAX };
+        let permit = Arc::clone(&self.keep_alive_streams).try_acquire_owned().map_err(|_| full)?;
+        let (engine, ends, metrics) = (self.engine.clone(), self.ends.clone(), self.metrics.clone());
+        Ok(Response::new(Box::pin(keep_alive::answers(engine, request.into_inner(), ends, metrics, permit))))
+    }
+
+    async fn deregister(
+        &self,
+        request: Request<pb::DeregisterRequest>,
+    ) -> Result<Response<pb::DeregisterResponse>, Status> {
+        let position = match wire::departure(request.into_inner()).map_err(FrontError::from)? {
+            Some(who) => self.engine.deregister(who).await.map_err(FrontError::from)?,
+            None => self.engine.view().position().clone(),
+        };
+        Ok(Response::new(pb::DeregisterResponse { position: at(&position) }))
+    }
+
+    async fn set_admin_state(
+        &self,
+        request: Request<pb::SetAdminStateRequest>,
+    ) -> Result<Response<pb::SetAdminStateResponse>, Status> {
+        let rule = wire::admin_rule(request.into_inner()).map_err(FrontError::from)?;
+        let (position, selected) = self.engine.set_admin_state(rule).await.map_err(FrontError::from)?;
+        let instances_selected = wire::count(selected);
+        Ok(Response::new(pb::SetAdminStateResponse { position: at(&position), instances_selected }))
+    }
+
+    async fn delete_service(
+        &self,
+        request: Request<pb::DeleteServiceRequest>,
+    ) -> Result<Response<pb::DeleteServiceResponse>, Status> {
+        let request = request.into_inner();
+        let service = wire::service_key(&request.namespace, &request.service).map_err(FrontError::from)?;
+        let position = self.engine.delete_service(service).await.map_err(FrontError::from)?;
+        Ok(Response::new(pb::DeleteServiceResponse { position: at(&position) }))
+    }
+
+    async fn resolve(&self, request: Request<pb::ResolveRequest>) -> Result<Response<pb::ResolveResponse>, Status> {
+        let request = request.into_inner();
+        let key = wire::service_key(&request.namespace, &request.service).map_err(FrontError::from)?;
+        let view = self.view_including(request.at_least.as_ref()).await?;
+        let service = view.service(&key).filter(|service| service.presence() != Presence::Unknown);
+        let service = service.ok_or(FrontError::from(CatalogError::UnknownService { service: key }))?;
+        let instances = service.instances().values().map(|instance| wire::resolved_instance(&service, instance));
+        let revision = view.position().revision.max(service.revision());
+        let hold = service.soft().hold.as_ref();
+        Ok(Response::new(pb::ResolveResponse {
+            instances: instances.collect(),
+            position: at(&Position { revision, ..view.position().clone() }),
+            complete: view.complete(),
+            presence: wire::presence(service.presence()).into(),
+            removal_hold: hold.map(|hold| wire::removal_hold(hold, self.engine.now())),
+        }))
+    }
+
+    async fn list_services(
+        &self,
+        request: Request<pb::ListServicesRequest>,
+    ) -> Result<Response<pb::ListServicesResponse>, Status> {
+        let request = request.into_inner();
+        let namespace = wire::namespace(&request.namespace).map_err(FrontError::from)?;
+        let size = wire::page_size(request.page_size).map_err(FrontError::from)?;
+        // The token is the last name of the page before: a page stays right when names come and go meanwhile.
+        let after = match &*request.page_token {
+            "" => None,
+            name => Some(wire::page_token(&namespace, name).map_err(FrontError::from)?),
+        };
+        let view = self.engine.view();
+        let mut services: Vec<_> = view.services(&namespace, after.as_ref()).take(size + 1).collect();
+        let more = services.len() > size;
+        services.truncate(size);
+        let next_page_token = match services.last() {
+            Some(last) if more => last.key().name.as_str().to_owned(),
+            _ => String::new(),
+        };
+        let now = self.engine.now();
+        Ok(Response::new(pb::ListServicesResponse {
+            services: services.iter().map(|service| wire::summary(service, now)).collect(),
+            position: at(view.position()),
+            complete: view.complete(),
+            next_page_token,
+        }))
+    }
+
+    type WatchStream = Drain;
+
+    async fn watch(
+        &self,
+        request: Request<Streaming<pb::WatchRequest>>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        Ok(Response::new(self.hub.watch(request.into_inner())?))
+    }
+}

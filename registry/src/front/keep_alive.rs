@@ -1,0 +1,81 @@
+//! Heartbeats on a stream: one request at a time in, its answer out, in order.
+//!
+//! There is no task and no queue: the transport pulls answers, and a request is read when the answer before it is taken.
+
+use futures_util::{Stream, StreamExt, stream};
+use mesh_api::registry::v1 as pb;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use super::grpc::beat;
+use super::metrics::Metrics;
+use crate::catalog::StreamId;
+use crate::engine::{Closed, Engine};
+
+/// Answers every request of a heartbeat stream. It ends when the requests do, with the first request that is none, and
+/// when `ends` is cancelled.
+pub(super) fn answers<R>(
+    engine: Engine,
+    requests: R,
+    ends: CancellationToken,
+    metrics: Metrics,
+    permit: OwnedSemaphorePermit,
+) -> impl Stream<Item = Result<pb::KeepAliveResponse, Status>> + Send
+where
+    R: Stream<Item = Result<pb::KeepAliveRequest, Status>> + Send + Unpin,
+{
+    let link = Link::open(engine, ends, metrics, permit);
+    stream::unfold(Some((link, requests)), |state| async {
+        let (mut link, mut requests) = state?;
+        let request = tokio::select! {
+            biased;
+            // The link sees the token too, and closes as ours.
+            () = link.ends.cancelled() => return None,
+            request = requests.next() => request?,
+        };
+        let answer = match request {
+            Ok(request) => beat(&link.engine, request.beats, Some(link.stream)).await,
+            // The connection broke, or what came is no message: either way the instance is not heard any more.
+            Err(status) => return Some((Err(status), None)),
+        };
+        match answer {
+            Ok((results, heartbeat_interval)) => {
+                let response = pb::KeepAliveResponse { results, heartbeat_interval };
+                Some((Ok(response), Some((link, requests))))
+            }
+            // Refused, not broken: that says nothing about the instance.
+            Err(why) => {
+                link.closed = Closed::ByUs;
+                Some((Err(why.into()), None))
+            }
+        }
+    })
+}
+
+/// An open stream, as the engine knows it. Dropping it closes it: when the peer is gone the transport drops the answers.
+struct Link {
+    engine: Engine,
+    stream: StreamId,
+    ends: CancellationToken,
+    closed: Closed,
+    metrics: Metrics,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Link {
+    fn open(engine: Engine, ends: CancellationToken, metrics: Metrics, permit: OwnedSemaphorePermit) -> Self {
+        metrics.keep_alive_streams.inc();
+        let stream = engine.stream_opened();
+        Self { engine, stream, ends, closed: Closed::ByPeer, metrics, _permit: permit }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        // A stream that breaks while the registry leaves breaks because it leaves.
+        let closed = if self.ends.is_cancelled() { Closed::ByUs } else { self.closed };
+        self.engine.stream_closed(self.stream, closed);
+        self.metrics.keep_alive_streams.dec();
+    }
+}

@@ -1,0 +1,102 @@
+//! Everything in the program but the process.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::Router;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+
+use crate::catalog::StoreId;
+use crate::engine::{Engine, EngineSettings, EngineTask, Metrics};
+use crate::front::{self, Front};
+use crate::storage::{MemoryStore, StoreError};
+use crate::watch::Hub;
+
+/// What a registry is told at its start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// What its engine is told.
+    pub engine: EngineSettings,
+    /// Identity of its store. Whoever starts two registries gives them two: a memory store remembers nothing, so the
+    /// second one's history is another.
+    pub store_id: StoreId,
+}
+
+impl Settings {
+    /// Defaults with randomness and a clock of the process's own.
+    #[must_use]
+    pub fn of_process() -> Self {
+        let id = mesh_runtime::entropy::uuid_v4().simple().to_string();
+        let store_id = StoreId::parse(&id).expect("32 hexadecimal digits are a store id");
+        Self { engine: EngineSettings::of_process(), store_id }
+    }
+
+    /// Defaults for a simulation: everything that happens follows from the seed and from what is asked.
+    #[must_use]
+    pub fn seeded(seed: u64, started_at: SystemTime) -> Self {
+        let store_id = StoreId::parse(&format!("sim-{seed:016x}")).expect("hexadecimal digits are a store id");
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&seed.to_le_bytes());
+        Self { engine: EngineSettings::seeded(bytes, started_at), store_id }
+    }
+}
+
+/// A running registry: its engine, its watchers and its doors.
+#[derive(Debug)]
+pub struct Registry {
+    engine: Engine,
+    task: EngineTask,
+    hub: Arc<Hub>,
+    front: Arc<Front>,
+    ends: CancellationToken,
+    engine_metrics: Metrics,
+}
+
+impl Registry {
+    /// Starts a registry. Must be called inside a tokio runtime.
+    pub async fn start(settings: Settings) -> Result<Self, StoreError> {
+        let store = Arc::new(MemoryStore::new(settings.store_id));
+        let engine_metrics = Metrics::default();
+        let (engine, task) = Engine::start(settings.engine, store, engine_metrics.clone()).await?;
+        let ends = CancellationToken::new();
+        let hub = Hub::new(engine.clone(), ends.clone());
+        let front = Arc::new(Front::new(engine.clone(), Arc::clone(&hub), ends.clone()));
+        Ok(Self { engine, task, hub, front, ends, engine_metrics })
+    }
+
+    /// Its gRPC services, with their limits.
+    #[must_use]
+    pub fn routes(&self) -> Routes {
+        Routes::new(Arc::clone(&self.front).into_service())
+    }
+
+    /// Its page for the HTTP port: what is registered, as text.
+    pub fn page(&self) -> Router {
+        front::page(self.engine.clone())
+    }
+
+    /// Its metric families.
+    #[must_use]
+    pub fn metrics(&self) -> prometheus_client::registry::Registry {
+        let mut registry = prometheus_client::registry::Registry::default();
+        self.engine_metrics.register(&mut registry);
+        self.front.metrics().register(&mut registry);
+        self.hub.metrics().register(&mut registry);
+        registry
+    }
+
+    /// Ends all watch and heartbeat streams when it is cancelled, as the registry's own act: no instance is suspected
+    /// for it.
+    #[must_use]
+    pub fn ends_watches(&self) -> CancellationToken {
+        self.ends.clone()
+    }
+
+    /// Ends every stream and then the engine.
+    pub async fn shutdown(self) {
+        self.ends.cancel();
+        self.hub.ended().await;
+        self.task.stop().await;
+    }
+}

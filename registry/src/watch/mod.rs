@@ -1,0 +1,34 @@
+//! Who is told, and how far behind they may fall.
+//!
+//! Watch promises state, not events. A [`Subscription`](subscription::Subscription) knows what its watcher holds and works out the next message from
+//! that and the latest [`ServiceView`](crate::catalog::ServiceView); a [`queue`](queue::queue) bounds in bytes what waits
+//! for the watcher, and whatever does not fit is simply not worked out yet; the [`watcher`](watcher::Watcher) is the task
+//! that ties them to one stream. Watchers share nothing that blocks: a stalled one costs its queue, for 30 s at most.
+
+mod hub;
+mod message;
+mod metrics;
+mod press;
+mod queue;
+mod snapshot;
+mod subscription;
+mod watcher;
+
+use std::time::Duration;
+
+pub(crate) use hub::Hub;
+pub(crate) use queue::Drain;
+
+/// How long until the next bookmark at the latest. Silent for three of these, a stream is dead to its watcher.
+const BOOKMARK_INTERVAL: Duration = Duration::from_secs(5);
+/// How often one is sent, so that it arrives within the interval also over a slow network.
+const BOOKMARK_EVERY: Duration = Duration::from_secs(4);
+
+/// Longest delta and soft state; a longer delta goes out as a snapshot, in chunks. As large as the protocol lets a chunk be.
+const DELTA_BYTES_MAX: usize = 256 * 1024;
+
+/// Most services on one stream (S10).
+const SUBSCRIPTIONS_MAX: usize = 1000;
+
+/// How long a watcher may take nothing while something waits for it.
+const STALL_MAX: Duration = Duration::from_secs(30);

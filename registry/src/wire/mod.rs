@@ -1,0 +1,13 @@
+//! Messages and domain types, one into the other. What is decoded here is valid; further in nothing is checked again.
+
+mod decode;
+mod encode;
+
+pub(crate) use decode::{
+    Fault, Reach, admin_rule, beats, departure, namespace, page_size, page_token, position as decode_position,
+    register, service_key,
+};
+pub(crate) use encode::{
+    Loads, beat_results, count, duration, granted, instance, position, presence, removal, removal_hold,
+    resolved_instance, soft_state, summary,
+};
