@@ -230,7 +230,7 @@ async fn a_second_start_on_an_id_fences_the_first() {
 async fn two_processes_with_one_id_end_up_with_two() {
     let mut story = Story::begin(1, 1).await;
     let id = story.users[0].id.to_string();
-    let database = format!("sqlite:{}", story.folder.path().join("user-svc.db").display());
+    let database = format!("sqlite:{}", story.folder.path().join("user.db").display());
     let registry = story.mesh.registry_url().to_string();
     let _second = harness::command()
         .args(["serve", "user-svc", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])

@@ -45,6 +45,11 @@ impl Screen {
         });
     }
 
+    /// The live line goes for good: what is printed from here on stays.
+    pub(super) fn rest(&self) {
+        self.live.finish_and_clear();
+    }
+
     /// Shows how the load is doing, again and again, until it is dropped.
     pub(super) async fn follow(&self, mut so_far: impl FnMut() -> LoadReport) -> Infallible {
         let plain = self.live.is_hidden();
@@ -69,14 +74,6 @@ impl Screen {
                 self.live.set_message(line);
                 self.live.tick();
             }
-        }
-    }
-}
-
-impl Drop for Screen {
-    fn drop(&mut self) {
-        if Arc::strong_count(&self.live) == 1 {
-            self.live.finish_and_clear();
         }
     }
 }

@@ -93,6 +93,7 @@ pub(super) async fn play(args: &DemoArgs, folder: &Path) -> Result<(), Failure> 
         never = screen.follow(|| load.so_far()) => match never {},
     };
     let report = load.stop().await.map_err(|error| Failure::Failed(format!("the load broke down: {error}")))?;
+    stage.screen.rest();
     let closed = report::close(&stage.screen, &report, &stage.timeline, &stage.kills);
     acted.and(closed)
 }
@@ -227,10 +228,10 @@ impl Stage {
     async fn restart_the_registry(&mut self) -> Result<(), Failure> {
         let store_before = self.users.news.view().store_id().to_owned();
         self.mesh.kill_registry().await;
-        self.mark("the registry was killed".to_owned());
+        self.mark("the registry was killed with SIGKILL".to_owned());
         tokio::time::sleep(REGISTRY_AWAY).await;
         self.mesh.start_registry().await.map_err(failed)?;
-        self.mark("the registry was started again".to_owned());
+        self.mark("the registry was started again, its memory empty".to_owned());
         for cast in [&mut self.users, &mut self.orders] {
             let anew = |members: &[Member], view: &ServiceView| {
                 view.store_id() != store_before && view.complete() && are_listed(members, view)
@@ -265,7 +266,7 @@ fn are_listed(members: &[Member], view: &ServiceView) -> bool {
 fn tell(screen: Screen, names: Names) -> impl FnMut(&Change) + Send + 'static {
     move |change| match change {
         Change::Presence(_) => {}
-        change => screen.say(format!("  watch: {}", line(change, |id| names.of(id)))),
+        change => screen.say(format!("  watch: {}", line(change, |id| format!("{:11}", names.of(id))))),
     }
 }
 

@@ -208,7 +208,7 @@ impl LocalMesh {
         self.names.add(id, &name);
         let (grpc, http) = listen.addresses(program);
         let mut database = OsString::from("sqlite:");
-        database.push(self.plan.data.join(format!("{program}.db")));
+        database.push(self.plan.data.join(format!("{}.db", program.name().trim_end_matches("-svc"))));
         let mut flags = listen_flags(grpc, http);
         flags.extend(["--registry".into(), self.registry_url().to_string().into()]);
         flags.extend(["--instance-id".into(), id.to_string().into()]);
