@@ -9,6 +9,7 @@ use harness::{LONG, Story};
 use http::uri::PathAndQuery;
 use mesh_api::registry::v1::{RemovalReason, ServingStatus};
 use mesh_api::shop::user::v1::{CreateUserRequest, CreateUserResponse};
+use mesh_runtime::clock;
 use meshctl::{Change, Follower, Program};
 use rustix::process::Signal;
 use tokio::sync::oneshot;
@@ -22,7 +23,7 @@ async fn a_drain_lets_open_calls_finish_and_says_goodbye_last() {
     let mut story = Story::begin(2, 1).await;
     let told = Arc::new(Mutex::new(Vec::new()));
     let hear = told.clone();
-    let _news = Follower::start(story.mesh.followed(Program::UserSvc), move |change: &Change| {
+    let mut news = Follower::start(story.mesh.followed(Program::UserSvc), move |change: &Change| {
         hear.lock().unwrap().push(change.clone());
     });
 
@@ -76,7 +77,7 @@ async fn a_drain_lets_open_calls_finish_and_says_goodbye_last() {
 
     let status = tokio::time::timeout(LONG, leaving.process.ended()).await.expect("it ends").expect("it is our child");
     assert!(status.success(), "a drain ends with 0, not {status}");
-    story.user_news.until("its goodbye", LONG, |view| !view.lists(&id)).await.expect("it says goodbye");
+    news.until("its goodbye", LONG, |view| !view.lists(&id)).await.expect("it says goodbye");
 
     let told = told.lock().unwrap();
     let position = |wanted: &dyn Fn(&Change) -> bool| told.iter().position(wanted);
@@ -87,6 +88,33 @@ async fn a_drain_lets_open_calls_finish_and_says_goodbye_last() {
         &|change| matches!(change, Change::Left { instance, reason: RemovalReason::Deregistered } if instance.instance_id == id),
     );
     assert!(drained.is_some() && drained < left, "first DRAINING, then goodbye: {told:#?}");
+}
+
+/// An instance that was not picked for this long under load is out of the picks.
+const UNPICKED: Duration = Duration::from_millis(500);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_takes_an_instance_out_and_back_in_and_nobody_notices() {
+    let story = Story::begin(2, 2).await;
+    let load = story.under_load().await;
+    let (registry, id) = (story.mesh.registry_url().to_string(), story.users[0].id.to_string());
+    let endpoint = harness::endpoint(&story.user_channel, story.users[0].id);
+
+    let ran = harness::run(["--registry", &registry, "drain", &id]).await;
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let unpicked = || endpoint.last_pick().is_some_and(|picked| picked.elapsed() >= UNPICKED);
+    harness::until("nobody to go there", unpicked).await;
+    assert!(story.user_news.view().lists(&id), "it is alive all the same");
+
+    let enabled = clock::now();
+    let ran = harness::run(["--registry", &registry, "enable", &id]).await;
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let picked_again = || {
+        let endpoint = harness::endpoint(&story.user_channel, story.users[0].id);
+        endpoint.last_pick().is_some_and(|picked| picked > enabled)
+    };
+    harness::until("somebody to go there again", picked_again).await;
+    harness::nobody_noticed(load).await;
 }
 
 /// Waits until the server counts an open CreateUser.

@@ -23,7 +23,7 @@ async fn roll(mesh: &mut LocalMesh, members: Vec<Member>, news: &mut Follower) -
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rolling_restart_of_everything_fails_no_call() {
-    let mut story = Story::begin(2, 2).await;
+    let mut story = Story::begin(3, 2).await;
     let load = story.under_load().await;
 
     story.users = roll(&mut story.mesh, story.users, &mut story.user_news).await;
