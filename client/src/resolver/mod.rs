@@ -52,7 +52,7 @@ pub enum ResolutionStatus {
     /// The endpoints are what is known.
     Resolved,
     /// There is nobody, and that is believed: the registry does not know the name, or its last instance left by
-    /// deregistration or by an operator. Calls fail at once.
+    /// deregistration or by an operator. Calls wait for somebody to come, as before the first answer.
     Empty,
     /// The name cannot be followed, and nothing was known about it; calls fail at once with this reason.
     Refused(Arc<str>),

@@ -46,7 +46,9 @@ impl Outlook {
     pub(crate) fn is_settled(&self) -> bool {
         match self {
             Self::Unresolved | Self::Connecting | Self::Failing(_) => false,
-            Self::Empty | Self::Refused(_) => true,
+            // The next instance may be on its way: the only one of a service that is restarted leaves it empty too.
+            Self::Empty => false,
+            Self::Refused(_) => true,
         }
     }
 }
