@@ -439,9 +439,6 @@ impl Leases {
             silent: counted.iter().filter(|lease| lease.phase == Phase::Silent).count(),
             longest_ttl: counted.iter().map(|lease| lease.ttl.get()).max().unwrap_or_default(),
         };
-        if census.silent == 0 {
-            attendance.expiry.all_present();
-        }
 
         let mut hold = None;
         let mut held = 0;
@@ -470,6 +467,9 @@ impl Leases {
             lapses.push(Lapse { identity: lease.identity.clone(), lease: lease.id });
         }
 
+        if census.silent == 0 {
+            attendance.expiry.nobody_silent();
+        }
         let hold = hold.map(|(reason, until)| RemovalHold { reason, until, held });
         if let Some(hold) = hold {
             self.service_reviews.file_by(service.clone(), hold.until);

@@ -60,7 +60,7 @@ enum Majority {
     Present,
     /// More than half fell silent: nothing goes.
     Missing { since: Timestamp },
-    /// More than half has been silent for as long as it is held back: rule (a) applies until they are few again.
+    /// More than half has been silent for as long as it is held back: rule (a) applies until it is less.
     GivenUp,
 }
 
@@ -72,8 +72,8 @@ pub(super) struct MassExpiry {
 }
 
 impl MassExpiry {
-    /// Nobody is silent.
-    pub(super) fn all_present(&mut self) {
+    /// Nobody is silent any more.
+    pub(super) fn nobody_silent(&mut self) {
         self.majority = Majority::Present;
     }
 
@@ -117,13 +117,12 @@ impl Majority {
     fn after(self, census: Census, window: Window, now: Timestamp) -> Self {
         let few = census.silent * 100 <= census.instances * SHARE_PERCENT;
         // Those that went in this window were silent too; without them a majority could leave in slices.
-        let silent = census.silent + window.removed;
+        let most = (census.silent + window.removed) * 2 > window.instances;
         match self {
-            Self::Missing { .. } | Self::GivenUp if few => Self::Present,
+            Self::Missing { .. } if few => Self::Present,
             Self::Missing { since } if now >= since.after(MAJORITY_HOLD) => Self::GivenUp,
-            Self::Present if window.instances >= MAJORITY_OF && silent * 2 > window.instances => {
-                Self::Missing { since: now }
-            }
+            Self::GivenUp if !most => Self::Present,
+            Self::Present if most && window.instances >= MAJORITY_OF => Self::Missing { since: now },
             same => same,
         }
     }
@@ -203,6 +202,20 @@ mod tests {
         assert!(matches!(go(&mut rules, 4, 1, 1), (0, Some(Ruling::Hold { reason: RemovalHoldReason::Rate, .. }))));
         let majority = RemovalHoldReason::MajoritySilent;
         assert!(matches!(go(&mut rules, 4, 2, 2), (0, Some(Ruling::Hold { reason, .. })) if reason == majority));
+    }
+
+    #[test]
+    fn a_majority_that_falls_silent_again_is_held_again() {
+        let mut rules = MassExpiry::default();
+        assert_eq!(go(&mut rules, 10, 6, 0).0, 0);
+        assert_eq!(go(&mut rules, 10, 6, 600).0, 2);
+        assert_eq!(go(&mut rules, 8, 4, 610).0, 2, "half is not more than half");
+        assert_eq!(go(&mut rules, 6, 5, 630).0, 0);
+        let mut rules = MassExpiry::default();
+        assert_eq!(go(&mut rules, 10, 6, 0).0, 0);
+        assert_eq!(go(&mut rules, 10, 6, 600).0, 2);
+        rules.nobody_silent();
+        assert_eq!(go(&mut rules, 8, 8, 700).0, 0);
     }
 
     #[test]

@@ -104,6 +104,17 @@ fn a_silent_majority_that_comes_back_loses_nobody() {
 }
 
 #[test]
+fn a_majority_that_falls_silent_after_a_quiet_time_is_held_again() {
+    let (mut ward, mut grants) = Ward::of(10);
+    let alive = grants.split_off(6);
+    ward.wait_beating(11 * MINUTE, &alive);
+    assert_eq!(ward.gone.len(), 6);
+    ward.wait(MINUTE);
+    assert_eq!(ward.gone.len(), 6);
+    assert_eq!(ward.hold().unwrap().reason, RemovalHoldReason::MajoritySilent);
+}
+
+#[test]
 fn a_held_majority_is_let_go_of_when_few_are_left() {
     let (mut ward, mut grants) = Ward::of(10);
     ward.wait(12 * SECOND);
