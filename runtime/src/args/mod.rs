@@ -70,7 +70,7 @@ pub struct ProcessArgs {
     #[arg(long, env = "MESH_ADVERTISE", value_name = "IP:PORT", value_parser = units::advertised)]
     pub advertise: Option<SocketAddr>,
 
-    /// Where this process runs; callers prefer their own zone
+    /// Where this process runs; told to its callers
     #[arg(long, env = "MESH_ZONE", value_name = "NAME", default_value = "", hide_default_value = true,
           value_parser = units::zone)]
     pub zone: String,
