@@ -446,6 +446,29 @@ async fn soft_state_follows_its_changes() {
     assert_eq!((soft.instances[0].liveness(), soft.instances[0].load), (pb::Liveness::Alive, Some(load)));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_service_too_large_for_one_answer_comes_by_watch_in_chunks() {
+    let (_door, mut client) = whole().await;
+    let metadata = BTreeMap::from([("blob".to_owned(), "x".repeat(8000))]);
+    let id = |number: u32| format!("00000000-0000-7000-8000-{number:012x}");
+    for number in 1..=540 {
+        let request = pb::RegisterRequest { metadata: metadata.clone(), instance_id: id(number), ..lasting(1) };
+        register(&mut client, request).await;
+    }
+    expect_refusal(resolve(&mut client, "user-svc").await, Code::ResourceExhausted, "ANSWER_TOO_LARGE");
+
+    let mut watch = Watch::open(&mut client, subscribe("user-svc", None)).await;
+    let mut seen = Vec::new();
+    loop {
+        let Some(Event::Snapshot(chunk)) = watch.next().await.event else { panic!("a snapshot is due") };
+        seen.extend(chunk.instances.into_iter().map(|instance| instance.instance_id));
+        if chunk.last {
+            break;
+        }
+    }
+    assert_eq!(seen, (1..=540).map(id).collect::<Vec<_>>());
+}
+
 /// Reads a metric without labels.
 fn metric(door: &Door, name: &str) -> f64 {
     let text = door.metrics();

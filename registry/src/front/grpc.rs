@@ -24,6 +24,9 @@ use crate::wire::{self, Reach};
 const MESSAGE_BYTES_MAX: usize = 256 * 1024;
 /// Longest registration: whatever it carries is kept for as long as the instance lives and sent to every caller.
 const REGISTER_BYTES_MAX: usize = 64 * 1024;
+/// Longest answer of a plain call: what gRPC libraries take unless they are told otherwise. A whole service may be
+/// longer, and then comes by `Watch`, in chunks.
+const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Most heartbeat streams at a time. Each costs a connection's stream and no task.
 const KEEP_ALIVE_STREAMS_MAX: usize = 50_000;
 /// How long a read waits for the position that it asks for.
@@ -162,13 +165,18 @@ impl RegistryService for Front {
         let instances = service.instances().values().map(|instance| wire::resolved_instance(&service, instance));
         let revision = view.position().revision.max(service.revision());
         let hold = service.soft().hold.as_ref();
-        Ok(Response::new(pb::ResolveResponse {
+        let response = pb::ResolveResponse {
             instances: instances.collect(),
             position: at(&Position { revision, ..view.position().clone() }),
             complete: view.complete(),
             presence: wire::presence(service.presence()).into(),
             removal_hold: hold.map(|hold| wire::removal_hold(hold, self.engine.now())),
-        }))
+        };
+        let bytes = response.encoded_len();
+        if bytes > ANSWER_BYTES_MAX {
+            return Err(FrontError::AnswerTooLarge { bytes, max: ANSWER_BYTES_MAX }.into());
+        }
+        Ok(Response::new(response))
     }
 
     async fn list_services(

@@ -36,6 +36,14 @@ pub(crate) enum FrontError {
         /// How long it may be.
         max: usize,
     },
+    /// An answer longer than callers take by default.
+    #[error("the answer has {bytes} bytes, at most {max} are sent at once: watch sends it in parts")]
+    AnswerTooLarge {
+        /// How long it is.
+        bytes: usize,
+        /// How long it may be.
+        max: usize,
+    },
     /// The position asked for did not come in time.
     #[error("this node is at revision {} and did not reach {} in time", .here.revision, .asked.revision)]
     Behind {
@@ -109,6 +117,7 @@ impl FrontError {
             Self::Fault(fault) => of_fault(fault),
             Self::Engine(error) => of_engine(error),
             Self::MessageTooLarge { .. } => Verdict::new(Code::ResourceExhausted, "MESSAGE_TOO_LARGE"),
+            Self::AnswerTooLarge { .. } => Verdict::new(Code::ResourceExhausted, "ANSWER_TOO_LARGE"),
             Self::Behind { .. } => Verdict::new(Code::Unavailable, "NODE_BEHIND").retry(RETRY_LATER),
             Self::OtherStore { .. } => Verdict::new(Code::FailedPrecondition, "OTHER_STORE"),
             Self::TooManyStreams { .. } => Verdict::new(Code::ResourceExhausted, "TOO_MANY_STREAMS").retry(RETRY_LATER),
