@@ -457,3 +457,6 @@ impl Instance {
         self.serving() == ServingStatus::Draining || self.admin != AdminState::Enabled
     }
 }
+
+#[cfg(test)]
+mod tests;

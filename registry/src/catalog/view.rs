@@ -215,3 +215,6 @@ impl ServiceView {
         self.instances.values().map(|instance| self.standing(instance)).max().unwrap_or(Standing::Never)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,66 +1,31 @@
 //! What the engine counts.
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-/// What became of a heartbeat.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, EncodeLabelValue)]
-pub(super) enum BeatLabel {
-    Renewed,
-    UnknownLease,
-    Fenced,
+/// What became of something.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub(super) struct ByOutcome {
+    pub(super) outcome: &'static str,
 }
 
-#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
-pub(super) struct BeatLabels {
-    pub(super) outcome: BeatLabel,
-}
-
-/// A lease ran out: was its instance removed, or held back and why.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, EncodeLabelValue)]
-pub(super) enum ExpirationLabel {
-    Removed,
-    HeldRate,
-    HeldLastInstance,
-    HeldMajoritySilent,
-}
-
-#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
-pub(super) struct ExpirationLabels {
-    pub(super) reason: ExpirationLabel,
-}
-
-/// How an instance left.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
-pub(super) struct RemovalLabels {
+/// Why something happened.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub(super) struct ByReason {
     pub(super) reason: &'static str,
-}
-
-/// What became of a proposal.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, EncodeLabelValue)]
-pub(super) enum CommitLabel {
-    Committed,
-    Conflict,
-    Refused,
-    Unknown,
-}
-
-#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
-pub(super) struct CommitLabels {
-    pub(super) outcome: CommitLabel,
 }
 
 /// The engine's metric families. No label carries a name from outside, so their number is fixed.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
-    pub(super) heartbeats: Family<BeatLabels, Counter>,
-    pub(super) expirations: Family<ExpirationLabels, Counter>,
-    pub(super) removals: Family<RemovalLabels, Counter>,
+    pub(super) heartbeats: Family<ByOutcome, Counter>,
+    pub(super) expirations: Family<ByReason, Counter>,
+    pub(super) removals: Family<ByReason, Counter>,
     pub(super) registrations: Counter,
-    pub(super) commits: Family<CommitLabels, Counter>,
+    pub(super) commits: Family<ByOutcome, Counter>,
     pub(super) clock_gaps: Counter,
     pub(super) resyncs: Counter,
     pub(super) instances: Gauge,
@@ -72,12 +37,28 @@ pub struct Metrics {
 }
 
 impl Metrics {
+    pub(super) fn heartbeats(&self, outcome: &'static str) -> Counter {
+        self.heartbeats.get_or_create(&ByOutcome { outcome }).clone()
+    }
+
+    pub(super) fn commits(&self, outcome: &'static str) -> Counter {
+        self.commits.get_or_create(&ByOutcome { outcome }).clone()
+    }
+
+    pub(super) fn expirations(&self, reason: &'static str) -> Counter {
+        self.expirations.get_or_create(&ByReason { reason }).clone()
+    }
+
+    pub(super) fn removals(&self, reason: &'static str) -> Counter {
+        self.removals.get_or_create(&ByReason { reason }).clone()
+    }
+
     /// Adds every family to a registry of metrics.
     pub fn register(&self, registry: &mut Registry) {
         let r = registry;
         let m = self;
         r.register("registry_heartbeats", "Heartbeats answered, by outcome", m.heartbeats.clone());
-        r.register("registry_lease_expirations", "Leases that ran out, by what followed", m.expirations.clone());
+        r.register("registry_lease_expirations", "Leases that ran out: removed, or why held", m.expirations.clone());
         r.register("registry_removals", "Instances removed, by reason", m.removals.clone());
         r.register("registry_registrations", "Registrations that brought a new incarnation", m.registrations.clone());
         r.register("registry_commits", "Proposals handed to the store, by outcome", m.commits.clone());

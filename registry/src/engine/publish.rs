@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::audit;
 use super::error::EngineError;
-use super::metrics::{ExpirationLabel, ExpirationLabels, Metrics, RemovalLabels};
+use super::metrics::Metrics;
 use crate::catalog::{
     Liveness, Namespace, Position, Presence, RemovalHoldReason, ServiceChange, ServiceKey, ServiceView, SoftState,
     State, Timestamp,
@@ -143,7 +143,7 @@ impl Publisher {
         let before = self.current(&change.service);
         audit::changed(&before, &change);
         for removal in &change.gone {
-            self.metrics.removals.get_or_create(&RemovalLabels { reason: removal.reason.as_str() }).inc();
+            self.metrics.removals(removal.reason.as_str()).inc();
         }
         let fresh = change.upserts.iter().filter(|instance| {
             let was = before.instances().get(&instance.id());
@@ -270,14 +270,14 @@ impl Publisher {
 
         let Some(hold) = after.hold else { return };
         let reason = match hold.reason {
-            RemovalHoldReason::Rate => ExpirationLabel::HeldRate,
-            RemovalHoldReason::LastInstance => ExpirationLabel::HeldLastInstance,
-            RemovalHoldReason::MajoritySilent => ExpirationLabel::HeldMajoritySilent,
+            RemovalHoldReason::Rate => "held_rate",
+            RemovalHoldReason::LastInstance => "held_last_instance",
+            RemovalHoldReason::MajoritySilent => "held_majority_silent",
         };
         let stale = |soft: &SoftState, id| soft.instances.get(id).is_some_and(|h| h.liveness == Liveness::Stale);
         let newly = after.instances.keys().filter(|id| stale(after, id) && !stale(before, id)).count();
         if newly > 0 {
-            self.metrics.expirations.get_or_create(&ExpirationLabels { reason }).inc_by(newly as u64);
+            self.metrics.expirations(reason).inc_by(newly as u64);
         }
     }
 }

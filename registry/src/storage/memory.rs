@@ -196,3 +196,6 @@ impl Store for MemoryStore {
         .boxed()
     }
 }
+
+#[cfg(test)]
+mod tests;

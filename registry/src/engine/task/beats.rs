@@ -3,7 +3,6 @@
 use super::{REPORTS_MAX, Task};
 use crate::catalog::{AdminState, Beat, BeatOutcome, Beaten, Command, Report, StreamId, Timestamp};
 use crate::engine::handle::BeatRequest;
-use crate::engine::metrics::{BeatLabel, BeatLabels};
 use crate::engine::pending::{Batch, BatchId, Pending, Waiter};
 
 impl Task {
@@ -52,13 +51,13 @@ impl Task {
 
     fn count(&self, answers: &[Beaten]) {
         for (outcome, label) in [
-            (BeatOutcome::Renewed, BeatLabel::Renewed),
-            (BeatOutcome::UnknownLease, BeatLabel::UnknownLease),
-            (BeatOutcome::Fenced, BeatLabel::Fenced),
+            (BeatOutcome::Renewed, "renewed"),
+            (BeatOutcome::UnknownLease, "unknown_lease"),
+            (BeatOutcome::Fenced, "fenced"),
         ] {
             let count = answers.iter().filter(|answer| answer.outcome == outcome).count();
             if count > 0 {
-                self.metrics.heartbeats.get_or_create(&BeatLabels { outcome: label }).inc_by(count as u64);
+                self.metrics.heartbeats(label).inc_by(count as u64);
             }
         }
     }

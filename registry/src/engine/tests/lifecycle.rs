@@ -193,6 +193,51 @@ async fn a_name_that_is_followed_is_not_thereby_known() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_names_that_nobody_registered_and_somebody_follows_are_bounded() {
+    let rig = Rig::new().await;
+    let mut following = Vec::new();
+    for number in 0..10_000 {
+        following.push(rig.engine.follow(&service(&format!("s{number}"))).await.unwrap());
+    }
+    let one_more = rig.engine.follow(&service("one-more")).await;
+    assert_eq!(one_more.unwrap_err(), EngineError::TooManyFollowed { max: 10_000 });
+    rig.register(1).await;
+    assert!(rig.engine.follow(&service("user-svc")).await.is_ok(), "a known name is always there to follow");
+
+    following.truncate(10);
+    tokio::time::sleep(2 * SECOND).await;
+    assert!(rig.engine.follow(&service("one-more")).await.is_ok(), "who leaves makes room");
+    assert!(following.iter_mut().all(|receiver| receiver.has_changed().is_ok()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_metrics_count_what_happened() {
+    let rig = Rig::new().await;
+    let (_, other) = (rig.register(1).await, rig.register(2).await);
+    rig.wait_beating(11 * SECOND, &[&other]).await;
+    tokio::time::sleep(20 * SECOND).await;
+    let mut registry = prometheus_client::registry::Registry::default();
+    rig.metrics.register(&mut registry);
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    for line in [
+        "registry_registrations_total 2",
+        "registry_heartbeats_total{outcome=\"renewed\"} 11",
+        "registry_removals_total{reason=\"expired\"} 1",
+        "registry_lease_expirations_total{reason=\"removed\"} 1",
+        "registry_lease_expirations_total{reason=\"held_last_instance\"} 1",
+        "registry_commits_total{outcome=\"committed\"} 3",
+        "registry_instances 1",
+        "registry_instances_stale 1",
+        "registry_services 1",
+        "registry_services_holding 1",
+        "registry_revision 3",
+    ] {
+        assert!(text.lines().any(|had| had == line), "{line} is missing in\n{text}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_seed_gives_one_trace() {
     async fn trace(seed: u8) -> Vec<String> {
         let rig = Rig::on(memory(), settings(seed)).await;
