@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use mesh_runtime::ServerArgs;
+use mesh_runtime::{ServerArgs, duration};
 
 use crate::Settings;
 use crate::catalog::Ttl;
@@ -96,35 +96,9 @@ impl fmt::Display for Store {
     }
 }
 
-/// Reads `500ms`, `10s`, `5m` or `1h`; a bare number is seconds.
-fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let number: u32 = number.parse().map_err(|_| "expected a number and a unit, such as 10s or 500ms".to_owned())?;
-    match unit {
-        "ms" => Ok(Duration::from_millis(number.into())),
-        "s" | "" => Ok(Duration::from_secs(number.into())),
-        "m" => Ok(Duration::from_secs(60 * u64::from(number))),
-        "h" => Ok(Duration::from_secs(3600 * u64::from(number))),
-        other => Err(format!("unknown unit {other:?}, expected ms, s, m or h")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_carry_their_unit() {
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(duration("10s"), Ok(Duration::from_secs(10)));
-        assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
-        assert_eq!(duration("1h"), Ok(Duration::from_secs(3600)));
-        assert_eq!(duration("10"), Ok(Duration::from_secs(10)));
-        for bad in ["", "s", "-1s", "1.5s", "10 s", "10d", "4294967296s"] {
-            assert!(duration(bad).is_err(), "{bad:?} was read");
-        }
-    }
 
     #[test]
     fn stores_are_named_by_their_scheme() {
