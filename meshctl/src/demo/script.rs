@@ -36,7 +36,7 @@ const CALM: Duration = Duration::from_secs(3);
 /// How long the registry stays away.
 const REGISTRY_AWAY: Duration = Duration::from_secs(1);
 
-/// An instance that was picked no more for this long, at hundreds of calls a second, is out of the picks.
+/// An instance that was picked no more for this long is out of the picks: at the least load it would have had a dozen calls.
 const UNPICKED: Duration = Duration::from_millis(300);
 
 /// Longest wait for a call to be in flight before an instance is killed.
@@ -45,7 +45,7 @@ const AMID_CALLS_MAX: Duration = Duration::from_secs(1);
 /// How often something that has no event of its own is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// The last failure is left out where less time than this is left of the demo's 30 s.
+/// A demo that has taken longer than this leaves the last kill out: all of it has to end within 30 s.
 const LAST_KILL_BEFORE: Duration = Duration::from_secs(19);
 
 /// The mesh, those who look at it, and what has been done to it.
