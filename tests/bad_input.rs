@@ -73,7 +73,7 @@ async fn bad_flags_of_servers_are_named() {
 #[tokio::test]
 async fn bad_commands_are_named() {
     refused(&run(["--registry", "https://127.0.0.1:7400", "services"]).await, "https");
-    refused(&run(["--timeout", "5", "services"]).await, "unit");
+    refused(&run(["--timeout", "soon", "services"]).await, "--timeout");
     refused(&run(["completions", "klingon"]).await, "klingon");
     refused(&run(["instances"]).await, "SERVICE");
     refused(&run(["demo", "--rate", "1"]).await, "--rate");
