@@ -87,7 +87,8 @@ pub enum Outcome {
     Committed(Revision),
     /// A key was not as expected; nothing was changed. Whoever has followed up to this revision sees why.
     Conflict(Revision),
-    /// The store does not take it now, and says why; nothing was changed.
+    /// The store does not take it now, and says why. Handing it in changed nothing; what became of an earlier time with
+    /// an unknown outcome stays unknown.
     Refused(String),
     /// The store does not know: it may have been made, now or later. The op id tells.
     Unknown,

@@ -14,7 +14,7 @@ use crate::engine::{Departure, EngineError};
 use crate::storage::{HostileStore, Hostility};
 
 /// Seeds of each run; the failing one is printed.
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 150;
 
 /// Instances that register, beat, and leave at random.
 const INSTANCES: u128 = 6;

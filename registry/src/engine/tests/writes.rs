@@ -1,13 +1,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream::BoxStream;
+use futures_util::{FutureExt, StreamExt};
 use parking_lot::Mutex;
 
 use super::kit::{Rig, SECOND, memory, settings};
-use crate::catalog::kit::{asks, id, nonce, service};
+use crate::catalog::kit::{asks, id, in_zone, nonce, service};
 use crate::catalog::{
     AdminState, BeatOutcome, Committed, Liveness, Proposal, Register, Revision, RuleSet, Selector, ServingStatus,
 };
@@ -19,6 +19,7 @@ use crate::storage::{FollowError, Loaded, MemoryStore, Outcome, Store, StoreErro
 struct Told {
     inner: MemoryStore,
     manner: Arc<Mutex<Manner>>,
+    feed_delay: Duration,
     groups: Arc<Mutex<Vec<usize>>>,
 }
 
@@ -31,12 +32,14 @@ enum Manner {
     Forgetful,
     /// Neither commits nor answers.
     Hangs,
+    /// Commits a second after it said that it does not know, and refuses to look at it again.
+    Slow,
 }
 
 impl Told {
     fn new() -> Self {
         let manner = Arc::new(Mutex::new(Manner::Honest));
-        Self { inner: memory(), manner, groups: Arc::default() }
+        Self { inner: memory(), manner, feed_delay: Duration::ZERO, groups: Arc::default() }
     }
 
     fn be(&self, manner: Manner) {
@@ -60,6 +63,15 @@ impl Store for Told {
                 let _ = self.inner.try_commit(proposal);
                 Outcome::Unknown
             }
+            Manner::Slow if self.groups.lock().len() > 1 => Outcome::Refused("no space left on device".into()),
+            Manner::Slow => {
+                let (inner, proposal) = (self.inner.clone(), proposal.clone());
+                tokio::spawn(async move {
+                    tokio::time::sleep(SECOND).await;
+                    inner.try_commit(&proposal)
+                });
+                Outcome::Unknown
+            }
         };
         async move {
             if matches!(manner, Manner::Hangs) {
@@ -73,7 +85,12 @@ impl Store for Told {
     }
 
     fn follow(&self, after: Revision) -> BoxStream<'static, Result<Arc<Committed>, FollowError>> {
-        self.inner.follow(after)
+        let delay = self.feed_delay;
+        let late = move |news| async move {
+            tokio::time::sleep(delay).await;
+            news
+        };
+        self.inner.follow(after).then(late).boxed()
     }
 }
 
@@ -170,6 +187,50 @@ async fn a_commit_that_nobody_confirms_is_found_in_the_feed() {
     let rig = Rig::on(store.clone(), settings(1)).await;
     store.be(Manner::Forgetful);
     let granted = rig.register(1).await;
+    assert_eq!(rig.beat(&granted).await, BeatOutcome::Renewed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_to_look_again_is_no_answer_to_what_became_of_it() {
+    let store = Told::new();
+    let rig = Rig::on(store.clone(), settings(1)).await;
+    store.be(Manner::Slow);
+    let granted = rig.register(1).await;
+    assert!(store.groups.lock().len() > 1, "it was handed in again");
+    assert_eq!(rig.beat(&granted).await, BeatOutcome::Renewed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_conflict_the_next_decision_waits_for_what_the_feed_has_to_tell() {
+    let store = Told { feed_delay: SECOND, ..Told::new() };
+    let rig = Rig::on(store.clone(), settings(1)).await;
+    let other_node = Rig::on(store.inner.clone(), settings(2)).await;
+    let theirs = other_node.register(1).await;
+    let ours = rig.try_register(Register { nonce: nonce(2), ..asks(1) }).await.unwrap();
+    assert!(ours.incarnation > theirs.incarnation);
+    assert_eq!(store.groups.lock().len(), 2, "decided blindly once, and once in the knowledge of the other");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registration_that_is_decided_again_stands_behind_the_end_of_its_old_lease() {
+    let store = Told::new();
+    let rig = Rig::on(store.clone(), settings(1)).await;
+    let old = rig.register(1).await;
+    let other = rig.register(2).await;
+    rig.wait_beating(9 * SECOND, &[&other]).await;
+
+    // A commit takes 5 ms: the lease began 5 ms before the waiting did. Its holder registers 3 ms before it runs out,
+    // in vain, and that is known 2 ms after.
+    tokio::time::sleep(SECOND - Duration::from_millis(5 + 3)).await;
+    store.be(Manner::Conflicts);
+    let elsewhere = Register { spec: in_zone("eu-1b", "2"), ..asks(1) };
+    let honest_soon = async {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        store.be(Manner::Honest);
+    };
+    let (granted, ()) = tokio::join!(rig.try_register(elsewhere), honest_soon);
+    let granted = granted.unwrap();
+    assert!(granted.incarnation > old.incarnation, "the old lease ended first");
     assert_eq!(rig.beat(&granted).await, BeatOutcome::Renewed);
 }
 
