@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 
 use comfy_table::{ContentArrangement, Table, presets};
 use prost_reflect::{DescriptorPool, DynamicMessage, ReflectMessage, SerializeOptions};
+use serde_json::ser::Formatter;
 
 use crate::failure::Failure;
 
@@ -15,7 +16,7 @@ static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
 });
 
 /// The canonical JSON of `message`, which is a `full_name`, in one line.
-pub(crate) fn json<M: prost::Message>(full_name: &str, message: &M) -> String {
+pub(crate) fn json<M: prost::Message>(full_name: &str, message: &M) -> Result<String, Failure> {
     let descriptor = POOL.get_message_by_name(full_name).expect("the callers name messages of this house");
     let mut dynamic = DynamicMessage::new(descriptor);
     dynamic.transcode_from(message).expect("a message transcodes to its own descriptor");
@@ -23,24 +24,29 @@ pub(crate) fn json<M: prost::Message>(full_name: &str, message: &M) -> String {
 }
 
 /// The canonical JSON of a message known by reflection only, in one line.
-pub(crate) fn dynamic_json(message: &DynamicMessage) -> String {
+pub(crate) fn dynamic_json(message: &DynamicMessage) -> Result<String, Failure> {
     let mut buffer = Vec::new();
-    let mut serializer = serde_json::Serializer::new(&mut buffer);
-    match message.serialize_with_options(&mut serializer, &SerializeOptions::new()) {
-        Ok(()) => String::from_utf8_lossy(&buffer).into_owned(),
-        // Only a google.protobuf.Any of an unknown type cannot be shown; the rest of the answer is lost with it.
-        Err(error) => format!("{{\"@error\":{:?}}}", format!("{}: {error}", message.descriptor().full_name())),
-    }
+    write_json(message, &mut serde_json::Serializer::new(&mut buffer))?;
+    Ok(String::from_utf8_lossy(&buffer).into_owned())
 }
 
 /// The same over several lines, for people.
-pub(crate) fn pretty_json(message: &DynamicMessage) -> String {
+pub(crate) fn pretty_json(message: &DynamicMessage) -> Result<String, Failure> {
     let mut buffer = Vec::new();
-    let mut serializer = serde_json::Serializer::pretty(&mut buffer);
-    match message.serialize_with_options(&mut serializer, &SerializeOptions::new()) {
-        Ok(()) => String::from_utf8_lossy(&buffer).into_owned(),
-        Err(_) => dynamic_json(message),
-    }
+    write_json(message, &mut serde_json::Serializer::pretty(&mut buffer))?;
+    Ok(String::from_utf8_lossy(&buffer).into_owned())
+}
+
+/// Some messages have no JSON: a google.protobuf.Any of an unknown type, a timestamp past the year 9999. A program that
+/// reads the answer must not take half of one for all of it.
+fn write_json<F: Formatter>(
+    message: &DynamicMessage,
+    serializer: &mut serde_json::Serializer<&mut Vec<u8>, F>,
+) -> Result<(), Failure> {
+    message.serialize_with_options(serializer, &SerializeOptions::new()).map_err(|error| {
+        let name = message.descriptor().full_name().to_owned();
+        Failure::Failed(format!("the answer, a {name}, cannot be shown as JSON: {error}"))
+    })
 }
 
 /// Prints lines on stdout. Unlike `println!` it does not panic when the reader has gone.
@@ -96,9 +102,19 @@ mod tests {
             ..Instance::default()
         };
         assert_eq!(
-            json("mesh.registry.v1.Instance", &instance),
+            json("mesh.registry.v1.Instance", &instance).expect("it has a JSON"),
             r#"{"instanceId":"01","incarnation":"7","ttl":"3.500s","liveness":"LIVENESS_ALIVE"}"#
         );
+    }
+
+    #[test]
+    fn what_has_no_json_is_a_failure_and_not_another_answer() {
+        let any = prost_types::Any { type_url: "type.googleapis.com/nobody.knows.This".to_owned(), value: vec![1] };
+        let any = any.transcode_to_dynamic();
+        for shown in [dynamic_json(&any), pretty_json(&any)] {
+            let failure = shown.expect_err("its type is unknown");
+            assert!(failure.to_string().starts_with("the answer, a google.protobuf.Any, cannot be shown"), "{failure}");
+        }
     }
 
     #[test]
@@ -113,7 +129,8 @@ mod tests {
         json(
             "mesh.registry.v1.WatchResponse",
             &WatchResponse { position: Some(Position::default()), ..Default::default() },
-        );
+        )
+        .expect("it has a JSON");
         for name in ["ServiceSummary", "Instance", "SetAdminStateResponse"] {
             assert!(POOL.get_message_by_name(&format!("mesh.registry.v1.{name}")).is_some(), "{name}");
         }

@@ -41,7 +41,7 @@ async fn set(
     };
     let answer = registry.stubs().set_admin_state(registry.request(ask)).await?.into_inner();
     match globals.output {
-        Format::Json => print(&json("mesh.registry.v1.SetAdminStateResponse", &answer)),
+        Format::Json => print(&json("mesh.registry.v1.SetAdminStateResponse", &answer)?),
         Format::Table => print(&format!(
             "{} {} at {} is {} now",
             instance.service,

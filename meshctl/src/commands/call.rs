@@ -44,8 +44,8 @@ pub(crate) async fn call(globals: &Globals, args: &CallArgs) -> Result<(), Failu
     request.set_timeout(globals.timeout);
     let answer = unary(channel, &method, request).await?;
     print(&match globals.output {
-        Format::Json => dynamic_json(&answer),
-        Format::Table => pretty_json(&answer),
+        Format::Json => dynamic_json(&answer)?,
+        Format::Table => pretty_json(&answer)?,
     })
 }
 
@@ -154,7 +154,7 @@ mod tests {
         let get_user = descriptor("shop.user.v1.GetUserRequest");
         for text in [r#"{"user_id":"x"}"#, r#"{"userId":"x"}"#] {
             let message = read_request(&get_user, text).expect("it is a request");
-            assert_eq!(dynamic_json(&message), r#"{"userId":"x"}"#);
+            assert_eq!(dynamic_json(&message).expect("it has a JSON"), r#"{"userId":"x"}"#);
         }
     }
 

@@ -18,10 +18,7 @@ pub(crate) async fn services(globals: &Globals) -> Result<(), Failure> {
         note(INCOMPLETE);
     }
     if globals.output == Format::Json {
-        return listing
-            .services
-            .iter()
-            .try_for_each(|summary| print(&json("mesh.registry.v1.ServiceSummary", summary)));
+        return print_all("mesh.registry.v1.ServiceSummary", &listing.services);
     }
     if listing.services.is_empty() {
         note(&format!("no services in namespace {:?}", registry.namespace()));
@@ -53,7 +50,7 @@ pub(crate) async fn instances(globals: &Globals, service: &str) -> Result<(), Fa
         note(INCOMPLETE);
     }
     if globals.output == Format::Json {
-        return answer.instances.iter().try_for_each(|instance| print(&json("mesh.registry.v1.Instance", instance)));
+        return print_all("mesh.registry.v1.Instance", &answer.instances);
     }
     if answer.instances.is_empty() {
         note(&format!("{service} is known and has no instances ({})", words::presence(answer.presence())));
@@ -79,4 +76,10 @@ pub(crate) async fn instances(globals: &Globals, service: &str) -> Result<(), Fa
         Some(hold) => print(&format!("\nremovals held back: {}", words::hold(hold))),
         None => Ok(()),
     }
+}
+
+/// One object a line; all of them, or none.
+fn print_all<M: prost::Message>(full_name: &str, messages: &[M]) -> Result<(), Failure> {
+    let lines = messages.iter().map(|message| json(full_name, message)).collect::<Result<Vec<_>, _>>()?;
+    lines.iter().try_for_each(|line| print(line))
 }

@@ -51,7 +51,9 @@ async fn show(followed: &Followed, format: Format) -> Failure {
             News::Answer(answer) => {
                 let shown = match (view.apply(answer), format) {
                     (Err(error), _) => return ControlFlow::Break(Broken::View(error)),
-                    (Ok(_), Format::Json) => print(&json("mesh.registry.v1.WatchResponse", answer)),
+                    (Ok(_), Format::Json) => {
+                        json("mesh.registry.v1.WatchResponse", answer).and_then(|line| print(&line))
+                    }
                     (Ok(changes), Format::Table) => {
                         changes.iter().try_for_each(|change| print(&line(change, words::plain)))
                     }
