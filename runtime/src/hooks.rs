@@ -7,8 +7,8 @@ use std::pin::Pin;
 /// A future that somebody else runs.
 pub type BoxFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Told where the process can be reached: first the gRPC address, then the HTTP one.
-pub type Ready = Box<dyn FnOnce(SocketAddr, SocketAddr) -> BoxFuture + Send>;
+/// Told where the process can be reached: first the gRPC address, then the HTTP one, where others reach that at all.
+pub type Ready = Box<dyn FnOnce(SocketAddr, Option<SocketAddr>) -> BoxFuture + Send>;
 /// Told that one step of the end begins.
 pub type Step = Box<dyn FnOnce() -> BoxFuture + Send>;
 /// Asked how things stand: a state of few possible values for the metric, a sentence for people.

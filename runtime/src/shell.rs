@@ -89,10 +89,17 @@ impl Shell {
     }
 
     /// Where others are told to find the HTTP port: where it is bound, or on a wildcard address, beside the gRPC port.
+    /// `None` where it is on loopback and the gRPC port is not: whoever calls from elsewhere would find itself there, and
+    /// a registry refuses such an address.
     #[must_use]
-    pub fn http_advertised(&self) -> SocketAddr {
-        let ip = if self.http_addr.ip().is_unspecified() { self.advertised.ip() } else { self.http_addr.ip() };
-        SocketAddr::new(ip, self.http_addr.port())
+    pub fn http_advertised(&self) -> Option<SocketAddr> {
+        let (bound, grpc) = (self.http_addr.ip(), self.advertised.ip());
+        let ip = match (bound.is_unspecified(), bound.is_loopback() && !grpc.is_loopback()) {
+            (true, _) => grpc,
+            (false, true) => return None,
+            (false, false) => bound,
+        };
+        Some(SocketAddr::new(ip, self.http_addr.port()))
     }
 
     /// Serves until SIGTERM or SIGINT, then drains; a second signal ends the process at once. Prints the ready line,
@@ -293,17 +300,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_loopback_http_port_is_not_advertised_beside_a_grpc_port_for_others() {
+        let program = Program { name: "probe", version: "0", about: "", grpc_port: 0, http_port: 0 };
+        let any = SocketAddr::from(([0, 0, 0, 0], 0));
+        let args = ServerArgs { listen: any, insecure_plaintext: true, ..ServerArgs::loopback() };
+        let elsewhere = SocketAddr::from(([10, 0, 0, 5], 7410));
+        let shell = Shell::bind(&program, &args, Some(elsewhere)).await.unwrap();
+        assert_eq!((shell.advertised(), shell.http_advertised()), (elsewhere, None));
+    }
+
+    #[tokio::test]
     async fn what_is_advertised_can_be_dialled() {
         let program = Program { name: "probe", version: "0", about: "", grpc_port: 0, http_port: 0 };
         let loopback = ServerArgs::loopback();
         let shell = Shell::bind(&program, &loopback, None).await.unwrap();
-        assert_eq!((shell.advertised(), shell.http_advertised()), (shell.grpc_addr(), shell.http_addr()));
+        assert_eq!((shell.advertised(), shell.http_advertised()), (shell.grpc_addr(), Some(shell.http_addr())));
 
         let any = SocketAddr::from(([0, 0, 0, 0], 0));
         let wildcard = ServerArgs { listen: any, admin_listen: any, insecure_plaintext: true, ..loopback };
         let flag = SocketAddr::from(([127, 0, 0, 9], 0));
         let shell = Shell::bind(&program, &wildcard, Some(flag)).await.unwrap();
         assert_eq!(shell.advertised(), SocketAddr::new(flag.ip(), shell.grpc_addr().port()));
-        assert_eq!(shell.http_advertised(), SocketAddr::new(flag.ip(), shell.http_addr().port()));
+        assert_eq!(shell.http_advertised(), Some(SocketAddr::new(flag.ip(), shell.http_addr().port())));
     }
 }

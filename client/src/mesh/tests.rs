@@ -108,7 +108,7 @@ async fn a_process_starts_without_a_registry_and_registers_when_it_appears() {
     let mesh = Mesh::new([registry.to_string()]).unwrap();
     let registrar = mesh.registrar(InstanceSpec::new("user-svc"));
     let (ready, ..) = registrar.hooks();
-    let registered = tokio::spawn(ready(([127, 0, 0, 1], 7410).into(), ([127, 0, 0, 1], 7411).into()));
+    let registered = tokio::spawn(ready(([127, 0, 0, 1], 7410).into(), Some(([127, 0, 0, 1], 7411).into())));
     while registrar.status().state == RegistrarState::Idle {
         tokio::task::yield_now().await;
     }
@@ -169,4 +169,18 @@ async fn a_mesh_without_a_registry_serves_its_static_services_only() {
     assert!(matches!(status("order-svc"), ResolutionStatus::Refused(_)));
     assert!(matches!(status("No Name"), ResolutionStatus::Refused(_)));
     assert!(mesh.watch_status().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_is_down_is_dialled_again_within_a_second_for_ever() {
+    let net = crate::rig::Net::default();
+    let mesh = Mesh::builder().registry(["10.0.0.1:1"]).connector(Arc::new(net.clone())).seed(1).build().unwrap();
+    let _client = mesh.registry();
+    let mut longest = Duration::ZERO;
+    for dialled in 0..100 {
+        let begun = crate::clock::now();
+        crate::rig::eventually(|| net.connects() > dialled).await;
+        longest = longest.max(crate::clock::now() - begun);
+    }
+    assert!((500..=1_001).contains(&longest.as_millis()), "{longest:?}");
 }

@@ -152,10 +152,11 @@ impl RegistrarStatus {
 /// A future that somebody else runs.
 pub type BoxFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// The registrar as closures over std types, in the order in which a process calls them: ready with its gRPC and HTTP
-/// addresses, draining, gone; and its status at any time. A process shell takes them without knowing this crate.
+/// The registrar as closures over std types, in the order in which a process calls them: ready with its gRPC address and
+/// its HTTP address, where others reach that; draining, gone; and its status at any time. A process shell takes them
+/// without knowing this crate.
 pub type RegistrarHooks = (
-    Box<dyn FnOnce(SocketAddr, SocketAddr) -> BoxFuture + Send>,
+    Box<dyn FnOnce(SocketAddr, Option<SocketAddr>) -> BoxFuture + Send>,
     Box<dyn FnOnce() -> BoxFuture + Send>,
     Box<dyn FnOnce() -> BoxFuture + Send>,
     Box<dyn Fn() -> (&'static str, String) + Send + Sync>,
@@ -240,7 +241,7 @@ impl Registrar {
         let (ready, draining, gone, status) = (self.clone(), self.clone(), self.clone(), self.clone());
         (
             Box::new(move |grpc, http| {
-                ready.start(grpc, Some(http));
+                ready.start(grpc, http);
                 Box::pin(async move { ready.reached(|status| status.incarnation.is_some()).await })
             }),
             Box::new(move || Box::pin(async move { draining.drain().await })),

@@ -124,7 +124,7 @@ async fn a_fenced_beat_takes_a_new_id_and_a_new_nonce() {
     let spec = InstanceSpec { instance_id: Some(first_id), ..InstanceSpec::new("user-svc") };
     let registrar = Registrar::new(spec, "default".into(), connect, Entropy::seeded(5));
     let (ready, ..) = registrar.hooks();
-    let _ready = ready("127.0.0.1:7410".parse().unwrap(), "127.0.0.1:7411".parse().unwrap());
+    let _ready = ready("127.0.0.1:7410".parse().unwrap(), "127.0.0.1:7411".parse().ok());
     let (first, granted) = calls.register().await;
     assert_eq!(first.instance_id, first_id.to_string());
     accept(granted, 1);
@@ -327,6 +327,57 @@ async fn a_lease_that_is_granted_while_leaving_is_given_back() {
     let (_, answered) = calls.deregister().await;
     answered.send(Ok(wire::DeregisterResponse::default())).unwrap();
     gone.await.unwrap();
+}
+
+/// The registry may have granted what it could not answer.
+#[tokio::test(start_paused = true)]
+async fn a_registration_that_was_not_answered_is_said_again_before_leaving_and_its_lease_given_back() {
+    let (registrar, mut calls, _registered) = started();
+    let (first, lost) = calls.register().await;
+    let gone = tokio::spawn(async move { registrar.leave().await });
+    tokio::task::yield_now().await;
+    lost.send(Err(Status::unavailable("connection lost"))).unwrap();
+    let (again, granted) = calls.register().await;
+    assert_eq!((&again.instance_id, &again.start_nonce), (&first.instance_id, &first.start_nonce));
+    assert_eq!(again.serving_status(), wire::ServingStatus::Draining, "nobody is to call what leaves");
+    accept(granted, 1);
+    let (request, answered) = calls.deregister().await;
+    let named = wire::Lease { lease_id: lease(1), incarnation: 1 };
+    assert_eq!(request.target, Some(wire::deregister_request::Target::Lease(named)));
+    answered.send(Ok(wire::DeregisterResponse::default())).unwrap();
+    gone.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registration_in_doubt_is_settled_also_where_the_registrar_rests() {
+    let (registrar, mut calls, _registered) = started();
+    for _ in 0..4 {
+        let (_, lost) = calls.register().await;
+        lost.send(Err(Status::deadline_exceeded("not answered"))).unwrap();
+    }
+    tokio::task::yield_now().await;
+    assert!(calls.is_quiet());
+    let gone = tokio::spawn(async move { registrar.leave().await });
+    let then = clock::now();
+    let (_, granted) = calls.register().await;
+    assert_eq!(clock::now(), then);
+    accept(granted, 1);
+    let (_, answered) = calls.deregister().await;
+    answered.send(Ok(wire::DeregisterResponse::default())).unwrap();
+    gone.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_registration_leaves_nothing_to_take_back() {
+    let (registrar, mut calls, _registered) = started();
+    let (_, refused) = calls.register().await;
+    let gone = tokio::spawn(async move { registrar.leave().await });
+    tokio::task::yield_now().await;
+    let then = clock::now();
+    refused.send(Err(Status::invalid_argument("ttl 1s is outside 2s to 300s"))).unwrap();
+    gone.await.unwrap();
+    assert_eq!(clock::now(), then);
+    assert!(calls.is_quiet());
 }
 
 #[tokio::test(start_paused = true)]

@@ -32,7 +32,11 @@ async fn readiness_waits_for_the_registration_and_ends_with_the_drain() {
     let running = support::run(ServerArgs::loopback(), hooks).await;
     assert_eq!(support::get(running.http, "/livez").await, (200, "ok\n".to_owned()));
     assert_eq!(support::get(running.http, "/readyz").await, (503, "starting\n".to_owned()));
-    assert_eq!(*told.lock().unwrap(), Some((running.grpc, running.http)), "who registers is told the bound addresses");
+    assert_eq!(
+        *told.lock().unwrap(),
+        Some((running.grpc, Some(running.http))),
+        "who registers is told the bound addresses"
+    );
     let (code, verbose) = support::get(running.http, "/readyz?verbose").await;
     assert_eq!(code, 503);
     assert!(verbose.contains("[ ]registration registering: no answer from 127.0.0.1:7400 yet\n"), "{verbose}");
