@@ -1,6 +1,6 @@
 //! Following a service: one Watch that is opened again whenever it breaks, for as long as somebody wants the news.
 
-use std::ops::ControlFlow;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::args::RegistryUrl;
 use crate::registry_client::connect_to;
-use crate::view::{Change, ServiceView, ViewError};
+use crate::view::{Change, ServiceView};
 
 /// A stream that is silent for this long is dead: bookmarks come every 5 s.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
@@ -43,20 +43,32 @@ pub(crate) enum News<'a> {
     Opened(&'a RegistryUrl),
     /// One answer, as it came.
     Answer(&'a WatchResponse),
-    /// The stream broke, or could not be opened. It is tried again at once.
+    /// The stream broke, could not be opened, or was of no use any more. It is tried again in a moment.
     Lost(String),
 }
 
-/// Follows until `hear` breaks. Never ends by itself: a registry that is away comes back.
-pub(crate) async fn follow<B>(followed: &Followed, mut hear: impl FnMut(News<'_>) -> ControlFlow<B>) -> B {
+/// What a follower wants after the news it heard.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Heard<E> {
+    /// More.
+    GoOn,
+    /// Another stream, which begins with a snapshot, and why.
+    Reopen(String),
+    /// Nothing more.
+    End(E),
+}
+
+/// Follows until `hear` wants it to end. Never ends by itself: a registry that is away comes back.
+pub(crate) async fn follow<E>(followed: &Followed, mut hear: impl FnMut(News<'_>) -> Heard<E>) -> E {
     loop {
         for registry in &followed.registries {
             let lost = match listen(followed, registry, &mut hear).await {
-                Ok(broken) => return broken,
+                Ok(end) => return end,
                 Err(lost) => lost,
             };
-            if let ControlFlow::Break(broken) = hear(News::Lost(format!("{registry}: {lost}"))) {
-                return broken;
+            // Lost already: there is no stream to give up.
+            if let Heard::End(end) = hear(News::Lost(format!("{registry}: {lost}"))) {
+                return end;
             }
         }
         tokio::time::sleep(REOPEN_AFTER).await;
@@ -64,11 +76,11 @@ pub(crate) async fn follow<B>(followed: &Followed, mut hear: impl FnMut(News<'_>
 }
 
 /// One stream from its beginning to its end; `Err` says why it ended.
-async fn listen<B>(
+async fn listen<E>(
     followed: &Followed,
     registry: &RegistryUrl,
-    hear: &mut impl FnMut(News<'_>) -> ControlFlow<B>,
-) -> Result<B, String> {
+    hear: &mut impl FnMut(News<'_>) -> Heard<E>,
+) -> Result<E, String> {
     let channel = connect_to(registry, CONNECT_MAX).await?;
     let mut stubs = RegistryServiceClient::new(channel).max_decoding_message_size(16 * 1024 * 1024);
     let subscription =
@@ -76,20 +88,19 @@ async fn listen<B>(
     // Half-closing at once is allowed: the subscription stays.
     let requests = tokio_stream::once(WatchRequest { subscribe: vec![subscription], unsubscribe: vec![] });
     let mut answers = stubs.watch(requests).await.map_err(|status| status.message().to_owned())?.into_inner();
-    if let ControlFlow::Break(broken) = hear(News::Opened(registry)) {
-        return Ok(broken);
-    }
+    let mut heard = hear(News::Opened(registry));
     loop {
-        match tokio::time::timeout(SILENCE_MAX, answers.message()).await {
-            Ok(Ok(Some(answer))) => {
-                if let ControlFlow::Break(broken) = hear(News::Answer(&answer)) {
-                    return Ok(broken);
-                }
-            }
+        match heard {
+            Heard::GoOn => {}
+            Heard::Reopen(why) => return Err(why),
+            Heard::End(end) => return Ok(end),
+        }
+        heard = match tokio::time::timeout(SILENCE_MAX, answers.message()).await {
+            Ok(Ok(Some(answer))) => hear(News::Answer(&answer)),
             Ok(Ok(None)) => return Err("the registry ended the stream".to_owned()),
             Ok(Err(status)) => return Err(status.message().to_owned()),
             Err(_) => return Err(format!("silent for {} s", SILENCE_MAX.as_secs())),
-        }
+        };
     }
 }
 
@@ -118,29 +129,26 @@ impl Follower {
         let service = followed.service.clone();
         let task = tokio::spawn(async move {
             let mut view = ServiceView::default();
-            loop {
-                // A gap or a refusal breaks the stream; a new one begins with a snapshot.
-                let _: ViewError = follow(&followed, |news| {
-                    let answer = match news {
-                        News::Opened(_) => {
-                            view.stream_opened();
-                            return ControlFlow::Continue(());
-                        }
-                        News::Lost(_) => return ControlFlow::Continue(()),
-                        News::Answer(answer) => answer,
-                    };
-                    match view.apply(answer) {
-                        Ok(changes) => {
-                            changes.iter().for_each(&mut tell);
-                            publish.send_replace(Arc::new(view.clone()));
-                            ControlFlow::Continue(())
-                        }
-                        Err(error) => ControlFlow::Break(error),
+            follow::<Infallible>(&followed, |news| {
+                let answer = match news {
+                    News::Opened(_) => {
+                        view.stream_opened();
+                        return Heard::GoOn;
                     }
-                })
-                .await;
-                tokio::time::sleep(REOPEN_AFTER).await;
-            }
+                    News::Lost(_) => return Heard::GoOn,
+                    News::Answer(answer) => answer,
+                };
+                match view.apply(answer) {
+                    Ok(changes) => {
+                        changes.iter().for_each(&mut tell);
+                        publish.send_replace(Arc::new(view.clone()));
+                        Heard::GoOn
+                    }
+                    // Also what would be refused for good: whoever waits for news gives up in time of their own.
+                    Err(error) => Heard::Reopen(error.to_string()),
+                }
+            })
+            .await
         });
         Follower { service, latest, task: task.abort_handle() }
     }

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_api::registry::v1::watch_response::Event;
 use mesh_api::registry::v1::{
-    AdminState, Delta, Instance, Liveness, Position, Removal, RemovalHold, RemovalReason, ServicePresence,
-    ServingStatus, SnapshotChunk, SoftState, WatchResponse,
+    AdminState, Delta, Instance, Liveness, Position, Removal, RemovalHold, RemovalReason, ServiceError,
+    ServicePresence, ServingStatus, SnapshotChunk, SoftState, WatchResponse,
 };
 use thiserror::Error;
+use tonic::Code;
 
 /// One service, as far as a watcher knows.
 #[derive(Debug, Clone, Default)]
@@ -62,14 +63,35 @@ pub enum ViewError {
         /// Revision that is held.
         held: u64,
     },
-    /// The registry refuses the subscription: subscribing anew would be refused again.
+    /// The registry refuses the subscription.
     #[error("the registry refuses to follow it: {reason}: {message}")]
     Refused {
+        /// Whether it is worth asking again.
+        outlook: Outlook,
         /// In capitals, as in `google.rpc.ErrorInfo`.
         reason: String,
         /// In words.
         message: String,
     },
+}
+
+/// What a refusal says of the next one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outlook {
+    /// The registry cannot now: it is ending, or behind.
+    Passing,
+    /// The same subscription would be refused again.
+    Lasting,
+}
+
+impl Outlook {
+    /// UNAVAILABLE is how a registry says "not now", here as in any status.
+    fn of(error: &ServiceError) -> Outlook {
+        match Code::from_i32(error.code) {
+            Code::Unavailable => Outlook::Passing,
+            _ => Outlook::Lasting,
+        }
+    }
 }
 
 impl ServiceView {
@@ -131,7 +153,11 @@ impl ServiceView {
             Some(Event::Delta(delta)) => self.take_delta(delta, answer, &mut changes)?,
             Some(Event::SoftState(soft)) => self.take_soft_state(soft, &mut changes),
             Some(Event::Error(error)) => {
-                return Err(ViewError::Refused { reason: error.reason.clone(), message: error.message.clone() });
+                return Err(ViewError::Refused {
+                    outlook: Outlook::of(error),
+                    reason: error.reason.clone(),
+                    message: error.message.clone(),
+                });
             }
             Some(Event::Bookmark(_)) | None => {}
         }
