@@ -14,6 +14,14 @@ use crate::policy::{decode_timeout, encode_timeout};
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("grpc-rust-meshwork/", env!("CARGO_PKG_VERSION")));
+/// Headers of HTTP/1 connections, which HTTP/2 does not have (RFC 9113 section 8.2.2); h2 refuses a request with one.
+const CONNECTION_LEVEL: [HeaderName; 5] = [
+    CONNECTION,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 
 /// What every attempt of one call sends, apart from its body.
@@ -35,8 +43,7 @@ impl Head {
     pub(crate) fn new(parts: http::request::Parts, trace: Option<TraceContext>) -> Self {
         let mut headers = parts.headers;
         let timeout = headers.remove(GRPC_TIMEOUT).as_ref().and_then(decode_timeout);
-        for connection_level in [CONNECTION, TRANSFER_ENCODING, UPGRADE] {
-            // HTTP/2 has no such headers; h2 would refuse the whole request.
+        for connection_level in CONNECTION_LEVEL {
             headers.remove(connection_level);
         }
         headers.insert(TE, TRAILERS);
@@ -151,9 +158,13 @@ mod tests {
 
     #[test]
     fn headers_that_only_http_1_knows_are_left_out() {
-        let mut head = head(Request::post("/a/b").header("connection", "close").header("te", "gzip"));
-        let request = head.attempt(&authority(), None, 0);
-        assert!(!request.headers().contains_key(CONNECTION));
-        assert_eq!(request.headers()[TE], TRAILERS);
+        let http_1 = ["connection", "transfer-encoding", "upgrade", "keep-alive", "proxy-connection"];
+        let request = http_1.iter().fold(Request::post("/a/b"), |request, name| request.header(*name, "close"));
+        let mut head = head(request.header("te", "gzip"));
+        for _attempt in 0..2 {
+            let request = head.attempt(&authority(), None, 0);
+            assert!(http_1.iter().all(|name| !request.headers().contains_key(*name)), "{:?}", request.headers());
+            assert_eq!(request.headers()[TE], TRAILERS);
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
@@ -43,13 +43,16 @@ impl Conn for H2Conn {
     type Download = H2Download;
 
     fn open(&self, head: http::Request<()>) -> Result<(H2Answer, H2Upload), StreamError> {
-        let opened = self.sender.clone().send_request(head, false);
-        let (answer, upload) = opened.map_err(|error| {
-            // A GOAWAY that the driver has not seen yet, a connection that just died, or stream ids used up.
-            self.vitals.retire(Ending::GoAway);
-            StreamError::Unprocessed(error.to_string())
-        })?;
-        Ok((H2Answer(answer), H2Upload(upload)))
+        let mut sender = self.sender.clone();
+        match sender.send_request(head, false) {
+            Ok((answer, upload)) => Ok((H2Answer(answer), H2Upload(upload))),
+            Err(error) if takes_no_more(&mut sender) => {
+                self.vitals.retire(Ending::GoAway);
+                Err(StreamError::Unprocessed(error.to_string()))
+            }
+            // The request's own fault: nobody would take it, and other calls are well here.
+            Err(error) => Err(StreamError::Protocol(error.to_string())),
+        }
     }
 
     fn probe(&self) {
@@ -125,6 +128,12 @@ impl Download for H2Download {
     }
 }
 
+/// Whether the connection is over for new streams: a GOAWAY that the driver has not seen yet, a connection that just
+/// died, or stream ids used up. The connection is asked, since h2 does not tell its errors about requests apart.
+fn takes_no_more(sender: &mut SendRequest<Bytes>) -> bool {
+    matches!(sender.poll_ready(&mut Context::from_waker(Waker::noop())), Poll::Ready(Err(_)))
+}
+
 /// What an error on a stream means for the call on it.
 fn classify(error: &h2::Error) -> StreamError {
     let text = error.to_string();
@@ -135,5 +144,28 @@ fn classify(error: &h2::Error) -> StreamError {
         Some(Reason::REFUSED_STREAM) if error.is_remote() => StreamError::Unprocessed(text),
         Some(reason) if error.is_remote() => StreamError::Reset { code: reason.into() },
         _ => StreamError::Protocol(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+    use crate::conn::{ConnSettings, dial};
+    use crate::rig::{Net, Server, address, ok};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_cannot_be_sent_fails_alone_and_its_connection_goes_on() {
+        let net = Net::default();
+        let _server = Server::start(&net, 1, ok);
+        let conn = dial(Arc::new(net), address(1), ConnSettings::default(), Arc::default()).await.unwrap();
+        let malformed = Request::post("http://user-svc/a/b").header("keep-alive", "1").body(()).unwrap();
+        assert!(matches!(conn.open(malformed), Err(StreamError::Protocol(_))));
+        assert_eq!(conn.vitals().ending(), None);
+
+        let sound = Request::post("http://user-svc/a/b").body(()).unwrap();
+        let (answer, _upload) = conn.open(sound).map_err(drop).unwrap();
+        assert!(answer.await.is_ok());
     }
 }

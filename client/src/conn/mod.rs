@@ -45,7 +45,8 @@ pub(crate) trait Conn: Send + Sync + 'static {
     /// Gives the answer's body.
     type Download: Download;
 
-    /// Opens a stream. An error means that the request was not sent, and that the connection takes no more calls.
+    /// Opens a stream. An error means that the request was not sent: [`StreamError::Unprocessed`], that the connection
+    /// takes no more calls; [`StreamError::Protocol`], that no connection would take this request.
     fn open(&self, head: http::Request<()>) -> Result<(Self::Answer, Self::Upload), StreamError>;
 
     /// Has the peer pinged; whether it answers shows in [`Vitals::heard`].
