@@ -15,8 +15,8 @@ use super::status;
 use super::upload::RequestBody;
 use crate::clock;
 use crate::conn::StreamError;
-use crate::endpoint::Endpoint;
-use crate::policy::{Attempts, Failure, Replay, Verdict};
+use crate::endpoint::{ConnectivityState, Endpoint};
+use crate::policy::{Attempts, Failure, Patience, Replay, Verdict};
 use crate::target::{Full, InFlight, Target};
 
 /// Ceiling of the first pause before a call goes back to an endpoint that has just refused it; it doubles each time. A
@@ -34,7 +34,7 @@ pub(super) struct Call {
     deadline: Option<Instant>,
     wait_for_ready: bool,
     attempts: Attempts,
-    /// Endpoints that failed this call.
+    /// Endpoints that failed this call and are still there.
     tried: Vec<Arc<Endpoint>>,
 }
 
@@ -46,13 +46,17 @@ impl Call {
         deadline: Option<Instant>,
         wait_for_ready: bool,
     ) -> Self {
+        let patience = match deadline {
+            None if !wait_for_ready => Patience::For(target.config().failfast),
+            _ => Patience::Whole,
+        };
         Self {
             target,
             head,
             body: Some(RequestBody::new(body)),
             deadline,
             wait_for_ready,
-            attempts: Attempts::default(),
+            attempts: Attempts::new(patience),
             tried: Vec::new(),
         }
     }
@@ -127,6 +131,8 @@ impl Call {
         now: Instant,
     ) -> Option<Result<Response<ResponseBody>, Status>> {
         let address = endpoint.address;
+        // However long the call lasts, the list does not outgrow the service.
+        self.tried.retain(|tried| tried.state() != ConnectivityState::Shutdown);
         if !self.tried.iter().any(|tried| Arc::ptr_eq(tried, &endpoint)) {
             self.tried.push(endpoint.clone());
         }
@@ -139,7 +145,7 @@ impl Call {
         };
         let replay = self.body.as_ref().map_or(Replay::Gone, RequestBody::replay);
         let repeatable = || target.idempotency(self.head.method_path(), &endpoint).repeatable();
-        match self.attempts.judge(failure, replay, repeatable, || target.budget().withdraw(now)) {
+        match self.attempts.judge(failure, replay, now, repeatable, || target.budget().withdraw(now)) {
             Verdict::RePick | Verdict::Retry => {
                 if let Some(body) = &mut self.body {
                     body.rewind();

@@ -9,5 +9,5 @@ mod timeout;
 pub(crate) use backoff::Backoff;
 pub(crate) use budget::RetryBudget;
 pub(crate) use deadline::Deadline;
-pub(crate) use retry::{Attempts, Failure, Replay, Verdict};
+pub(crate) use retry::{Attempts, Failure, Patience, Replay, Verdict};
 pub(crate) use timeout::{decode_timeout, encode_timeout};

@@ -3,11 +3,22 @@
 //! What a server cannot have processed is repeated always and for free. What it may have processed is repeated only when
 //! the method is declared safe to repeat, and within the target's budget.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 /// Attempts of one call that may have been processed, the first included. gRFC A6 caps at 5; three see two endpoints fail.
 const ATTEMPTS_MAX: u32 = 3;
-/// Repetitions of one call that were certainly not processed. The deadline is the real bound; this one ends a call without
-/// a deadline among servers that refuse everything.
-const RE_PICKS_MAX: u32 = 16;
+
+/// How long a call is sent again that nobody has processed. Time is the bound, and not a count: servers that are full or
+/// leaving are so for a time, and the pauses between the repetitions keep their number small.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// Until the call's deadline, which is watched elsewhere; for ever where it has none and waits for READY.
+    Whole,
+    /// For this long since the first refusal: a call without a deadline must end among servers that refuse everything.
+    For(Duration),
+}
 
 /// How an attempt failed, as far as that decides about the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,19 +54,27 @@ pub(crate) enum Verdict {
 }
 
 /// The attempts of one call so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Attempts {
+    patience: Patience,
+    /// When the call was first found unprocessed.
+    refused: Option<Instant>,
     re_picks: u32,
     retries: u32,
 }
 
 impl Attempts {
-    /// Decides about a failed attempt. `repeatable` and `budget` are asked only when they matter, in this order: a
-    /// retry that is not allowed anyway takes nothing out of the budget.
+    pub(crate) fn new(patience: Patience) -> Self {
+        Self { patience, refused: None, re_picks: 0, retries: 0 }
+    }
+
+    /// Decides at `now` about a failed attempt. `repeatable` and `budget` are asked only when they matter, in this order:
+    /// a retry that is not allowed anyway takes nothing out of the budget.
     pub(crate) fn judge(
         &mut self,
         failure: Failure,
         replay: Replay,
+        now: Instant,
         repeatable: impl FnOnce() -> bool,
         budget: impl FnOnce() -> bool,
     ) -> Verdict {
@@ -64,8 +83,8 @@ impl Attempts {
         }
         match (failure, replay) {
             (Failure::Final | Failure::Unavailable { elsewhere: false }, _) | (_, Replay::Gone) => Verdict::GiveUp,
-            (Failure::Unprocessed, Replay::Possible) if self.re_picks < RE_PICKS_MAX => {
-                self.re_picks += 1;
+            (Failure::Unprocessed, Replay::Possible) if self.is_patient(now) => {
+                self.re_picks = self.re_picks.saturating_add(1);
                 Verdict::RePick
             }
             (Failure::Unprocessed, Replay::Possible) => Verdict::GiveUp,
@@ -78,6 +97,14 @@ impl Attempts {
                     Verdict::GiveUp
                 }
             }
+        }
+    }
+
+    fn is_patient(&mut self, now: Instant) -> bool {
+        let first = *self.refused.get_or_insert(now);
+        match self.patience {
+            Patience::Whole => true,
+            Patience::For(patience) => now.saturating_duration_since(first) <= patience,
         }
     }
 
@@ -95,6 +122,7 @@ impl Attempts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock;
 
     const ANSWERED: Failure = Failure::Unavailable { elsewhere: true };
 
@@ -103,33 +131,48 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_processed_is_repeated_for_free_and_a_bounded_number_of_times() {
-        let mut attempts = Attempts::default();
-        for _ in 0..RE_PICKS_MAX {
-            assert_eq!(attempts.judge(Failure::Unprocessed, Replay::Possible, never, never), Verdict::RePick);
-        }
-        assert_eq!(attempts.judge(Failure::Unprocessed, Replay::Possible, never, never), Verdict::GiveUp);
+    fn what_was_not_processed_is_repeated_for_free_until_patience_ends() {
+        let begun = clock::now();
+        let mut attempts = Attempts::new(Patience::For(Duration::from_secs(3)));
+        let mut at = |ms| {
+            let now = begun + Duration::from_millis(ms);
+            attempts.judge(Failure::Unprocessed, Replay::Possible, now, never, never)
+        };
+        assert!((0..=3_000).all(|ms| at(ms) == Verdict::RePick));
+        assert_eq!(at(3_001), Verdict::GiveUp);
         assert_eq!(attempts.retries(), 0);
     }
 
     #[test]
+    fn a_call_with_a_deadline_of_its_own_is_repeated_as_long_as_it_lasts() {
+        let begun = clock::now();
+        let mut attempts = Attempts::new(Patience::Whole);
+        for hour in 0..1_000 {
+            let now = begun + Duration::from_secs(hour * 3_600);
+            assert_eq!(attempts.judge(Failure::Unprocessed, Replay::Possible, now, never, never), Verdict::RePick);
+        }
+    }
+
+    #[test]
     fn what_may_have_been_processed_is_tried_three_times_when_it_is_repeatable() {
-        let mut attempts = Attempts::default();
-        assert_eq!(attempts.judge(Failure::Lost, Replay::Possible, || true, || true), Verdict::Retry);
-        assert_eq!(attempts.judge(ANSWERED, Replay::Possible, || true, || true), Verdict::Retry);
-        assert_eq!(attempts.judge(Failure::Lost, Replay::Possible, || true, || true), Verdict::GiveUp);
+        let now = clock::now();
+        let mut attempts = Attempts::new(Patience::Whole);
+        assert_eq!(attempts.judge(Failure::Lost, Replay::Possible, now, || true, || true), Verdict::Retry);
+        assert_eq!(attempts.judge(ANSWERED, Replay::Possible, now, || true, || true), Verdict::Retry);
+        assert_eq!(attempts.judge(Failure::Lost, Replay::Possible, now, || true, || true), Verdict::GiveUp);
         assert_eq!(attempts.retries(), 2);
     }
 
     #[test]
     fn a_retry_that_is_not_allowed_takes_nothing_from_the_budget() {
-        let mut attempts = Attempts::default();
-        assert_eq!(attempts.judge(Failure::Lost, Replay::Possible, || false, never), Verdict::GiveUp);
-        assert_eq!(attempts.judge(Failure::Lost, Replay::Gone, never, never), Verdict::GiveUp);
-        assert_eq!(attempts.judge(Failure::Final, Replay::Possible, never, never), Verdict::GiveUp);
+        let now = clock::now();
+        let mut attempts = Attempts::new(Patience::Whole);
+        assert_eq!(attempts.judge(Failure::Lost, Replay::Possible, now, || false, never), Verdict::GiveUp);
+        assert_eq!(attempts.judge(Failure::Lost, Replay::Gone, now, never, never), Verdict::GiveUp);
+        assert_eq!(attempts.judge(Failure::Final, Replay::Possible, now, never, never), Verdict::GiveUp);
         let alone = Failure::Unavailable { elsewhere: false };
-        assert_eq!(attempts.judge(alone, Replay::Possible, never, never), Verdict::GiveUp);
-        assert_eq!(attempts.judge(Failure::Lost, Replay::Possible, || true, || false), Verdict::GiveUp);
-        assert_eq!(attempts, Attempts::default());
+        assert_eq!(attempts.judge(alone, Replay::Possible, now, never, never), Verdict::GiveUp);
+        assert_eq!(attempts.judge(Failure::Lost, Replay::Possible, now, || true, || false), Verdict::GiveUp);
+        assert_eq!(attempts, Attempts::new(Patience::Whole));
     }
 }

@@ -1,12 +1,14 @@
 //! What a server cannot have processed goes elsewhere and never surfaces.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use http::HeaderValue;
 use tokio::sync::Semaphore;
 use tonic::Code;
 
-use crate::ConnectivityState;
 use crate::rig::{CREATE, Net, Rig, Server, call, eventually, fail, finish, ok, refuse, request, send, wrong_service};
+use crate::{ConnectivityState, WaitForReady, clock};
 
 #[tokio::test(start_paused = true)]
 async fn a_call_is_answered() {
@@ -82,12 +84,43 @@ async fn a_refused_stream_goes_to_another_endpoint() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_refuses_everything_is_asked_a_bounded_number_of_times() {
+async fn a_server_that_refuses_everything_is_asked_again_for_the_failfast_time() {
     let net = Net::default();
     let refusing = Server::start(&net, 1, refuse);
     let rig = Rig::new(&net, [1]);
+    let begun = clock::now();
     assert_eq!(call(&rig.channel, CREATE).await.unwrap_err().code(), Code::Unavailable);
-    assert_eq!(refusing.seen(), 17);
+    let took = clock::now() - begun;
+    assert!((3_000..3_200).contains(&took.as_millis()), "{took:?}");
+    // Some 50 ms apart once the pauses have grown: no tight loop.
+    assert!((30..150).contains(&refusing.seen()), "{}", refusing.seen());
+}
+
+/// A server that is too full for a while: far longer than failfast.
+#[tokio::test(start_paused = true)]
+async fn a_refused_call_goes_on_until_its_deadline_or_for_ever_where_it_waits_for_ready() {
+    let timed = HeaderValue::from_static("60S");
+    for patient in [Patient::ByDeadline(timed), Patient::ByWish] {
+        let net = Net::default();
+        let opens = clock::now() + Duration::from_secs(20);
+        let server = Server::start(&net, 1, move |request, reply| async move {
+            if clock::now() < opens { refuse(request, reply).await } else { ok(request, reply).await }
+        });
+        let rig = Rig::new(&net, [1]);
+        let mut request = request(CREATE);
+        match patient {
+            Patient::ByDeadline(timeout) => drop(request.headers_mut().insert("grpc-timeout", timeout)),
+            Patient::ByWish => drop(request.extensions_mut().insert(WaitForReady)),
+        }
+        finish(send(&rig.channel, request).await.unwrap()).await.unwrap();
+        assert!(clock::now() >= opens && server.seen() > 17);
+    }
+}
+
+/// Why a call may be refused for long.
+enum Patient {
+    ByDeadline(HeaderValue),
+    ByWish,
 }
 
 #[tokio::test(start_paused = true)]
