@@ -55,8 +55,14 @@ impl Body for ResponseBody {
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let Some(live) = &mut self.live else { return Poll::Ready(None) };
+        let this = &mut *self;
+        let Some(live) = &mut this.live else { return Poll::Ready(None) };
         let polled = match live.stream.poll_data(cx) {
+            // Looked at here too: the timer below is never asked while there is always more to read.
+            Poll::Ready(Some(Ok(_))) if this.deadline.has_passed() => {
+                this.live = None;
+                return Poll::Ready(Some(Err(status::deadline_exceeded())));
+            }
             Poll::Ready(Some(Ok(data))) => return Poll::Ready(Some(Ok(Frame::data(data)))),
             Poll::Ready(Some(Err(error))) => Poll::Ready(Err(error)),
             Poll::Ready(None) => live.stream.poll_trailers(cx),
@@ -64,12 +70,12 @@ impl Body for ResponseBody {
         };
         match polled {
             Poll::Ready(Ok(trailers)) => {
-                self.live = None;
+                this.live = None;
                 Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
             }
-            Poll::Ready(Err(error)) => Poll::Ready(Some(Err(self.fail(&error)))),
-            Poll::Pending => self.deadline.poll_expired(cx).map(|()| {
-                self.live = None;
+            Poll::Ready(Err(error)) => Poll::Ready(Some(Err(this.fail(&error)))),
+            Poll::Pending => this.deadline.poll_expired(cx).map(|()| {
+                this.live = None;
                 Some(Err(status::deadline_exceeded()))
             }),
         }

@@ -72,6 +72,10 @@ impl Call {
             now = clock::now();
             let endpoint = in_flight.endpoint().clone();
             let left = self.deadline.map(|at| at.saturating_duration_since(now));
+            if left == Some(Duration::ZERO) {
+                // Nobody waits for its answer any more; a write that was sent now would be done behind the caller's back.
+                return Err(status::deadline_exceeded());
+            }
             let head = self.head.attempt(&self.target.config().authority, left, self.attempts.retries());
 
             match attempt(in_flight, head, &mut self.body).await {

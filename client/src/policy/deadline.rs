@@ -7,6 +7,8 @@ use std::task::{Context, Poll};
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::clock;
+
 /// A deadline, or none. It moves from the call to the answer's body, and its timer with it: the timer is made when
 /// somebody first has to wait, so a call that is answered at once never has one.
 #[derive(Default)]
@@ -27,6 +29,10 @@ impl Deadline {
 
     pub(crate) fn at(&self) -> Option<Instant> {
         self.at
+    }
+
+    pub(crate) fn has_passed(&self) -> bool {
+        self.at.is_some_and(|at| at <= clock::now())
     }
 
     /// Ready once the deadline has passed; never without one.

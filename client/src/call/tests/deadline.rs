@@ -58,6 +58,39 @@ async fn the_deadline_covers_the_body_to_its_trailers() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_deadline_covers_messages_that_are_there_already() {
+    let net = Net::default();
+    let _server = Server::start(&net, 1, |_, mut reply: crate::rig::Reply| async move {
+        let mut stream = reply.send_response(head(), false).unwrap();
+        for _ in 0..100 {
+            stream.send_data(Bytes::from_static(MESSAGE), false).unwrap();
+        }
+        std::future::pending::<()>().await;
+    });
+    let rig = Rig::new(&net, [1]);
+    let mut body = send(&rig.channel, with_timeout(GET, "2S")).await.unwrap().into_body();
+    tokio::time::sleep(Duration::from_millis(1_900)).await;
+    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), MESSAGE);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(body.frame().await.unwrap().unwrap_err().code(), Code::DeadlineExceeded);
+    assert!(body.frame().await.is_none());
+    assert_eq!(rig.handles()[&1].in_flight(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_whose_deadline_has_passed_is_not_sent() {
+    let net = Net::default();
+    let server = Server::start(&net, 1, ok);
+    let rig = Rig::new(&net, [1]);
+    rig.all(crate::ConnectivityState::Ready).await;
+    let over = Context { deadline: Some(clock::now()), trace: None };
+    let status = over.scope(call(&rig.channel, GET)).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!((server.seen(), rig.handles()[&1].in_flight()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_deadline_covers_the_queue() {
     let net = Net::default();
     let rig = Rig::new(&net, [1]);
