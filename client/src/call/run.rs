@@ -97,6 +97,7 @@ impl Call {
         let config = target.config();
         let _ticket = target.queue().join().map_err(|Full| status::queue_full(&config.service, config.waiting_max))?;
         let mut patience = pin!(sleep(config.failfast));
+        let mut was_ready = false;
         loop {
             // Registered before the look: a place that becomes free between the two wakes this call.
             let mut woken = pin!(target.queue().notified());
@@ -113,15 +114,20 @@ impl Call {
             {
                 return Err(status::nobody(target.service(), &outlook));
             }
+            // READY but full is no outage: there the call stands in line until its deadline. Patience runs from when nothing
+            // was READY any more, which wakes every call: this is the first turn to see it.
+            let is_ready = target.has_ready();
+            if is_ready || was_ready {
+                patience.as_mut().reset(clock::now() + config.failfast);
+            }
+            was_ready = is_ready;
             tokio::select! {
                 biased;
                 () = woken => {}
                 () = patience.as_mut() => {
-                    // READY but full is no outage: the call stands in line until its deadline.
                     if !target.has_ready() {
                         return Err(status::nobody(target.service(), &target.outlook()));
                     }
-                    patience.as_mut().reset(clock::now() + config.failfast);
                 }
             }
         }

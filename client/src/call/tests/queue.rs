@@ -25,6 +25,25 @@ async fn three_seconds_of_nothing_ready_end_a_call_with_the_last_connect_error()
 }
 
 #[tokio::test(start_paused = true)]
+async fn failfast_counts_from_when_nothing_was_ready_any_more() {
+    let net = Net::default();
+    let full = Server::with_manners(&net, 1, Manners { streams_max: Some(1) }, hang);
+    let rig = Rig::new(&net, [1]);
+    let in_line = || {
+        let channel = rig.channel.clone();
+        tokio::spawn(async move { call(&channel, CREATE).await })
+    };
+    let _first = in_line();
+    eventually(|| full.seen() == 1).await;
+    let second = in_line();
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    drop(full);
+    let lost = clock::now();
+    assert_eq!(second.await.unwrap().unwrap_err().code(), Code::Unavailable);
+    assert_eq!((clock::now() - lost).as_secs(), 3);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_that_waits_for_ready_outlasts_failfast() {
     let net = Net::default();
     let rig = Rig::new(&net, [1]);
