@@ -1,12 +1,18 @@
 //! Whether a user exists: a question to user-svc.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http_body::Body;
 use mesh_api::shop::user::v1::GetUserRequest;
 use mesh_api::shop::user::v1::user_service_client::UserServiceClient;
-use tonic::Code;
 use tonic::client::GrpcService;
+use tonic::{Code, Request};
 use uuid::Uuid;
+
+/// Longest time that the question may take. A caller's deadline, which the channel inherits, ends it sooner; a caller
+/// without one is not kept waiting for ever. A look-up takes a millisecond: after this long nobody is going to answer.
+const ASK_MAX: Duration = Duration::from_secs(5);
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -54,7 +60,8 @@ where
     T::Error: Into<BoxError>,
 {
     async fn require(&self, user_id: Uuid) -> Result<(), DirectoryError> {
-        let request = GetUserRequest { user_id: user_id.to_string() };
+        let mut request = Request::new(GetUserRequest { user_id: user_id.to_string() });
+        request.set_timeout(ASK_MAX);
         match self.0.clone().get_user(request).await {
             Ok(_) => Ok(()),
             Err(status) if status.code() == Code::NotFound => Err(DirectoryError::Unknown(user_id)),
@@ -81,6 +88,16 @@ mod tests {
             Ok::<_, Infallible>(tonic::Status::new(code, "").into_http::<tonic::body::Body>())
         });
         UserService::new(transport).require(Uuid::nil()).await
+    }
+
+    #[tokio::test]
+    async fn the_question_has_a_deadline_of_its_own() {
+        let transport = service_fn(|request: http::Request<tonic::body::Body>| async move {
+            assert_eq!(request.headers()["grpc-timeout"], "5000000u");
+            Ok::<_, Infallible>(tonic::Status::not_found("").into_http::<tonic::body::Body>())
+        });
+        let unknown = UserService::new(transport).require(Uuid::nil()).await;
+        assert!(matches!(unknown, Err(DirectoryError::Unknown(_))), "{unknown:?}");
     }
 
     #[tokio::test]
