@@ -253,6 +253,43 @@ async fn beats_that_name_nothing_are_answered_in_their_place() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_goodbye_that_names_no_lease_is_refused_and_removes_nobody() {
+    let door = Door::open().await;
+    let mut client = door.client().await;
+    let granted = register(&mut client, registration(1)).await;
+    let goodbye = |lease: pb::Lease| pb::DeregisterRequest { target: Some(Target::Lease(lease)) };
+    let nobody = pb::Lease { incarnation: 0, ..lease_of(&granted) };
+    expect_field(client.deregister(goodbye(nobody)).await, "FIELD_MISSING", "lease.incarnation");
+    for bytes in [0, 15, 17] {
+        let cut = pb::Lease { lease_id: vec![1; bytes].into(), ..lease_of(&granted) };
+        expect_field(client.deregister(goodbye(cut)).await, "FIELD_LENGTH", "lease.lease_id");
+    }
+    assert_eq!(resolve(&mut client, "user-svc").await.expect("known").instances.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_beat_with_a_status_of_a_later_protocol_says_nothing_new() {
+    let door = Door::open().await;
+    let mut client = door.client().await;
+    let service = pb::GrpcService { name: "shop.user.v1.UserService".to_owned(), ..pb::GrpcService::default() };
+    let draining = pb::ServingStatus::Draining.into();
+    let request =
+        pb::RegisterRequest { serving_status: draining, grpc_services: vec![service.clone()], ..registration(1) };
+    let granted = register(&mut client, request).await;
+    let (requests, inbound) = mpsc::channel(2);
+    let mut answers = client.keep_alive(ReceiverStream::new(inbound)).await.expect("open").into_inner();
+    let later =
+        pb::Beat { serving_status: 99, grpc_service_statuses: [(service.name, 99)].into(), ..beat_of(&granted) };
+    for beats in [vec![later, beat_of(&granted)], vec![beat_of(&granted)]] {
+        requests.send(pb::KeepAliveRequest { beats }).await.expect("open");
+        let answer = answers.message().await.expect("open").expect("an answer");
+        assert!(answer.results.iter().all(|result| result.outcome() == pb::BeatOutcome::Renewed));
+    }
+    let resolved = resolve(&mut client, "user-svc").await.expect("known");
+    assert_eq!(resolved.instances[0].serving_status(), pb::ServingStatus::Draining);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_heartbeat_stream_answers_each_request_in_order() {
     let door = Door::open().await;
     let mut client = door.client().await;

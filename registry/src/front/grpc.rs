@@ -129,10 +129,8 @@ impl RegistryService for Front {
         &self,
         request: Request<pb::DeregisterRequest>,
     ) -> Result<Response<pb::DeregisterResponse>, Status> {
-        let position = match wire::departure(request.into_inner()).map_err(FrontError::from)? {
-            Some(who) => self.engine.deregister(who).await.map_err(FrontError::from)?,
-            None => self.engine.view().position().clone(),
-        };
+        let who = wire::departure(request.into_inner()).map_err(FrontError::from)?;
+        let position = self.engine.deregister(who).await.map_err(FrontError::from)?;
         Ok(Response::new(pb::DeregisterResponse { position: at(&position) }))
     }
 

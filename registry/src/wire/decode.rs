@@ -192,6 +192,12 @@ fn serving_status(field: &'static str, status: i32) -> Result<Option<ServingStat
     }
 }
 
+/// A serving status in a beat; `None` is "as before". A status of a later protocol is too: the beat still says that its
+/// instance lives, and shares its message with others.
+fn status_of_beat(status: i32) -> Option<ServingStatus> {
+    serving_status("beats", status).ok().flatten()
+}
+
 /// The beats of one message: those that name a lease, and where the answers to them belong.
 #[derive(Debug)]
 pub(crate) struct Beats {
@@ -224,14 +230,14 @@ pub(crate) fn beats(beats: Vec<pb::Beat>) -> Result<Beats, Fault> {
         let Some((lease, incarnation)) = lease else { continue };
         let mut services = BTreeMap::new();
         for (name, status) in beat.grpc_service_statuses {
-            if let Some(status) = serving_status("beats.grpc_service_statuses", status)? {
+            if let Some(status) = status_of_beat(status) {
                 services.insert(name, status);
             }
         }
         decoded.valid.push(Beat {
             lease,
             incarnation,
-            serving: serving_status("beats.serving_status", beat.serving_status)?,
+            serving: status_of_beat(beat.serving_status),
             services,
             load: beat.load.as_ref().map(load_report),
         });
@@ -249,18 +255,25 @@ fn load_report(load: &pb::LoadReport) -> LoadReport {
     .sane()
 }
 
-/// Who leaves. `None` is a lease that names nothing: it is gone already, whatever it was.
-pub(crate) fn departure(request: pb::DeregisterRequest) -> Result<Option<Departure>, Fault> {
+/// Who leaves. A lease that cannot have been granted is refused: who sends it has lost its own, and would believe that it
+/// is gone.
+pub(crate) fn departure(request: pb::DeregisterRequest) -> Result<Departure, Fault> {
     match request.target {
         None => Err(Fault::Missing { field: "target" }),
         Some(Target::Lease(asked)) => {
-            let lease = LeaseId::from_wire(&asked.lease_id).zip(Incarnation::new(asked.incarnation));
-            Ok(lease.map(|(lease, incarnation)| Departure::Own { lease, incarnation }))
+            let lease = LeaseId::from_wire(&asked.lease_id).ok_or(Invalid::Length {
+                field: "lease.lease_id",
+                bytes: asked.lease_id.len(),
+                rule: "exactly 16 bytes",
+            })?;
+            let incarnation =
+                Incarnation::new(asked.incarnation).ok_or(Fault::Missing { field: "lease.incarnation" })?;
+            Ok(Departure::Own { lease, incarnation })
         }
-        Some(Target::Instance(asked)) => Ok(Some(Departure::Operator {
+        Some(Target::Instance(asked)) => Ok(Departure::Operator {
             service: service_key(&asked.namespace, &asked.service)?,
             id: InstanceId::parse(&asked.instance_id)?,
-        })),
+        }),
     }
 }
 
