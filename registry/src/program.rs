@@ -25,6 +25,11 @@ async fn run(args: Args) -> Result<(), Error> {
     let settings = Settings::try_from(&args).map_err(Error::startup)?;
     let shell = Shell::bind(&PROGRAM, &args.server, Advertise::Nothing).await?;
     let registry = Registry::start(settings).await.map_err(Error::startup)?;
+    serve(shell, registry).await
+}
+
+/// Serves until a signal, or until the engine fails: a registry that answers and hears nobody is worse than none.
+async fn serve(shell: Shell, registry: Registry) -> Result<(), Error> {
     let app = App::new(registry.routes())
         .authority(PROGRAM.name)
         .grpc_service("mesh.registry.v1.RegistryService")
@@ -32,7 +37,27 @@ async fn run(args: Args) -> Result<(), Error> {
         .admin(registry.page())
         .metrics(registry.metrics())
         .ends_watches(registry.ends_watches());
-    let served = shell.serve(app, Hooks::none()).await;
+    let served = tokio::select! {
+        served = shell.serve(app, Hooks::none()) => served,
+        () = registry.failed() => Err(Error::failed("the engine stopped")),
+    };
     registry.shutdown().await;
     served
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_runtime::ServerArgs;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_dead_engine_ends_the_program_with_exit_code_1() {
+        let shell = Shell::bind(&PROGRAM, &ServerArgs::loopback(), Advertise::Nothing).await.expect("free ports");
+        let registry = Registry::start(Settings::of_process()).await.expect("a memory store loads");
+        registry.kill_engine();
+        let serving = tokio::time::timeout(std::time::Duration::from_secs(10), serve(shell, registry));
+        let error = serving.await.expect("it ends").expect_err("not well");
+        assert_eq!((error.exit_code(), error.to_string().as_str()), (1, "the engine stopped"));
+    }
 }

@@ -93,6 +93,18 @@ impl Registry {
         self.ends.clone()
     }
 
+    /// Resolves when the engine has ended although nobody ended it. Nothing is renewed, published or removed any more, so
+    /// whoever serves this registry has to end too: the next start is of use, this one is not.
+    pub async fn failed(&self) {
+        self.task.ended().await;
+    }
+
+    /// As if the engine had a bug.
+    #[cfg(test)]
+    pub(crate) fn kill_engine(&self) {
+        self.task.kill();
+    }
+
     /// Ends every stream and then the engine.
     pub async fn shutdown(self) {
         self.ends.cancel();

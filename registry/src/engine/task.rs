@@ -55,14 +55,26 @@ const RETRY: Duration = Duration::from_secs(1);
 pub struct EngineTask {
     stop: CancellationToken,
     task: JoinHandle<()>,
+    over: CancellationToken,
 }
 
 impl EngineTask {
+    /// Resolves when the task has ended, whichever way: also when it panicked, after which nobody is told anything.
+    pub async fn ended(&self) {
+        self.over.cancelled().await;
+    }
+
+    /// Ends the task as a bug in it would.
+    #[cfg(test)]
+    pub(crate) fn kill(&self) {
+        self.task.abort();
+    }
+
     /// Ends the task. What is in the lanes is answered with [`EngineError::Stopped`](super::EngineError::Stopped); what
     /// is in the store's hands may or may not be made, as with a crash.
     pub async fn stop(self) {
         self.stop.cancel();
-        // The task was not cancelled otherwise and does not panic: there is nothing else to tell.
+        // A panic is logged where it happens, and `ended` tells of it: there is nothing else to tell.
         let _ = self.task.await;
     }
 }
@@ -121,8 +133,13 @@ impl Engine {
         };
         let stop = CancellationToken::new();
         let running = stop.clone().run_until_cancelled_owned(task.run());
-        let task = tokio::spawn(async move { _ = running.await });
-        Ok((engine, EngineTask { stop, task }))
+        let over = CancellationToken::new();
+        let at_the_end = over.clone().drop_guard();
+        let task = tokio::spawn(async move {
+            let _at_the_end = at_the_end;
+            running.await;
+        });
+        Ok((engine, EngineTask { stop, task, over }))
     }
 }
 
