@@ -15,7 +15,7 @@ use tonic_health::pb::health_server::HealthServer;
 
 use crate::admin::{self, Admin};
 use crate::app::App;
-use crate::args::{Advertise, ServerArgs};
+use crate::args::{Advertise, ServerArgs, nobody_dials};
 use crate::drain::{Connections, Plan};
 use crate::error::Error;
 use crate::hooks::Hooks;
@@ -168,6 +168,9 @@ fn faults(args: &ServerArgs, advertise: Advertise) -> Vec<String> {
     if advertise == Advertise::Bound && args.listen.ip().is_unspecified() {
         faults.push(format!("--listen {} is a wildcard address: --advertise must say which one to dial", args.listen));
     }
+    if advertise == Advertise::Bound && !args.listen.ip().is_unspecified() && nobody_dials(args.listen.ip()) {
+        faults.push(format!("--listen {}: nobody else can dial it, --advertise must say what to dial", args.listen));
+    }
     if args.listen == args.admin_listen && args.listen.port() != 0 {
         faults.push(format!("--listen and --admin-listen are both {}", args.listen));
     }
@@ -291,6 +294,8 @@ mod tests {
             (args("0.0.0.0:1", "127.0.0.1:2", true), Advertise::Bound, 1),
             (args("0.0.0.0:1", "127.0.0.1:2", true), elsewhere, 0),
             (args("[::]:1", "127.0.0.1:2", true), Advertise::Nothing, 0),
+            (args("169.254.0.5:1", "127.0.0.1:2", true), Advertise::Bound, 1),
+            (args("169.254.0.5:1", "127.0.0.1:2", true), elsewhere, 0),
             (args("127.0.0.1:1", "127.0.0.1:1", false), Advertise::Nothing, 1),
             (args("0.0.0.0:1", "0.0.0.0:1", false), Advertise::Bound, 4),
         ] {

@@ -146,10 +146,17 @@ fn version_is_one_line() {
 }
 
 fn every_bad_flag_is_named_in_one_line() {
-    let (code, line) = refused(&["--weight", "0", "--drain-timeout", "soon", "--registry", "nowhere", "--zone", "a b"]);
+    let nil = "00000000-0000-0000-0000-000000000000";
+    let (code, line) = refused(
+        &[
+            &["--weight", "0", "--drain-timeout", "soon", "--registry", "nowhere", "--zone", "a b"][..],
+            &["--instance-id", nil, "--advertise", "169.254.1.1:7410"],
+        ]
+        .concat(),
+    );
     assert_eq!(code, 2);
     assert!(line.starts_with("hello: "), "{line}");
-    for flag in ["--weight", "--drain-timeout", "--registry", "--zone"] {
+    for flag in ["--weight", "--drain-timeout", "--registry", "--zone", "--instance-id", "--advertise"] {
         assert!(line.contains(flag), "{flag} is missing: {line}");
     }
 }

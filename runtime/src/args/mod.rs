@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::server::Limits;
 
 pub use units::duration;
+pub(crate) use units::nobody_dials;
 
 /// Flags of every server, the registry included.
 #[derive(Debug, Clone, Args)]
@@ -81,7 +82,7 @@ pub struct ProcessArgs {
     pub weight: u16,
 
     /// Identity of this process in the registry [default: a new one at each start]
-    #[arg(long, env = "MESH_INSTANCE_ID", value_name = "UUID")]
+    #[arg(long, env = "MESH_INSTANCE_ID", value_name = "UUID", value_parser = units::instance_id)]
     pub instance_id: Option<Uuid>,
 }
 

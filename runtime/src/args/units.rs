@@ -1,7 +1,9 @@
 //! Values that people type: durations with a unit, registry addresses, names.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
+
+use uuid::Uuid;
 
 /// Reads `30s`, `500ms`, `2m` or `1h`; a bare number is seconds. The value parser of every flag that is a duration.
 pub fn duration(text: &str) -> Result<Duration, String> {
@@ -59,10 +61,26 @@ pub(super) fn registry(text: &str) -> Result<String, String> {
 pub(super) fn advertised(text: &str) -> Result<SocketAddr, String> {
     let address: SocketAddr = text.parse().map_err(|_| "expected IP:PORT".to_owned())?;
     let ip = address.ip();
-    if ip.is_unspecified() || ip.is_multicast() {
+    if nobody_dials(ip) {
         return Err(format!("nobody can dial {ip}"));
     }
     Ok(address)
+}
+
+/// Whether an address means nothing, many, or something else on every link: what a registry refuses too.
+pub(crate) fn nobody_dials(ip: IpAddr) -> bool {
+    let ip = ip.to_canonical();
+    let kind = match ip {
+        IpAddr::V4(v4) => v4.is_broadcast() || v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    kind || ip.is_unspecified() || ip.is_multicast()
+}
+
+/// Reads the identity of a process: any UUID but the nil one, which is what a forgotten value looks like.
+pub(super) fn instance_id(text: &str) -> Result<Uuid, String> {
+    let id: Uuid = text.parse().map_err(|_| "expected a UUID".to_owned())?;
+    if id.is_nil() { Err("the nil UUID names nobody".to_owned()) } else { Ok(id) }
 }
 
 /// Reads the name of a zone: at most 63 bytes of letters, digits, `.`, `_` and `-`; empty is unknown.
@@ -114,9 +132,26 @@ mod tests {
     fn only_an_address_that_can_be_dialled_is_advertised() {
         assert!(advertised("10.0.0.5:7410").is_ok());
         assert!(advertised("[fd00::5]:0").is_ok());
-        for wrong in ["0.0.0.0:7410", "[::]:7410", "224.0.0.1:1", "host:7410", "10.0.0.5"] {
+        for wrong in [
+            "0.0.0.0:7410",
+            "[::]:7410",
+            "[::ffff:0.0.0.0]:7410",
+            "224.0.0.1:1",
+            "[ff02::1]:1",
+            "255.255.255.255:1",
+            "169.254.1.1:1",
+            "[fe80::1]:1",
+            "host:7410",
+            "10.0.0.5",
+        ] {
             assert!(advertised(wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn the_nil_uuid_names_nobody() {
+        assert!(instance_id("00000000-0000-7000-8000-000000000001").is_ok());
+        assert!(instance_id("00000000-0000-0000-0000-000000000000").is_err() && instance_id("one").is_err());
     }
 
     #[test]
