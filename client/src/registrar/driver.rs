@@ -26,7 +26,7 @@ const CALL_MAX: Duration = Duration::from_secs(5);
 /// How long saying goodbye may take, whatever is in its way.
 const LEAVE_MAX: Duration = Duration::from_secs(2);
 
-/// Longest wait between two goodbyes; there are only [`LEAVE_MAX`] in all.
+/// Longest wait between two goodbyes, or two registrations that are to be taken back; there are only [`LEAVE_MAX`] in all.
 const LEAVE_RETRY: Duration = Duration::from_millis(200);
 
 /// Beats that wait for the stream to take them. The next one is only sent when there is room.
@@ -55,6 +55,8 @@ pub(super) struct Driver {
     leave_by: Option<Instant>,
     last_error: Option<Arc<str>>,
     operator_objects: bool,
+    /// The last registration got no answer: it may stand, under a lease that nobody here knows.
+    in_doubt: bool,
 }
 
 type Call<T> = Pin<Box<dyn Future<Output = Result<T, Status>> + Send>>;
@@ -116,6 +118,7 @@ impl Driver {
             leave_by: None,
             last_error: None,
             operator_objects: false,
+            in_doubt: false,
         }
     }
 
@@ -189,7 +192,11 @@ impl Driver {
     }
 
     fn register(&mut self) {
-        let serving = self.enrolment.serving();
+        let serving = match self.leave_by {
+            None => self.enrolment.serving(),
+            // Only to learn the lease: nobody is to be sent here any more.
+            Some(_) => ServingStatus::Draining,
+        };
         let (held_incarnation, held_store_id) = self.enrolment.held().unwrap_or_default();
         let request = wire::RegisterRequest {
             instance_id: self.enrolment.identity().id.to_string(),
@@ -216,6 +223,7 @@ impl Driver {
         self.enrolment.granted(grant, serving, now.into_std());
         self.reconnect.set_cap(self.enrolment.patience());
         self.last_error = None;
+        self.in_doubt = false;
         let instance = self.enrolment.identity().id;
         tracing::info!(service = self.record.service, %instance, incarnation = response.incarnation, "registered");
         match self.leave_by {
@@ -230,8 +238,13 @@ impl Driver {
             tracing::warn!(service = self.record.service, %reason, "not registered; tried again for ever");
         }
         self.last_error = Some(reason);
+        self.in_doubt = may_stand(status.code());
         if self.leave_by.is_some() {
-            self.stage = Stage::Gone;
+            self.stage = if self.in_doubt {
+                Stage::Resting { until: now + self.entropy.up_to(LEAVE_RETRY) }
+            } else {
+                Stage::Gone
+            };
             return;
         }
         let asked = if status.code() == Code::FailedPrecondition {
@@ -315,6 +328,8 @@ impl Driver {
             // What is granted in the end is given back then.
             (Stage::Registering { .. }, _) => {}
             (_, Some(_)) => self.say_goodbye(Duration::ZERO),
+            // Said again, which changes nothing where it stands: the answer names the lease to give back.
+            (_, None) if self.in_doubt => self.register(),
             (_, None) => self.stage = Stage::Gone,
         }
     }
@@ -452,6 +467,29 @@ fn status_of(serving: ServingStatus) -> wire::ServingStatus {
         ServingStatus::Serving => wire::ServingStatus::Serving,
         ServingStatus::NotServing => wire::ServingStatus::NotServing,
         ServingStatus::Draining => wire::ServingStatus::Draining,
+    }
+}
+
+/// Whether a registration that ended so may stand: what the registry refuses does not, what got lost may.
+fn may_stand(code: Code) -> bool {
+    match code {
+        Code::Ok
+        | Code::Cancelled
+        | Code::Unknown
+        | Code::DeadlineExceeded
+        | Code::Aborted
+        | Code::Internal
+        | Code::Unavailable
+        | Code::DataLoss => true,
+        Code::InvalidArgument
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::PermissionDenied
+        | Code::ResourceExhausted
+        | Code::FailedPrecondition
+        | Code::OutOfRange
+        | Code::Unimplemented
+        | Code::Unauthenticated => false,
     }
 }
 
