@@ -28,6 +28,9 @@ use crate::target::{Target, TargetConfig};
 
 /// What logs and errors call the registry.
 const REGISTRY: &str = "registry";
+/// Longest pause between two attempts to connect to the registry: half the least TTL that it grants (DESIGN §4), so that
+/// no lease runs out while its registry is back.
+const REGISTRY_BACKOFF_MAX: Duration = Duration::from_secs(1);
 
 /// The services of one namespace, as one registry knows them. Cheap to clone; clones share everything.
 ///
@@ -135,7 +138,8 @@ impl Mesh {
 
     fn registry_target(&self) -> Arc<Target> {
         let authority = self.inner.registries.first().map(|registry| registry.authority.clone());
-        let config = self.config(REGISTRY, authority.unwrap_or_else(|| Authority::from_static("localhost")));
+        let authority = authority.unwrap_or_else(|| Authority::from_static("localhost"));
+        let config = TargetConfig { backoff_max: REGISTRY_BACKOFF_MAX, ..self.config(REGISTRY, authority) };
         let hosts: Vec<_> = self.inner.registries.iter().map(|registry| registry.host.clone()).collect();
         if hosts.is_empty() {
             return Target::spawn(config, refused("no registry is configured"));

@@ -20,6 +20,8 @@ pub(crate) struct TargetConfig {
     pub(crate) connector: Arc<dyn Connector>,
     /// How connections are made and watched.
     pub(crate) conn: ConnSettings,
+    /// Longest pause between two attempts to connect to one endpoint.
+    pub(crate) backoff_max: Duration,
     /// Idempotency of methods as the caller declares it; asked before the service record.
     pub(crate) methods: Arc<MethodLevels>,
     /// How long a call waits while nothing is READY.
@@ -32,6 +34,8 @@ pub(crate) struct TargetConfig {
 
 /// How long a call waits while nothing is READY, unless it says `wait_for_ready`. linkerd2-proxy's outbound default.
 pub(crate) const FAILFAST: Duration = Duration::from_secs(3);
+/// Longest pause between two attempts to connect: an instance that comes back late is found within this.
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// How many calls wait per target; linkerd2-proxy's default. At a few KiB each, some 50 MiB in the worst case.
 pub(crate) const WAITING_MAX: usize = 10_000;
 
@@ -43,6 +47,7 @@ impl TargetConfig {
             authority,
             connector: Arc::new(TcpConnector),
             conn: ConnSettings::default(),
+            backoff_max: BACKOFF_MAX,
             methods: Arc::default(),
             failfast: FAILFAST,
             waiting_max: WAITING_MAX,

@@ -22,6 +22,7 @@ use crate::balancer::pickable;
 use crate::clock;
 use crate::conn::{ConnectError, Wire, dial};
 use crate::endpoint::ConnectivityState;
+use crate::policy::Backoff;
 use crate::resolver::{Resolution, ResolutionStatus, Resolutions, Standing};
 
 /// An endpoint is an instance at an address.
@@ -116,7 +117,7 @@ impl Manager {
             self.slots
                 .entry(key)
                 .and_modify(|slot| slot.update(endpoint, now))
-                .or_insert_with(|| Slot::new(endpoint, now));
+                .or_insert_with(|| Slot::new(endpoint, Backoff::new(self.config.backoff_max), now));
         }
     }
 

@@ -105,13 +105,13 @@ pub(super) enum Due {
 }
 
 impl Slot {
-    pub(super) fn new(resolved: &ResolvedEndpoint, now: Instant) -> Self {
+    pub(super) fn new(resolved: &ResolvedEndpoint, backoff: Backoff, now: Instant) -> Self {
         Self {
             endpoint: Arc::new(Endpoint::new(resolved, now)),
             standing: resolved.standing,
             weight: resolved.weight,
             phase: Phase::Waiting { until: now },
-            backoff: Backoff::default(),
+            backoff,
             vouch: Vouch::default(),
             failing_since: None,
         }
@@ -121,7 +121,7 @@ impl Slot {
     /// behind it changed, it would be gone. A new incarnation is worth an attempt at once.
     pub(super) fn update(&mut self, resolved: &ResolvedEndpoint, now: Instant) {
         if self.endpoint.update(resolved) {
-            self.backoff = Backoff::default();
+            self.backoff.start_over();
             self.failing_since = None;
             if let Phase::Waiting { until } = &mut self.phase {
                 *until = now;
