@@ -28,9 +28,31 @@ pub(crate) enum DirectoryError {
     /// user-svc says that there is none.
     #[error("no user {0}")]
     Unknown(Uuid),
-    /// user-svc did not say.
+    /// Nobody there to ask, or nobody who answered in time: another try may do better.
     #[error("user-svc cannot be asked ({0:?})")]
     Unavailable(Code),
+    /// user-svc has too much to do.
+    #[error("user-svc has too much to do")]
+    Overloaded,
+    /// user-svc answered, but not the question; asking again gets the same.
+    #[error("user-svc failed ({0:?})")]
+    Failed(Code),
+}
+
+impl DirectoryError {
+    /// What a refusal by user-svc means for who asked. Which of these the caller repeats matters, since the channel to
+    /// user-svc has already repeated the question as often as is good: each repeat of the caller multiplies that.
+    fn of(code: Code, user_id: Uuid) -> Self {
+        match code {
+            Code::NotFound => Self::Unknown(user_id),
+            // Either is about one moment, or about the way there from this instance.
+            Code::Unavailable | Code::DeadlineExceeded => Self::Unavailable(code),
+            // A refusal of load, which must not come back threefold.
+            Code::ResourceExhausted => Self::Overloaded,
+            // A bug, or damage, on either side. CANCELLED too: nobody but this call could have cancelled it.
+            code => Self::Failed(code),
+        }
+    }
 }
 
 /// user-svc, over any transport.
@@ -64,10 +86,12 @@ where
         request.set_timeout(ASK_MAX);
         match self.0.clone().get_user(request).await {
             Ok(_) => Ok(()),
-            Err(status) if status.code() == Code::NotFound => Err(DirectoryError::Unknown(user_id)),
             Err(status) => {
-                tracing::warn!(code = ?status.code(), error = status.message(), "user-svc cannot be asked");
-                Err(DirectoryError::Unavailable(status.code()))
+                let error = DirectoryError::of(status.code(), user_id);
+                if !matches!(error, DirectoryError::Unknown(_)) {
+                    tracing::warn!(code = ?status.code(), error = status.message(), "user-svc did not say");
+                }
+                Err(error)
             }
         }
     }
@@ -103,8 +127,12 @@ mod tests {
     #[tokio::test]
     async fn only_not_found_means_that_there_is_no_such_user() {
         assert!(matches!(answered(Code::NotFound).await, Err(DirectoryError::Unknown(_))));
-        for code in [Code::Unavailable, Code::DeadlineExceeded, Code::ResourceExhausted, Code::Internal] {
+        for code in [Code::Unavailable, Code::DeadlineExceeded] {
             assert!(matches!(answered(code).await, Err(DirectoryError::Unavailable(of)) if of == code), "{code:?}");
+        }
+        assert!(matches!(answered(Code::ResourceExhausted).await, Err(DirectoryError::Overloaded)));
+        for code in [Code::Internal, Code::Unknown, Code::Unimplemented, Code::InvalidArgument, Code::Cancelled] {
+            assert!(matches!(answered(code).await, Err(DirectoryError::Failed(of)) if of == code), "{code:?}");
         }
     }
 }

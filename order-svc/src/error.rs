@@ -36,6 +36,11 @@ impl From<OrderError> for Status {
             OrderError::Directory(DirectoryError::Unavailable(_)) => {
                 refusal(Code::Unavailable, "USER_SERVICE_UNAVAILABLE", message)
             }
+            // Not UNAVAILABLE: a mesh client repeats that, and neither of these gets better by it.
+            OrderError::Directory(DirectoryError::Overloaded) => {
+                refusal(Code::ResourceExhausted, "USER_SERVICE_OVERLOADED", message)
+            }
+            OrderError::Directory(DirectoryError::Failed(_)) => refusal(Code::Internal, "USER_SERVICE_FAILED", message),
             OrderError::Database(error) => error.into(),
         }
     }

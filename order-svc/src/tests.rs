@@ -29,6 +29,8 @@ const GRACE: Uuid = Uuid::from_u128(0x92ace);
 enum Users {
     Up(Arc<AtomicUsize>),
     Down,
+    Overloaded,
+    Broken,
 }
 
 impl Users {
@@ -40,14 +42,19 @@ impl Users {
     fn asked(&self) -> usize {
         match self {
             Self::Up(asked) => asked.load(Ordering::SeqCst),
-            Self::Down => 0,
+            Self::Down | Self::Overloaded | Self::Broken => 0,
         }
     }
 }
 
 impl Directory for Users {
     async fn require(&self, user_id: Uuid) -> Result<(), DirectoryError> {
-        let Self::Up(asked) = self else { return Err(DirectoryError::Unavailable(Code::Unavailable)) };
+        let asked = match self {
+            Self::Up(asked) => asked,
+            Self::Down => return Err(DirectoryError::Unavailable(Code::Unavailable)),
+            Self::Overloaded => return Err(DirectoryError::Overloaded),
+            Self::Broken => return Err(DirectoryError::Failed(Code::Internal)),
+        };
         asked.fetch_add(1, Ordering::SeqCst);
         if [ADA, GRACE].contains(&user_id) { Ok(()) } else { Err(DirectoryError::Unknown(user_id)) }
     }
@@ -200,9 +207,15 @@ async fn an_order_needs_a_user_that_exists_and_a_user_svc_that_says_so() {
     let resource = status.get_details_resource_info().unwrap();
     assert_eq!((resource.resource_type, resource.resource_name), ("user".to_owned(), nobody.to_string()));
     assert_eq!(refused::<()>(Err(status)), (Code::FailedPrecondition, "USER_UNKNOWN".into()));
-    let down = create(&instance(&folder, Users::Down).await, order_of(ADA, 1)).await;
-    assert_eq!(refused(down), (Code::Unavailable, "USER_SERVICE_UNAVAILABLE".into()));
-    // Neither refusal used the request id up.
+    for (users, code, reason) in [
+        (Users::Down, Code::Unavailable, "USER_SERVICE_UNAVAILABLE"),
+        (Users::Overloaded, Code::ResourceExhausted, "USER_SERVICE_OVERLOADED"),
+        (Users::Broken, Code::Internal, "USER_SERVICE_FAILED"),
+    ] {
+        let refusal = create(&instance(&folder, users).await, order_of(ADA, 1)).await;
+        assert_eq!(refused(refusal), (code, reason.to_owned()));
+    }
+    // No refusal used the request id up.
     create(&instance(&folder, Users::up()).await, order_of(ADA, 1)).await.unwrap();
 }
 
