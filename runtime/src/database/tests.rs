@@ -309,10 +309,17 @@ async fn a_full_ledger_refuses_new_keys_until_old_ones_may_go() {
 async fn every_query_of_the_ledger_uses_an_index() {
     let folder = TempDir::new().unwrap();
     let database = open(&folder).await;
-    for sql in [ledger::RECALL, ledger::ENDS, ledger::PRUNE] {
-        assert_eq!(database.unindexed_steps(sql).await.unwrap(), [""; 0], "{sql}");
+    assert_eq!(database.unindexed_steps(ledger::RECALL).await.unwrap(), [""; 0]);
+    // The two ends of the ledger, and its oldest entries: along the index from one end, up to the LIMIT.
+    let in_order = "SCAN ledger USING COVERING INDEX sqlite_autoindex_ledger_1";
+    for (bounded, scans, limits) in [(ledger::ENDS, 2, 2), (ledger::PRUNE, 1, 1)] {
+        assert_eq!(database.unindexed_steps(bounded).await.unwrap(), vec![in_order; scans], "{bounded}");
+        assert_eq!(bounded.matches("ORDER BY position").count(), scans, "{bounded}");
+        assert_eq!(bounded.matches("LIMIT").count(), limits, "{bounded}");
     }
     let unindexed =
         database.unindexed_steps("SELECT method FROM ledger WHERE result = $1 ORDER BY digest").await.unwrap();
     assert_eq!(unindexed, ["SCAN ledger", "USE TEMP B-TREE FOR ORDER BY"], "the check sees what it should");
+    let whole_index = database.unindexed_steps("SELECT COUNT(*) FROM ledger").await.unwrap();
+    assert_eq!(whole_index, [in_order], "an index read from end to end is a whole table too");
 }
