@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -17,6 +17,9 @@ use tonic::transport::Channel;
 
 /// Callers at a time.
 const CALLERS: usize = 8;
+
+/// Kills.
+const ROUNDS: usize = 3;
 
 /// A user-svc of its own process; killed when dropped.
 struct Instance {
@@ -63,33 +66,49 @@ fn request(number: usize) -> CreateUserRequest {
     }
 }
 
-/// One of some callers at an instance that will be gone: what it was answered, by request, each also told as it comes.
+/// What became of one caller's requests.
+#[derive(Default)]
+struct Outcome {
+    /// The answers, by request.
+    answered: BTreeMap<usize, User>,
+    /// The request whose answer the kill took: done or not, nobody knows.
+    in_doubt: Vec<usize>,
+}
+
+/// One of some callers at an instance that will be gone; each answer is also told as it comes.
 async fn create_until_killed(
     mut client: UserServiceClient<Channel>,
     numbers: impl Iterator<Item = usize>,
     tell: mpsc::UnboundedSender<()>,
-) -> BTreeMap<usize, User> {
-    let mut answered = BTreeMap::new();
+) -> Outcome {
+    let mut outcome = Outcome::default();
     for number in numbers {
         match client.create_user(request(number)).await {
             Ok(response) => {
-                answered.insert(number, response.into_inner().user.unwrap());
+                outcome.answered.insert(number, response.into_inner().user.unwrap());
                 let _ = tell.send(());
             }
             // More callers than places for passwords: refused, which is an answer.
             Err(status) if status.code() == Code::ResourceExhausted => {}
-            Err(_) => break,
+            Err(_) => {
+                outcome.in_doubt.push(number);
+                break;
+            }
         }
     }
-    answered
+    outcome
+}
+
+async fn create(instance: &mut Instance, number: usize) -> User {
+    instance.client.create_user(request(number)).await.unwrap().into_inner().user.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_instance_loses_no_answer_doubles_no_account_and_blocks_nobody() {
     let folder = TempDir::new().unwrap();
     let mut survivor = Instance::start(folder.path()).await;
-    let mut answered = BTreeMap::new();
-    for round in 0..3 {
+    let (mut answered, mut in_doubt) = (BTreeMap::new(), Vec::new());
+    for round in 0..ROUNDS {
         let mut victim = Instance::start(folder.path()).await;
         let (tell, mut told) = mpsc::unbounded_channel();
         let callers: Vec<_> = (0..CALLERS)
@@ -104,27 +123,35 @@ async fn a_killed_instance_loses_no_answer_doubles_no_account_and_blocks_nobody(
         }
         victim.kill();
         for caller in callers {
-            answered.extend(caller.await.unwrap());
+            let outcome = caller.await.unwrap();
+            answered.extend(outcome.answered);
+            in_doubt.extend(outcome.in_doubt);
         }
-        let next = request(round * 1_000_000 + 999_999);
-        survivor.client.create_user(next).await.expect("the survivor still writes");
+        // The survivor still writes.
+        let next = round * 1_000_000 + 999_999;
+        answered.insert(next, create(&mut survivor, next).await);
     }
     for (number, user) in &answered {
-        let repeated = survivor.client.create_user(request(*number)).await.unwrap().into_inner().user.unwrap();
-        assert_eq!(repeated, *user);
+        assert_eq!(create(&mut survivor, *number).await, *user);
     }
-    let (mut emails, mut page_token) = (BTreeMap::<String, usize>::new(), String::new());
+    assert_eq!(in_doubt.len(), ROUNDS * CALLERS, "each kill took an answer from every caller");
+    for number in in_doubt {
+        let user = create(&mut survivor, number).await;
+        assert_eq!(create(&mut survivor, number).await, user, "whether it was done before the kill or only now");
+        answered.insert(number, user);
+    }
+    let (mut ids, mut page_token) = (BTreeSet::new(), String::new());
     loop {
         let page =
             survivor.client.list_users(ListUsersRequest { page_size: 200, page_token }).await.unwrap().into_inner();
         for user in page.users {
-            *emails.entry(user.email).or_default() += 1;
+            assert!(ids.insert(user.user_id), "a page repeats an account");
         }
         page_token = page.next_page_token;
         if page_token.is_empty() {
             break;
         }
     }
-    assert!(emails.values().all(|count| *count == 1));
-    assert!(answered.values().all(|user| emails.contains_key(&user.email)));
+    let expected: BTreeSet<_> = answered.into_values().map(|user| user.user_id).collect();
+    assert_eq!(ids, expected, "one account for each request that was answered at last, and no other");
 }
