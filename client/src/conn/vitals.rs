@@ -43,6 +43,9 @@ pub(crate) struct Vitals {
     open: AtomicU32,
     /// How many may be open: the peer's MAX_CONCURRENT_STREAMS, and 0 once `ending` is set.
     limit: AtomicU32,
+    /// How often `limit` was changed. Compared, and not the limit itself: one that falls and rises again in between is a
+    /// change too, for a call that looked meanwhile.
+    limits: AtomicU32,
     /// When the last byte came: nanoseconds since `born`.
     heard: AtomicU64,
     ending: OnceLock<Ending>,
@@ -56,6 +59,7 @@ impl Vitals {
             born,
             open: AtomicU32::new(0),
             limit: AtomicU32::new(0),
+            limits: AtomicU32::new(0),
             heard: AtomicU64::new(0),
             ending: OnceLock::new(),
             bell,
@@ -83,6 +87,11 @@ impl Vitals {
         self.open.load(Ordering::Relaxed) > 0
     }
 
+    /// How often the peer has changed how many streams it allows.
+    pub(crate) fn limits(&self) -> u32 {
+        self.limits.load(Ordering::SeqCst)
+    }
+
     /// The peer allows `limit` streams now.
     pub(crate) fn set_limit(&self, limit: usize) {
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);
@@ -93,6 +102,7 @@ impl Vitals {
             // It ended between the look and the write: the zero must stand last.
             self.limit.store(0, Ordering::SeqCst);
         }
+        self.limits.fetch_add(1, Ordering::SeqCst);
         self.bell.notify_one();
     }
 

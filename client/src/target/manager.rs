@@ -20,7 +20,7 @@ use super::subchannel::Subchannel;
 use super::{Shared, one_per_address};
 use crate::balancer::pickable;
 use crate::clock;
-use crate::conn::{ConnectError, Wire, dial};
+use crate::conn::{Conn, ConnectError, Wire, dial};
 use crate::endpoint::ConnectivityState;
 use crate::policy::Backoff;
 use crate::resolver::{Resolution, ResolutionStatus, Resolutions, Standing};
@@ -182,7 +182,7 @@ impl Manager {
         next
     }
 
-    /// Hands the calls a new snapshot, and has those who wait look at it.
+    /// Hands the calls a new snapshot.
     fn publish(&self) {
         let ready: Vec<_> = self.slots.values().filter_map(|slot| Some((slot, slot.candidate()?))).collect();
         let preferences: Vec<_> = ready.iter().map(|(_, (_, preference))| *preference).collect();
@@ -190,7 +190,8 @@ impl Manager {
             .into_iter()
             .map(|index| {
                 let (slot, (subchannel, _)) = &ready[index];
-                Candidate { subchannel: Arc::clone(subchannel), weight: slot.weight }
+                let limits = subchannel.conn.vitals().limits();
+                Candidate { subchannel: Arc::clone(subchannel), weight: slot.weight, limits }
             })
             .collect();
         let state = self.state(&candidates);

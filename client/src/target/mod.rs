@@ -52,9 +52,14 @@ struct Shared {
 }
 
 impl Shared {
+    /// Replaces the snapshot, and has those who wait look at it where that may help them. Stored first: a call registers
+    /// before it looks, so it is either woken or has seen the new one.
     fn publish(&self, snapshot: Snapshot) {
-        self.snapshot.store(Arc::new(snapshot));
-        self.queue.wake_all();
+        let snapshot = Arc::new(snapshot);
+        let former = self.snapshot.swap(snapshot.clone());
+        if snapshot.is_news_after(&former) {
+            self.queue.wake_all();
+        }
     }
 }
 

@@ -24,6 +24,14 @@ pub(crate) struct Snapshot {
 pub(super) struct Candidate {
     pub(super) subchannel: Arc<Subchannel>,
     pub(super) weight: u16,
+    /// How often its peer had changed how many streams it allows when the snapshot was made.
+    pub(super) limits: u32,
+}
+
+impl Candidate {
+    fn is_as(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.subchannel, &other.subchannel) && (self.weight, self.limits) == (other.weight, other.limits)
+    }
 }
 
 /// What a call without a candidate can hope for.
@@ -74,6 +82,15 @@ impl Snapshot {
             state: ConnectivityState::Idle,
             outlook: Outlook::Unresolved,
         }
+    }
+
+    /// Whether a call that could not be placed on `former` may fare differently on this one: other candidates, more room
+    /// on one of them, or something else to hope for.
+    pub(super) fn is_news_after(&self, former: &Self) -> bool {
+        let same = |ours: &[Candidate], theirs: &[Candidate]| {
+            ours.len() == theirs.len() && ours.iter().zip(theirs).all(|(ours, theirs)| ours.is_as(theirs))
+        };
+        self.outlook != former.outlook || !same(&self.candidates, &former.candidates)
     }
 }
 

@@ -5,8 +5,9 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use crate::ConnectivityState::{Ready, Shutdown, TransientFailure};
+use crate::conn::Conn;
 use crate::resolver::{ResolvedEndpoint, Standing};
-use crate::rig::{CREATE, Frozen, Net, Rig, Server, address, call, endpoint, eventually, hang, ok};
+use crate::rig::{CREATE, Frozen, Manners, Net, Rig, Server, address, call, endpoint, eventually, hang, ok};
 
 fn standing(port: u16, standing: Standing) -> ResolvedEndpoint {
     ResolvedEndpoint { standing, ..endpoint(port) }
@@ -250,4 +251,27 @@ async fn a_connector_that_panics_is_tried_again() {
     let clumsy = Clumsy(net.clone(), true.into());
     let rig = Rig::with(&net, [1], |config| config.connector = std::sync::Arc::new(clumsy));
     rig.all(Ready).await;
+}
+
+/// A snapshot for each PONG and each turn of a backoff must not wake ten thousand calls that it does not help.
+#[tokio::test(start_paused = true)]
+async fn waiting_calls_are_woken_only_by_what_may_help_them() {
+    let net = Net::default();
+    let full = Server::with_manners(&net, 1, Manners { streams_max: Some(1) }, hang);
+    let rig = Rig::new(&net, [1]);
+    rig.all(Ready).await;
+    let target = rig.channel.target();
+    let woken_by = async |change: &dyn Fn()| {
+        let woken = std::pin::pin!(target.queue().notified());
+        change();
+        tokio::time::timeout(Duration::from_millis(10), woken).await.is_ok()
+    };
+    assert!(!woken_by(&|| rig.resolve([endpoint(1)])).await, "nothing is different");
+    assert!(!woken_by(&|| rig.resolve([endpoint(1), endpoint(2)])).await, "nobody listens there");
+    assert!(!woken_by(&|| {}).await);
+    assert!(woken_by(&|| rig.resolve([ResolvedEndpoint { weight: 7, ..endpoint(1) }])).await, "another choice");
+    let more_room = || target.shared.snapshot.load().candidates[0].subchannel.conn.vitals().set_limit(2);
+    assert!(woken_by(&more_room).await, "more room");
+    drop(full);
+    assert!(woken_by(&|| {}).await, "nobody is READY any more");
 }
