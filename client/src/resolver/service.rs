@@ -28,6 +28,9 @@ pub(super) const INSTANCES_MAX: usize = 100_000;
 /// Instances kept that the registry no longer lists; past it the longest lapsed goes.
 pub(super) const LAPSED_MAX: usize = 1_024;
 
+/// Everything held of one service, listed or not; past it the longest unlisted goes, what has lapsed first.
+const HELD_MAX: usize = INSTANCES_MAX + LAPSED_MAX;
+
 /// Removals remembered; past it the oldest is forgotten. They only guard against a listing older than themselves.
 pub(super) const TOMBSTONES_MAX: usize = 1_024;
 
@@ -59,7 +62,7 @@ enum Listing {
     /// The registry lists it.
     Listed,
     /// Known from before; a registry that is still warming up has not listed it yet.
-    Carried,
+    Carried { since: Instant },
     /// The registry has stopped listing it without saying who removed it.
     Lapsed { since: Instant },
 }
@@ -152,7 +155,7 @@ impl ServiceState {
             return Verdict::Kept;
         }
         for held in self.held.values_mut().filter(|held| held.listing == Listing::Listed) {
-            held.listing = Listing::Carried;
+            held.listing = Listing::Carried { since: now };
         }
         let Unfinished { entries, removals, .. } = unfinished;
         self.commit(position, completeness, chunk.presence, entries, &removals, now)
@@ -174,7 +177,7 @@ impl ServiceState {
         if position.epoch != applied.epoch || delta.base > applied.revision {
             return Verdict::Gap;
         }
-        if self.held.len() + delta.entries.len() > INSTANCES_MAX + LAPSED_MAX {
+        if self.held.len() + delta.entries.len() > HELD_MAX {
             return Verdict::TooLarge;
         }
         self.commit(position, completeness, delta.presence, delta.entries, &delta.removals, now)
@@ -301,12 +304,12 @@ impl ServiceState {
                 self.held.clear();
                 return;
             }
-            for held in self.held.values_mut().filter(|held| held.listing == Listing::Carried) {
+            for held in self.held.values_mut().filter(|held| matches!(held.listing, Listing::Carried { .. })) {
                 held.lapse(now);
             }
         }
         self.drop_replaced();
-        self.drop_longest_lapsed();
+        self.drop_longest_unlisted();
     }
 
     /// Where a listed instance has the address of one that is not listed any more, the process there is the listed one.
@@ -323,18 +326,25 @@ impl ServiceState {
         self.held.retain(|_, held| held.listing == Listing::Listed || !taken.contains(&held.instance.address));
     }
 
-    fn drop_longest_lapsed(&mut self) {
-        let mut lapsed: Vec<(Instant, Uuid)> = self
-            .held
-            .iter()
-            .filter_map(|(&id, held)| match held.listing {
-                Listing::Lapsed { since } => Some((since, id)),
-                Listing::Listed | Listing::Carried => None,
-            })
-            .collect();
-        if lapsed.len() > LAPSED_MAX {
+    /// Keeps two bounds: of what has lapsed, and of everything that is held. What a warming registry has not listed yet
+    /// counts towards the second alone: nobody doubts it so far, and a registry that starts empty must not cost a large
+    /// service all but [`LAPSED_MAX`] of its instances.
+    fn drop_longest_unlisted(&mut self) {
+        let mut lapsed = Vec::new();
+        let mut carried = Vec::new();
+        for (&id, held) in &self.held {
+            match held.listing {
+                Listing::Listed => {}
+                Listing::Carried { since } => carried.push((since, id)),
+                Listing::Lapsed { since } => lapsed.push((since, id)),
+            }
+        }
+        let lapsed_over = lapsed.len().saturating_sub(LAPSED_MAX);
+        let over = self.held.len().saturating_sub(HELD_MAX).max(lapsed_over);
+        if over > 0 {
             lapsed.sort_unstable();
-            for (_, id) in &lapsed[..lapsed.len() - LAPSED_MAX] {
+            carried.sort_unstable();
+            for (_, id) in lapsed.iter().chain(&carried).take(over) {
                 self.held.remove(id);
             }
         }

@@ -272,6 +272,7 @@ fn soft_state_replaces_the_last_one_and_means_one_incarnation() {
 #[test]
 fn standing_puts_operators_first_then_the_instance_then_its_heartbeats() {
     let lapsed = Listing::Lapsed { since: clock::now().into_std() };
+    let carried = Listing::Carried { since: clock::now().into_std() };
     let listed = Listing::Listed;
     let cases = [
         (listed, Liveness::Alive, ServingStatus::Serving, Admin::Disabled, None),
@@ -281,7 +282,7 @@ fn standing_puts_operators_first_then_the_instance_then_its_heartbeats() {
         (lapsed, Liveness::Alive, ServingStatus::Serving, Admin::Enabled, Some(Standing::Lapsed)),
         (listed, Liveness::Suspect, ServingStatus::Serving, Admin::Enabled, Some(Standing::Suspect)),
         (listed, Liveness::Stale, ServingStatus::Serving, Admin::Enabled, Some(Standing::Stale)),
-        (Listing::Carried, Liveness::Alive, ServingStatus::Serving, Admin::Enabled, Some(Standing::Alive)),
+        (carried, Liveness::Alive, ServingStatus::Serving, Admin::Enabled, Some(Standing::Alive)),
     ];
     for (listing, liveness, serving, admin, expected) in cases {
         assert_eq!(standing(listing, liveness, serving, admin), expected);
@@ -311,6 +312,29 @@ fn the_longest_lapsed_goes_when_there_are_too_many() {
     assert_eq!(state.count(Standing::Lapsed), LAPSED_MAX);
     let second_round = state.standings().iter().filter(|(id, _)| (1_000..2_000).contains(id)).count();
     assert_eq!(second_round, 600);
+}
+
+#[test]
+fn what_registries_that_warm_up_have_not_listed_yet_is_bounded_and_the_longest_unlisted_goes() {
+    let mut state = ServiceState::new();
+    let start = clock::now().into_std();
+    let listing = |first: u32| (first..first + 60_000).map(nth).collect::<Vec<_>>();
+    for (round, first) in [0, 100_000, 200_000].into_iter().enumerate() {
+        let chunk = snapshot(Presence::Populated, listing(first), vec![]);
+        let now = start + Duration::from_secs(round as u64);
+        state.chunk(&at("a", round as u64), Completeness::Warming, chunk, now);
+    }
+    let known = state.standings();
+    assert_eq!(known.len(), INSTANCES_MAX + LAPSED_MAX);
+    assert!(known.iter().filter(|(id, _)| *id >= 200_000).count() == 60_000, "what is listed stays");
+    assert!(known.iter().all(|(id, _)| *id >= 100_000), "the first to be unlisted have gone");
+}
+
+/// Instance `n` of a service of any size.
+fn nth(n: u32) -> Entry {
+    let [_, b, c, d] = n.to_be_bytes();
+    let address = SocketAddr::from(([10, b, c, d], 1));
+    Entry::Good(Instance { id: Uuid::from_u128(n.into()), address, ..instance(0, 1, 1) })
 }
 
 #[test]
