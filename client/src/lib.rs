@@ -44,7 +44,7 @@
 //! - A call goes to an endpoint whose connection has answered a PING, or it waits; it never opens a connection itself.
 //! - What may have been processed is sent again only where the method is declared safe to repeat, to another endpoint, and
 //!   within a budget. What was provably not processed is always sent again.
-//! - Reconnecting has no end and no tight loop: at once, then full jitter up to 5 s.
+//! - Reconnecting has no end and no tight loop: at once, then full jitter up to 5 s, and up to 1 s to the registry.
 //! - Every queue, map and list has a bound that is stated where it is declared.
 //! - The clock is read in `clock` and randomness is drawn in `entropy`, and nowhere else.
 

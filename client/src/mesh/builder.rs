@@ -67,7 +67,7 @@ impl Default for MeshBuilder {
 }
 
 impl MeshBuilder {
-    /// Adds registries by their URLs, `host:port` with or without `http://`; without a port it is 7400.
+    /// Adds registries by their URLs, `host:port` with or without `http://`.
     pub fn registry<U: AsRef<str>>(mut self, urls: impl IntoIterator<Item = U>) -> Self {
         self.registries.extend(urls.into_iter().map(|url| url.as_ref().to_owned()));
         self
