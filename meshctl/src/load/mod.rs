@@ -5,6 +5,7 @@
 //! no answer by the deadline and 50 ms. Nothing is tried twice here: what the mesh does not absorb is seen.
 
 mod ledger;
+mod oracle;
 mod shop;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -19,6 +19,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
 use tonic::{Code, Request, Status};
 
+use super::oracle;
 use crate::failure::code_name;
 
 /// Visitors and orders that are kept at most; beyond, creating turns into deleting.
@@ -351,12 +352,12 @@ impl Shop {
             });
         }
         let answered = answer.unwrap_or(Answer::Done);
+        if let Err(fault) = compare(planned, &answered) {
+            return Verdict::Wrong(format!("OK, but {fault}"));
+        }
         match (planned.method, &planned.held, answered) {
             (Method::CreateUser, _, Answer::User(Some(user))) => {
                 self.visitors.push(Visitor { user, former_etag: None })
-            }
-            (Method::GetUser, Held::Customer(known), Answer::User(Some(user))) if user != *known => {
-                return Verdict::Wrong("OK, but not the user that was written".to_owned());
             }
             (Method::UpdateUser, Held::Visitor(visitor), Answer::User(Some(user))) => {
                 self.visitors.push(Visitor { user, former_etag: Some(visitor.user.etag.clone()) });
@@ -370,21 +371,36 @@ impl Shop {
                 }
                 self.gone.push(visitor.user.user_id.clone());
             }
-            (Method::GetOrder, Held::Order(known), Answer::Order(Some(order))) if order != *known => {
-                return Verdict::Wrong("OK, but not the order that was written".to_owned());
-            }
             (
                 Method::CreateOrder | Method::GetOrder | Method::UpdateOrder | Method::CancelOrder,
                 _,
                 Answer::Order(Some(order)),
             ) => self.orders.push(order),
             (Method::CancelOrder, Held::Order(order), Answer::Done) => self.orders.push(order.clone()),
-            (_, _, Answer::User(None) | Answer::Order(None)) => {
-                return Verdict::Wrong("OK, but with nothing in it".to_owned());
-            }
             _ => {}
         }
         Verdict::AsExpected
+    }
+}
+
+/// Whether the content of an answer is what was asked for; a list is taken as it is, and a refusal has none.
+fn compare(planned: &Planned, answered: &Answer) -> Result<(), &'static str> {
+    match (&planned.request, &planned.held, answered) {
+        (_, _, Answer::User(None) | Answer::Order(None)) => Err("with nothing in it"),
+        (Ask::CreateUser(asked), _, Answer::User(Some(user))) => oracle::created_user(asked, user),
+        (Ask::GetUser(_), Held::Customer(known), Answer::User(Some(user))) => oracle::read_user(known, user),
+        (Ask::UpdateUser(asked), Held::Visitor(visitor), Answer::User(Some(user))) => {
+            oracle::updated_user(&visitor.user, asked, user)
+        }
+        (Ask::CreateOrder(asked), _, Answer::Order(Some(order))) => oracle::created_order(asked, order),
+        (Ask::GetOrder(_), Held::Order(known), Answer::Order(Some(order))) => oracle::read_order(known, order),
+        (Ask::UpdateOrder(asked), Held::Order(before), Answer::Order(Some(order))) => {
+            oracle::moved_order(before, asked.status(), order)
+        }
+        (Ask::CancelOrder(_), Held::Order(before), Answer::Order(Some(order))) => {
+            oracle::cancelled_order(before, order)
+        }
+        _ => Ok(()),
     }
 }
 

@@ -19,7 +19,8 @@ impl PerfectServer {
     }
 
     fn create(&mut self, request: &CreateUserRequest) -> User {
-        let user = User { user_id: self.an_id(), email: request.email.clone(), etag: self.an_id(), ..User::default() };
+        let (email, display_name) = (request.email.clone(), request.display_name.clone());
+        let user = User { user_id: self.an_id(), email, display_name, etag: self.an_id(), ..User::default() };
         self.users.insert(user.user_id.clone(), user.clone());
         user
     }
@@ -46,7 +47,9 @@ impl PerfectServer {
             Ask::CreateOrder(request) => {
                 assert!(self.users.contains_key(&request.user_id), "customers are never deleted");
                 let status = OrderStatus::Pending.into();
-                let order = Order { order_id: self.an_id(), etag, status, ..Order::default() };
+                let (order_id, user_id, items) = (self.an_id(), request.user_id.clone(), request.items.clone());
+                let total = oracle::total(&items);
+                let order = Order { order_id, user_id, items, total, status, etag, ..Order::default() };
                 self.orders.insert(order.order_id.clone(), order.clone());
                 Answer::Order(Some(order))
             }
@@ -65,7 +68,9 @@ impl PerfectServer {
                 if matches!(order.status(), OrderStatus::Shipped | OrderStatus::Delivered) {
                     return Err(illegal());
                 }
-                (order.status, order.etag) = (OrderStatus::Cancelled.into(), etag);
+                if order.status() != OrderStatus::Cancelled {
+                    (order.status, order.etag) = (OrderStatus::Cancelled.into(), etag);
+                }
                 Answer::Order(Some(order.clone()))
             }
             Ask::DeleteOrder(request) => {
@@ -137,6 +142,13 @@ fn an_answer_that_is_not_what_was_written_is_wrong() {
     let planned = shop.get_user();
     let verdict = shop.judge(&planned, Ok(Answer::User(Some(User::default()))));
     assert_eq!(verdict, Verdict::Wrong("OK, but not the user that was written".to_owned()));
+    let planned = shop.create_user();
+    let somebody_else = User { user_id: "1".to_owned(), etag: "1".to_owned(), ..User::default() };
+    let verdict = shop.judge(&planned, Ok(Answer::User(Some(somebody_else))));
+    assert_eq!(verdict, Verdict::Wrong("OK, but not the user that was asked for".to_owned()));
+    assert!(shop.visitors.is_empty(), "what is in doubt is not used again");
+    let verdict = shop.judge(&planned, Ok(Answer::User(None)));
+    assert_eq!(verdict, Verdict::Wrong("OK, but with nothing in it".to_owned()));
 }
 
 #[test]
