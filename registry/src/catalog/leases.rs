@@ -310,17 +310,19 @@ impl Leases {
             return self.grant(instance, now);
         }
         let shorter = registration.ttl < lease.ttl;
+        let counted = lease.counts();
         lease.ttl = registration.ttl;
         lease.serving = registration.serving;
         lease.admin = instance.admin;
         lease.draining = instance.is_draining();
-        let (silent, review, service) = (lease.phase == Phase::Silent, lease.review(), lease.service.clone());
+        let (recounted, review) = (lease.counts() != counted, lease.review());
         if let Some(at) = review.filter(|_| shorter) {
             self.reviews.file_by(slot, at);
         }
-        if silent {
-            // Draining ones go without being counted, and change the share that is silent.
-            self.service_reviews.file_by(service, now);
+        let silence = |attendance: &Attendance| !attendance.silent.is_empty();
+        if recounted && self.services.get(&registration.service).is_some_and(silence) {
+            // Draining ones go without being counted: this changes the share that is silent, and who is the last.
+            self.service_reviews.file_by(registration.service.clone(), now);
         }
     }
 

@@ -167,6 +167,18 @@ fn a_held_instance_that_is_told_to_drain_goes() {
 }
 
 #[test]
+fn the_last_one_s_hold_ends_when_a_draining_sibling_is_enabled_again() {
+    let (mut ward, grants) = Ward::of(2);
+    ward.restrain(2, AdminState::Draining);
+    ward.wait_beating(12 * SECOND, &grants[1..]);
+    assert_eq!(ward.hold().unwrap().reason, RemovalHoldReason::LastInstance);
+    ward.restrain(2, AdminState::Enabled);
+    ward.wait_beating(SECOND, &grants[1..]);
+    assert_eq!(ward.gone, [1]);
+    assert_eq!(ward.hold(), None);
+}
+
+#[test]
 fn a_removal_that_could_not_be_written_uses_no_share() {
     let (mut ward, grants) = Ward::of(7);
     ward.store_refuses = true;
