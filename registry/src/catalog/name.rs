@@ -102,7 +102,7 @@ impl InstanceId {
     /// Takes any UUID but the nil one, which is what a forgotten field looks like.
     pub fn new(id: Uuid) -> Result<Self, Invalid> {
         if id.is_nil() {
-            return Err(Invalid::name("instance_id", "", "a UUID that is not nil"));
+            return Err(Invalid::name("instance_id", &id.to_string(), "a UUID that is not nil"));
         }
         Ok(Self(id))
     }

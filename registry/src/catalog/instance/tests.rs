@@ -134,3 +134,10 @@ fn what_is_refused_is_quoted_in_part() {
     let Err(refused) = ServiceName::parse("a\u{1b}[31m\n") else { panic!("it has control characters") };
     assert!(!refused.to_string().contains(char::is_control), "{refused}");
 }
+
+#[test]
+fn a_nil_id_is_quoted_as_it_was_sent() {
+    let nil = "00000000-0000-0000-0000-000000000000";
+    let refused = InstanceId::parse(nil).unwrap_err().to_string();
+    assert!(refused.contains(nil), "{refused}");
+}
