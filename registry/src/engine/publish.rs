@@ -16,10 +16,11 @@ use crate::catalog::{
     State, Timestamp,
 };
 
-/// Most names that nobody registered and somebody follows.
+/// Most names that nobody registered and somebody follows. Names that were deleted while they were followed come on top;
+/// those are bounded by the services and by who follows.
 const UNKNOWN_FOLLOWED_MAX: usize = 10_000;
 
-/// How often the names that nobody follows any more are looked for, while the bound is reached.
+/// How often the unknown names that nobody follows any more are let go of.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The current value of one service, and who follows it.
@@ -30,7 +31,8 @@ pub(super) type Cell = watch::Sender<Arc<ServiceView>>;
 pub struct View {
     pub(super) position: Position,
     pub(super) complete: bool,
-    /// Every known service, and the unknown names that somebody follows. Replaced only when a name comes or goes.
+    /// Every service there is something to tell about: known ones, and deleted ones with removals that still hold.
+    /// Replaced only when a name comes or goes.
     pub(super) services: Arc<BTreeMap<ServiceKey, Arc<Cell>>>,
 }
 
@@ -47,8 +49,8 @@ impl View {
         self.complete
     }
 
-    /// A service by its name; `None` where nobody registered it and nobody follows it. A view of
-    /// [`Presence::Unknown`] means the same.
+    /// A service by its name; `None` where there is nothing to tell about it. A view of [`Presence::Unknown`] means the
+    /// same, but for the removals that it shows.
     #[must_use]
     pub fn service(&self, key: &ServiceKey) -> Option<Arc<ServiceView>> {
         self.services.get(key).map(|cell| cell.borrow().clone())
@@ -99,34 +101,35 @@ pub(super) struct Publisher {
     view: Arc<ArcSwap<View>>,
     positions: watch::Sender<Position>,
     services: Arc<BTreeMap<ServiceKey, Arc<Cell>>>,
-    /// Names among the services that nobody registered.
-    unknown: BTreeSet<ServiceKey>,
+    /// Names that nobody registered and somebody follows. Not part of the view: they would be copied with it.
+    unknown: BTreeMap<ServiceKey, Arc<Cell>>,
     /// Services as they will be published next.
     pending: BTreeMap<ServiceKey, ServiceView>,
     position: Position,
     complete: bool,
-    swept: Option<Timestamp>,
+    /// When the unknown names were looked through last.
+    swept: Timestamp,
     metrics: Metrics,
 }
 
 impl Publisher {
     /// A publisher of this state, which is published.
-    pub(super) fn new(state: &State, complete: bool, metrics: Metrics) -> Self {
+    pub(super) fn new(state: &State, complete: bool, metrics: Metrics, now: Timestamp) -> Self {
         let position = state.position().clone();
         let empty = View { position: position.clone(), complete, services: Arc::default() };
         let mut publisher = Self {
             view: Arc::new(ArcSwap::from_pointee(empty)),
             positions: watch::Sender::new(position.clone()),
             services: Arc::default(),
-            unknown: BTreeSet::new(),
+            unknown: BTreeMap::new(),
             pending: BTreeMap::new(),
             position,
             complete,
-            swept: None,
+            swept: now,
             metrics,
         };
         publisher.reloaded(state);
-        publisher.publish();
+        publisher.publish(now);
         publisher
     }
 
@@ -156,7 +159,8 @@ impl Publisher {
 
     /// Takes over a state that was loaded anew: every service begins a new history.
     pub(super) fn reloaded(&mut self, state: &State) {
-        let names: BTreeSet<ServiceKey> = self.services.keys().chain(state.services()).cloned().collect();
+        let here = self.services.keys().chain(self.unknown.keys());
+        let names: BTreeSet<ServiceKey> = here.chain(state.services()).cloned().collect();
         for name in names {
             let soft = self.current(&name).soft().clone();
             let view = state.view(&name).with_soft(soft);
@@ -185,23 +189,11 @@ impl Publisher {
     }
 
     /// Lets readers see what was gathered: first the services, then the position that includes them.
-    pub(super) fn publish(&mut self) {
+    pub(super) fn publish(&mut self, now: Timestamp) {
         for (name, view) in std::mem::take(&mut self.pending) {
-            let is_unknown = view.presence() == Presence::Unknown;
-            let view = Arc::new(view);
-            match self.services.get(&name) {
-                Some(cell) => _ = cell.send_replace(view),
-                None => {
-                    let cell = Arc::new(watch::Sender::new(view));
-                    Arc::make_mut(&mut self.services).insert(name.clone(), cell);
-                }
-            }
-            if is_unknown {
-                self.unknown.insert(name)
-            } else {
-                self.unknown.remove(&name)
-            };
+            self.place(name, view);
         }
+        self.sweep(now);
         let published = self.view.load();
         let same = published.position == self.position && published.complete == self.complete;
         if same && Arc::ptr_eq(&published.services, &self.services) {
@@ -217,46 +209,66 @@ impl Publisher {
         });
     }
 
-    /// The changes of a service, known or not.
+    /// Puts a service where readers find it, or takes it away from there once there is nothing to tell about it.
+    fn place(&mut self, name: ServiceKey, view: ServiceView) {
+        let nothing_to_tell = view.presence() == Presence::Unknown && view.removals().is_empty();
+        let view = Arc::new(view);
+        let cell = match self.cell(&name).cloned() {
+            Some(cell) => {
+                cell.send_replace(view);
+                cell
+            }
+            None => Arc::new(watch::Sender::new(view)),
+        };
+        let listed = self.services.contains_key(&name);
+        if nothing_to_tell {
+            if listed {
+                Arc::make_mut(&mut self.services).remove(&name);
+            }
+            if cell.receiver_count() > 0 {
+                self.unknown.insert(name, cell);
+            }
+        } else if !listed {
+            self.unknown.remove(&name);
+            Arc::make_mut(&mut self.services).insert(name, cell);
+        }
+    }
+
+    /// The changes of a service, known or not. An unknown name costs the names that are published nothing.
     pub(super) fn follow(
         &mut self,
         service: &ServiceKey,
         now: Timestamp,
     ) -> Result<watch::Receiver<Arc<ServiceView>>, EngineError> {
-        if !self.services.contains_key(service) {
-            self.sweep(now);
-            if self.unknown.len() >= UNKNOWN_FOLLOWED_MAX {
-                return Err(EngineError::TooManyFollowed { max: UNKNOWN_FOLLOWED_MAX });
-            }
-            let view = ServiceView::unknown(service.clone(), self.position.revision);
-            self.pending.entry(service.clone()).or_insert(view);
-            self.publish();
+        if let Some(cell) = self.cell(service) {
+            return Ok(cell.subscribe());
         }
-        self.services.get(service).map(|cell| cell.subscribe()).ok_or(EngineError::Stopped)
+        self.sweep(now);
+        if self.unknown.len() >= UNKNOWN_FOLLOWED_MAX {
+            return Err(EngineError::TooManyFollowed { max: UNKNOWN_FOLLOWED_MAX });
+        }
+        let (cell, receiver) = watch::channel(Arc::new(self.current(service)));
+        self.unknown.insert(service.clone(), Arc::new(cell));
+        Ok(receiver)
     }
 
-    /// Lets go of the names that nobody registered and nobody follows, once they reach their bound.
+    /// Lets go of the unknown names that nobody follows any more.
     fn sweep(&mut self, now: Timestamp) {
-        let full = self.unknown.len() >= UNKNOWN_FOLLOWED_MAX;
-        if !full || self.swept.is_some_and(|swept| now.since(swept) < SWEEP_INTERVAL) {
-            return;
+        if now.since(self.swept) >= SWEEP_INTERVAL {
+            self.swept = now;
+            self.unknown.retain(|_, cell| cell.receiver_count() > 0);
         }
-        self.swept = Some(now);
-        let services = Arc::make_mut(&mut self.services);
-        self.unknown.retain(|name| {
-            let followed = services.get(name).is_some_and(|cell| cell.receiver_count() > 0);
-            if !followed {
-                services.remove(name);
-            }
-            followed
-        });
+    }
+
+    fn cell(&self, service: &ServiceKey) -> Option<&Arc<Cell>> {
+        self.services.get(service).or_else(|| self.unknown.get(service))
     }
 
     fn current(&self, service: &ServiceKey) -> ServiceView {
         if let Some(view) = self.pending.get(service) {
             return view.clone();
         }
-        match self.services.get(service) {
+        match self.cell(service) {
             Some(cell) => ServiceView::clone(&cell.borrow()),
             None => ServiceView::unknown(service.clone(), self.position.revision),
         }

@@ -97,7 +97,7 @@ impl Engine {
             Completeness::Whole => None,
             Completeness::Fresh => Some(now.after(settings.default_ttl.get())),
         };
-        let publisher = Publisher::new(&state, warming.is_none(), metrics.clone());
+        let publisher = Publisher::new(&state, warming.is_none(), metrics.clone(), now);
 
         let (beats, beats_in) = mpsc::channel(BEATS_MAX);
         let (writes, writes_in) = mpsc::channel(WRITES_MAX);
@@ -285,7 +285,7 @@ impl Task {
         for (service, soft) in self.leases.take_changed() {
             self.publisher.soft(service, soft);
         }
-        self.publisher.publish();
+        self.publisher.publish(now);
         self.answer();
         self.metrics.instances.set(self.leases.len().try_into().unwrap_or(i64::MAX));
         self.metrics.services.set(self.state.known().try_into().unwrap_or(i64::MAX));

@@ -1,11 +1,12 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::kit::{Rig, SECOND, beat_of_nobody, memory, settings};
 use crate::catalog::kit::{asks, id, nonce, service};
 use crate::catalog::{
-    BeatOutcome, Emptiness, Liveness, Presence, Register, RemovalHoldReason, RemovalReason, Resume, ServingStatus,
+    BeatOutcome, Emptiness, Liveness, Presence, Register, RemovalHoldReason, RemovalReason, Resume, ServingStatus, Ttl,
 };
-use crate::engine::{Closed, EngineError};
+use crate::engine::{Closed, EngineError, Lane};
 
 #[tokio::test(start_paused = true)]
 async fn what_is_granted_is_published() {
@@ -235,6 +236,37 @@ async fn the_metrics_count_what_happened() {
     ] {
         assert!(text.lines().any(|had| had == line), "{line} is missing in\n{text}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn following_an_unknown_name_leaves_what_is_published_as_it_is() {
+    let rig = Rig::new().await;
+    rig.register(1).await;
+    let before = rig.engine.view();
+    let mut orders = rig.engine.follow(&service("order-svc")).await.unwrap();
+    assert!(Arc::ptr_eq(&before, &rig.engine.view()), "the map of all names is not copied for a name of nobody");
+    assert_eq!(orders.borrow_and_update().presence(), Presence::Unknown);
+    rig.try_register(Register { service: service("order-svc"), ..asks(2) }).await.unwrap();
+    assert!(orders.has_changed().unwrap());
+    assert_eq!(orders.borrow_and_update().presence(), Presence::Populated);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deleted_name_is_let_go_of_once_its_removals_are_forgotten() {
+    let rig = Rig::new().await;
+    let mut orders = rig.engine.follow(&service("order-svc")).await.unwrap();
+    for (instance, name) in [(1, "user-svc"), (2, "order-svc")] {
+        let granted = rig.try_register(Register { service: service(name), ..asks(instance) }).await.unwrap();
+        rig.deregister(&granted).await;
+        rig.engine.delete_service(service(name)).await.unwrap();
+        assert!(rig.engine.view().service(&service(name)).is_some(), "its removals still hold");
+    }
+    tokio::time::sleep(crate::catalog::REMEMBERED + 2 * SECOND).await;
+    assert!(rig.engine.view().services.is_empty());
+    assert!(orders.borrow_and_update().removals().is_empty());
+
+    rig.try_register(Register { service: service("order-svc"), ..asks(3) }).await.unwrap();
+    assert_eq!(orders.borrow_and_update().presence(), Presence::Populated, "who follows it goes on to");
 }
 
 #[tokio::test(start_paused = true)]
