@@ -83,6 +83,8 @@ pub struct Leases {
     /// Services whose load reports are to be told when the interval is over.
     loaded: BTreeSet<ServiceKey>,
     tell_loads: Option<Timestamp>,
+    /// Before this nobody becomes SUSPECT: the registry itself stalled.
+    forgiving: Option<Timestamp>,
 }
 
 impl Leases {
@@ -101,6 +103,7 @@ impl Leases {
             changed: BTreeSet::new(),
             loaded: BTreeSet::new(),
             tell_loads: None,
+            forgiving: None,
         }
     }
 
@@ -189,8 +192,15 @@ impl Leases {
         }
     }
 
+    /// The registry stalled for so long. What was sent to it meanwhile is still to be read, so for as long again nobody
+    /// becomes SUSPECT: that never follows from the registry's own act.
+    pub fn forgive(&mut self, stall: Duration, now: Timestamp) {
+        self.forgiving = self.forgiving.max(Some(now.after(stall)));
+    }
+
     /// Gives every lease a full TTL anew: after a start, or when the registry was late itself and cannot tell who else
-    /// was. Who was SUSPECT stays so, who was STALE is SUSPECT again.
+    /// was. Who was SUSPECT stays so, who was STALE is SUSPECT again. Who is on its way out stays there until told
+    /// otherwise by [`stays`](Self::stays): its removal may be in the store's hands.
     pub fn extend_all(&mut self, now: Timestamp) {
         let slots: Vec<Slot> = self.slots.iter().map(|(slot, _)| slot).collect();
         for slot in slots {
@@ -252,6 +262,13 @@ impl Leases {
         attendance.silent.insert((renewed, id));
         attendance.retry = Some(now.after(REMOVAL_RETRY));
         self.service_reviews.file(service, now.after(REMOVAL_RETRY));
+    }
+
+    /// Whether a lapse still holds. It does not once all leases were extended.
+    #[must_use]
+    pub fn lapsed(&self, lapse: &Lapse, now: Timestamp) -> bool {
+        let lease = self.by_lease.get(&lapse.lease).and_then(|slot| self.slots.get(*slot));
+        lease.is_some_and(|lease| matches!(lease.phase, Phase::Leaving(_)) && lease.deadline() <= now)
     }
 
     /// When [`advance`](Self::advance) has something to conclude.
@@ -413,6 +430,9 @@ impl Leases {
             attendance.silent.insert((lease.renewed, lease.identity.id));
             self.changed.insert(lease.service.clone());
             return self.service_reviews.file_by(lease.service.clone(), now);
+        }
+        if let Some(until) = self.forgiving.filter(|until| *until > now) {
+            return self.reviews.file(slot, until.min(deadline));
         }
         match attendance.suspicions.take(attendance.members.len(), now) {
             Ok(()) => {

@@ -1,7 +1,7 @@
 //! The handle that the front doors hold.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -79,6 +79,8 @@ pub struct Engine {
     pub(super) positions: watch::Receiver<Position>,
     pub(super) streams: Arc<AtomicU64>,
     pub(super) clock: Clock,
+    /// Says that renewals were lost for want of room, so that nobody expires for it.
+    pub(super) beats_refused: Arc<AtomicBool>,
 }
 
 impl Engine {
@@ -90,11 +92,15 @@ impl Engine {
     /// Renews leases; one answer per beat, in order. `via` is the heartbeat stream they came on, if they did.
     ///
     /// A changed serving status is written, and the answer waits for that to be settled; if the store refuses, the lease
-    /// is renewed all the same and the engine tries the write again by itself.
+    /// is renewed all the same and the engine tries the write again by itself. A message that finds its lane full is
+    /// refused, and because nobody can tell whose beats are lost with it, every lease then gets a full TTL anew.
     pub async fn beat(&self, beats: Vec<Beat>, via: Option<StreamId>) -> Result<Vec<Beaten>, EngineError> {
         let (reply, answer) = oneshot::channel();
         let request = BeatRequest { beats, via, reply };
-        self.beats.try_send(request).map_err(|refused| EngineError::from_lane(&refused, Lane::Beats))?;
+        self.beats.try_send(request).map_err(|refused| {
+            self.beats_refused.store(true, Ordering::Relaxed);
+            EngineError::from_lane(&refused, Lane::Beats)
+        })?;
         answer.await.map_err(|_| EngineError::Stopped)?
     }
 

@@ -27,6 +27,7 @@ pub struct Metrics {
     pub(super) registrations: Counter,
     pub(super) commits: Family<ByOutcome, Counter>,
     pub(super) clock_gaps: Counter,
+    pub(super) beat_refusals: Counter,
     pub(super) resyncs: Counter,
     pub(super) instances: Gauge,
     pub(super) instances_suspect: Gauge,
@@ -66,6 +67,11 @@ impl Metrics {
             "registry_clock_gaps",
             "Times the expiry loop was late and gave all leases a full TTL",
             m.clock_gaps.clone(),
+        );
+        r.register(
+            "registry_heartbeat_overloads",
+            "Times heartbeats found their queue full and all leases got a full TTL",
+            m.beat_refusals.clone(),
         );
         r.register("registry_store_resyncs", "Times the state was loaded again from the store", m.resyncs.clone());
         r.register("registry_instances", "Instances registered", m.instances.clone());

@@ -5,7 +5,7 @@ mod commit;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -34,12 +34,21 @@ const WRITES_MAX: usize = 4_096;
 /// Messages taken from each lane in one turn, so that none starves another.
 const TURN_MAX: usize = 256;
 
-/// How often the loop turns at least.
-const TICK: Duration = Duration::from_millis(500);
+/// How often the loop turns at least, which is how it notices that it did not. An idle turn takes microseconds.
+const TICK: Duration = Duration::from_millis(100);
+
+/// A turn that comes so long after the last one means that the registry stalled, and beats wait to be read: nobody is
+/// SUSPECT for that. With the shortest TTL a beat that comes as late as its jitter allows is still 0.26 s ahead of
+/// being suspicious, so a stall that is not noticed makes nobody SUSPECT.
+const STALL: Duration = Duration::from_millis(250);
 
 /// A turn that comes so long after the last one was late. With a TTL of 2 s a lease is at most 0.74 s old when a pause
 /// begins; after one that is not noticed 0.26 s are left to read the beats that queued up meanwhile.
 const LATE: Duration = Duration::from_secs(1);
+
+/// How often all leases are extended at most because beats were refused. Far below the shortest TTL, so that nobody runs
+/// out in between; long enough to get through a lane that is full.
+const EXTEND_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Statuses found in heartbeats that wait to be decided; past this they become wishes, of which an instance has one.
 const REPORTS_MAX: usize = 4 * WRITES_MAX;
@@ -103,7 +112,9 @@ impl Engine {
         let (writes, writes_in) = mpsc::channel(WRITES_MAX);
         let (notices, notices_in) = mpsc::unbounded_channel();
         let (view, positions) = (publisher.view(), publisher.positions());
-        let engine = Self { beats, writes, notices, view, positions, streams: Arc::new(AtomicU64::new(1)), clock };
+        let (streams, beats_refused) = (Arc::new(AtomicU64::new(1)), Arc::new(AtomicBool::new(false)));
+        let refused = beats_refused.clone();
+        let engine = Self { beats, writes, notices, view, positions, streams, clock, beats_refused: refused };
 
         let task = Task {
             feed: Feed::new(store.clone(), state.position().revision),
@@ -130,6 +141,8 @@ impl Engine {
             retry_at: None,
             warming,
             turned: now,
+            beats_refused,
+            extended: now,
         };
         let stop = CancellationToken::new();
         let running = stop.clone().run_until_cancelled_owned(task.run());
@@ -184,6 +197,10 @@ struct Task {
     warming: Option<Timestamp>,
     /// When the loop turned last.
     turned: Timestamp,
+    /// Set by the handles when the lane of heartbeats is full.
+    beats_refused: Arc<AtomicBool>,
+    /// When every lease got a full TTL last.
+    extended: Timestamp,
 }
 
 /// Why the loop wakes up.
@@ -255,18 +272,7 @@ impl Task {
     /// What each turn does before it sleeps: conclude from the time, hand a group to the store, publish.
     fn turn(&mut self) -> Timestamp {
         let now = self.clock.now();
-        let gap = now.since(self.turned);
-        if gap > LATE {
-            tracing::warn!(
-                gap_ms = gap.as_millis(),
-                leases = self.leases.len(),
-                "the expiry loop was late: every lease gets a full TTL"
-            );
-            self.metrics.clock_gaps.inc();
-            self.leases.extend_all(now);
-        }
-        self.turned = now;
-
+        self.allow_for_ourselves(now);
         for lapse in self.leases.advance(now) {
             let command = Command::Expire { identity: lapse.identity.clone(), lease: lapse.lease };
             self.waiting.push_front(Pending::new(command, Waiter::Lapse(lapse)));
@@ -292,15 +298,59 @@ impl Task {
         now
     }
 
+    /// What the registry was itself the cause of, nobody is held to: a stall makes nobody SUSPECT, and lateness or a
+    /// refused beat gives every lease a full TTL anew.
+    fn allow_for_ourselves(&mut self, now: Timestamp) {
+        let gap = now.since(self.turned);
+        self.turned = now;
+        if gap > LATE {
+            tracing::warn!(
+                gap_ms = gap.as_millis(),
+                leases = self.leases.len(),
+                "the expiry loop was late: every lease gets a full TTL"
+            );
+            self.metrics.clock_gaps.inc();
+            return self.extend_all(now);
+        }
+        if gap > STALL {
+            self.leases.forgive(gap, now);
+        }
+        // All leases are as good as new within the interval, so that what was refused meanwhile can wait for its end.
+        let due = now.since(self.extended) >= EXTEND_INTERVAL;
+        if due && self.beats_refused.swap(false, Ordering::Relaxed) {
+            tracing::warn!(leases = self.leases.len(), "heartbeats were refused: every lease gets a full TTL");
+            self.metrics.beat_refusals.inc();
+            self.extend_all(now);
+        }
+    }
+
+    /// Gives every lease a full TTL, those included whose removal still waits to be decided. What is in the store's hands
+    /// cannot be taken back.
+    fn extend_all(&mut self, now: Timestamp) {
+        self.extended = now;
+        self.leases.extend_all(now);
+        self.waiting.retain(|pending| match &pending.waiter {
+            Waiter::Lapse(lapse) => {
+                self.leases.stays(lapse, now);
+                false
+            }
+            _ => true,
+        });
+    }
+
     /// Ended rules, forgotten ids and unfulfilled wishes. Asked for once, and again a second later if that was in vain.
     fn ask_for_what_time_asks(&mut self, now: Timestamp) {
-        let ended = self.state.ended(now, HOUSEKEEPING_MAX);
-        if ended.is_empty() && self.wishes.is_empty() {
+        let due = self.state.next_end().is_some_and(|at| at <= now);
+        if !due && self.wishes.is_empty() {
             return;
         }
         self.retry_at = Some(now.after(RETRY));
-        let ended = ended.into_iter().map(|command| Pending::new(command, Waiter::Time));
-        self.waiting.extend(ended);
+        // While the last ones wait, as they do when the store hangs, asking again would only fill the queue.
+        let mut asked = self.waiting.iter().chain(self.sent.values().map(|sent| &sent.pending));
+        if !asked.any(|pending| matches!(pending.waiter, Waiter::Time)) {
+            let ended = self.state.ended(now, HOUSEKEEPING_MAX);
+            self.waiting.extend(ended.into_iter().map(|command| Pending::new(command, Waiter::Time)));
+        }
         let wishes = self.wishes.take().map(|report| Pending::new(Command::Report(report), Waiter::Wish));
         self.waiting.extend(wishes);
     }

@@ -146,6 +146,12 @@ impl Task {
         again.sort_by_key(|sent| sent.order);
         let mut back = Vec::new();
         for Sent { mut pending, .. } in again {
+            if let Waiter::Lapse(lapse) = &pending.waiter
+                && !self.leases.lapsed(lapse, now)
+            {
+                self.leases.stays(lapse, now);
+                continue;
+            }
             pending.attempts += 1;
             match pending.attempts {
                 ATTEMPTS_MAX.. => self.failed(pending, EngineError::Aborted { attempts: ATTEMPTS_MAX }, now),

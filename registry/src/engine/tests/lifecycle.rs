@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::kit::{Rig, SECOND, beat_of_nobody, memory, settings};
+use super::kit::{Rig, SECOND, beat_of, beat_of_nobody, memory, settings};
 use crate::catalog::kit::{asks, id, nonce, service};
 use crate::catalog::{
     BeatOutcome, Emptiness, Liveness, Presence, Register, RemovalHoldReason, RemovalReason, Resume, ServingStatus, Ttl,
@@ -124,6 +124,37 @@ async fn a_loop_that_was_late_expires_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_short_stall_of_the_registry_makes_nobody_suspect() {
+    let rig = Rig::new().await;
+    let ttl = Some(Ttl::new(2 * SECOND).unwrap());
+    let granted = rig.try_register(Register { ttl, ..asks(1) }).await.unwrap();
+    let mut users = rig.engine.follow(&service("user-svc")).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    // The next beat is due at 733 ms and waits in a socket until the stall is over.
+    tokio::time::advance(Duration::from_millis(400)).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(rig.liveness(1), Some(Liveness::Alive));
+    assert_eq!(rig.beat(&granted).await, BeatOutcome::Renewed);
+    assert!(!users.has_changed().unwrap(), "nothing was told");
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    assert_eq!(users.borrow_and_update().soft().instances[&id(1)].liveness, Liveness::Suspect, "without a stall it is");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_beat_that_the_registry_had_no_room_for_lets_nobody_expire() {
+    let rig = Rig::new().await;
+    let (one, two) = (rig.register(1).await, rig.register(2).await);
+    tokio::time::sleep(Duration::from_millis(9_500)).await;
+    assert_eq!(rig.beat(&two).await, BeatOutcome::Renewed);
+    let flood = (0..5_000).map(|_| rig.engine.beat(Vec::new(), None));
+    let late = rig.engine.beat(vec![beat_of(&one)], None);
+    let (_, late) = futures_util::future::join(futures_util::future::join_all(flood), late).await;
+    assert_eq!(late, Err(EngineError::Overloaded { lane: Lane::Beats }));
+    tokio::time::sleep(2 * SECOND).await;
+    assert_eq!(rig.beat(&one).await, BeatOutcome::Renewed);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_restart_on_the_same_store_gives_everybody_a_full_ttl() {
     let store = memory();
     let first = Rig::on(store.clone(), settings(1)).await;
@@ -212,33 +243,6 @@ async fn the_names_that_nobody_registered_and_somebody_follows_are_bounded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_metrics_count_what_happened() {
-    let rig = Rig::new().await;
-    let (_, other) = (rig.register(1).await, rig.register(2).await);
-    rig.wait_beating(11 * SECOND, &[&other]).await;
-    tokio::time::sleep(20 * SECOND).await;
-    let mut registry = prometheus_client::registry::Registry::default();
-    rig.metrics.register(&mut registry);
-    let mut text = String::new();
-    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
-    for line in [
-        "registry_registrations_total 2",
-        "registry_heartbeats_total{outcome=\"renewed\"} 11",
-        "registry_removals_total{reason=\"expired\"} 1",
-        "registry_lease_expirations_total{reason=\"removed\"} 1",
-        "registry_lease_expirations_total{reason=\"held_last_instance\"} 1",
-        "registry_commits_total{outcome=\"committed\"} 3",
-        "registry_instances 1",
-        "registry_instances_stale 1",
-        "registry_services 1",
-        "registry_services_holding 1",
-        "registry_revision 3",
-    ] {
-        assert!(text.lines().any(|had| had == line), "{line} is missing in\n{text}");
-    }
-}
-
-#[tokio::test(start_paused = true)]
 async fn following_an_unknown_name_leaves_what_is_published_as_it_is() {
     let rig = Rig::new().await;
     rig.register(1).await;
@@ -267,6 +271,33 @@ async fn a_deleted_name_is_let_go_of_once_its_removals_are_forgotten() {
 
     rig.try_register(Register { service: service("order-svc"), ..asks(3) }).await.unwrap();
     assert_eq!(orders.borrow_and_update().presence(), Presence::Populated, "who follows it goes on to");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_metrics_count_what_happened() {
+    let rig = Rig::new().await;
+    let (_, other) = (rig.register(1).await, rig.register(2).await);
+    rig.wait_beating(11 * SECOND, &[&other]).await;
+    tokio::time::sleep(20 * SECOND).await;
+    let mut registry = prometheus_client::registry::Registry::default();
+    rig.metrics.register(&mut registry);
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    for line in [
+        "registry_registrations_total 2",
+        "registry_heartbeats_total{outcome=\"renewed\"} 11",
+        "registry_removals_total{reason=\"expired\"} 1",
+        "registry_lease_expirations_total{reason=\"removed\"} 1",
+        "registry_lease_expirations_total{reason=\"held_last_instance\"} 1",
+        "registry_commits_total{outcome=\"committed\"} 3",
+        "registry_instances 1",
+        "registry_instances_stale 1",
+        "registry_services 1",
+        "registry_services_holding 1",
+        "registry_revision 3",
+    ] {
+        assert!(text.lines().any(|had| had == line), "{line} is missing in\n{text}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -147,6 +147,46 @@ async fn a_lapse_that_cannot_be_committed_is_not_announced_and_shows_as_stale() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lapse_that_waits_for_the_store_is_dropped_when_the_registry_was_late() {
+    let store = Told::new();
+    let rig = Rig::on(store.clone(), settings(1)).await;
+    let (one, two) = (rig.register(1).await, rig.register(2).await);
+    store.be(Manner::Hangs);
+    let engine = rig.engine.clone();
+    let _hangs = tokio::spawn(async move { engine.register(asks(3)).await });
+    rig.wait_beating(11 * SECOND, &[&two]).await;
+    assert_eq!(rig.beat(&one).await, BeatOutcome::UnknownLease, "its removal is on its way");
+    tokio::time::advance(3 * SECOND).await;
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!(rig.beat(&one).await, BeatOutcome::Renewed);
+    store.be(Manner::Honest);
+    rig.wait_beating(8 * SECOND, &[&one, &two]).await;
+    assert_eq!(rig.liveness(1), Some(Liveness::Alive));
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_store_hangs_what_time_asks_for_leaves_room_for_writes() {
+    let store = Told::new();
+    let rig = Rig::on(store.clone(), settings(1)).await;
+    for granted in join_all((1..=500).map(|instance| rig.register(instance))).await {
+        rig.deregister(&granted).await;
+    }
+    tokio::time::sleep(crate::catalog::REMEMBERED - 5 * SECOND).await;
+    store.be(Manner::Hangs);
+    tokio::time::sleep(15 * SECOND).await;
+    let mut writes = tokio::task::JoinSet::new();
+    for wave in 0..2_u128 {
+        for instance in 1..=3_000 {
+            let engine = rig.engine.clone();
+            writes.spawn(async move { engine.register(asks(wave * 3_000 + instance)).await });
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let refused = std::iter::from_fn(|| writes.try_join_next()).count();
+    assert_eq!(refused, 0, "4 096 wait to be decided and as many in the lane");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_status_that_was_refused_is_written_when_the_store_takes_it() {
     let store = Told::new();
     let rig = Rig::on(store.clone(), settings(1)).await;
