@@ -133,6 +133,7 @@ pub(crate) async fn nobody_noticed(load: Load) {
     let report = load.stop().await.expect("the load does not panic");
     let total = &report.total;
     println!("{} calls, {} of them writes, p50 {:?}, p99 {:?}", total.calls, report.writes, total.p50, total.p99);
+    println!("{} calls were started late", report.late_starts);
     assert_eq!(total.failed, 0, "{} of {} calls failed: {:#?}", total.failed, total.calls, report.failures);
     assert!(report.writes * 5 >= total.calls, "a fifth writes");
     assert!(report.methods.iter().all(|method| method.calls > 0), "every method was called: {:?}", report.methods);

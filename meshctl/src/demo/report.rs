@@ -65,7 +65,14 @@ pub(super) fn close(screen: &Screen, report: &LoadReport, timeline: &Timeline, k
     }
     let total = &report.total;
     let written = (report.writes * 100).checked_div(total.calls).unwrap_or(0);
-    screen.print(&format!("{} of {} calls failed; {written} % of them wrote\n", total.failed, total.calls));
+    screen.print(&format!("{} of {} calls failed; {written} % of them wrote", total.failed, total.calls));
+    if report.late_starts > 0 {
+        let late = report.late_starts;
+        screen.print(&format!(
+            "{late} of them began more than 50 ms late: this machine was busy, which is not the mesh's fault"
+        ));
+    }
+    screen.print("");
     if total.failed == 0 {
         return Ok(());
     }

@@ -17,6 +17,7 @@ const FAILURES_KEPT: usize = 100;
 pub struct Ledger {
     methods: Vec<Entry>,
     failures: Vec<CallFailure>,
+    late_starts: u64,
 }
 
 #[derive(Debug)]
@@ -53,6 +54,8 @@ pub struct LoadReport {
     pub total: MethodReport,
     /// Calls of methods that write.
     pub writes: u64,
+    /// Calls that the load itself started more than 50 ms late. They are judged like all others.
+    pub late_starts: u64,
 }
 
 /// What was counted of one method.
@@ -81,7 +84,7 @@ impl CallFailure {
 impl Default for Ledger {
     fn default() -> Self {
         let methods = Method::ALL.iter().map(|_| Entry { started: 0, failed: 0, latency_us: histogram() }).collect();
-        Ledger { methods, failures: Vec::new() }
+        Ledger { methods, failures: Vec::new(), late_starts: 0 }
     }
 }
 
@@ -97,6 +100,10 @@ impl Ledger {
 
     pub(super) fn started(&mut self, method: Method) {
         self.entry(method).started += 1;
+    }
+
+    pub(super) fn started_late(&mut self) {
+        self.late_starts += 1;
     }
 
     pub(super) fn succeeded(&mut self, method: Method, latency: Duration) {
@@ -127,7 +134,13 @@ impl Ledger {
             }
             methods.push(entry.report(method.path()));
         }
-        LoadReport { methods, failures: self.failures.clone(), total: all.report("all".to_owned()), writes }
+        LoadReport {
+            methods,
+            failures: self.failures.clone(),
+            total: all.report("all".to_owned()),
+            writes,
+            late_starts: self.late_starts,
+        }
     }
 
     /// At the end: a call that was started and is neither good nor bad has failed.

@@ -1,8 +1,10 @@
 //! An open-loop load over both services: calls start at their time, whatever becomes of the ones before them, and each
 //! has one right answer, known in advance.
 //!
-//! What counts as failed: another final status than the expected one, an answer that is not what was written before, or
-//! no answer by the deadline and 50 ms. Nothing is tried twice here: what the mesh does not absorb is seen.
+//! What counts as failed: another final status than the expected one, content that is not what was asked for or written
+//! before, or no answer by the deadline and 50 ms, counted from the moment the client has the call. Nothing is tried twice
+//! here: what the mesh does not absorb is seen. Latencies count from the time the call was due, so that a load that falls
+//! behind cannot hide a slow answer; calls that it started late are told apart, for they are its own fault.
 
 mod ledger;
 mod oracle;
@@ -24,6 +26,9 @@ use shop::{Planned, Shop, Stubs, Verdict};
 
 /// How much later than its deadline an answer may come before it counts as none.
 const GRACE: Duration = Duration::from_millis(50);
+
+/// A call that starts so long after it was due was held up by the generator, or by the machine under it.
+const LATE_START: Duration = Duration::from_millis(50);
 
 /// Customers that exist before the load begins. Each costs a password hash.
 const CUSTOMERS: usize = 8;
@@ -156,14 +161,64 @@ impl Schedule {
 
 /// Makes one call and enters what became of it.
 async fn one_call(stubs: Stubs, books: Arc<Books>, planned: Planned, scheduled: Instant, deadline: Duration) {
+    let handed = clock::now();
     let answer = tokio::time::timeout(deadline + GRACE, stubs.send(&planned.request, deadline)).await;
-    let latency = clock::now().saturating_duration_since(scheduled);
+    let times = Times { scheduled, handed, answered: clock::now() };
+    if times.started_late() {
+        books.ledger().started_late();
+    }
     let verdict = match answer {
-        Ok(answer) => books.shop().judge(&planned, answer),
-        Err(_) => Verdict::Wrong(format!("no answer within {:?}", deadline + GRACE)),
+        Ok(answer) if times.in_time(deadline) => books.shop().judge(&planned, answer),
+        _ => Verdict::Wrong(format!("no answer within {:?}", deadline + GRACE)),
     };
     match verdict {
-        Verdict::AsExpected => books.ledger().succeeded(planned.method, latency),
+        Verdict::AsExpected => books.ledger().succeeded(planned.method, times.latency()),
         Verdict::Wrong(outcome) => books.ledger().failed(CallFailure::new(&planned, scheduled, outcome)),
+    }
+}
+
+/// The times of one call.
+struct Times {
+    /// When it was due.
+    scheduled: Instant,
+    /// When the client got it.
+    handed: Instant,
+    /// When its answer was here, or nobody waited for it any more.
+    answered: Instant,
+}
+
+impl Times {
+    fn started_late(&self) -> bool {
+        self.handed.saturating_duration_since(self.scheduled) > LATE_START
+    }
+
+    /// The client has had the call since `handed`; what went before is not the mesh's.
+    fn in_time(&self, deadline: Duration) -> bool {
+        self.answered.saturating_duration_since(self.handed) <= deadline + GRACE
+    }
+
+    /// As whoever wanted the call at its time would see it.
+    fn latency(&self) -> Duration {
+        self.answered.saturating_duration_since(self.scheduled)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_start_is_the_generators_and_a_late_answer_the_meshs() {
+        const DEADLINE: Duration = Duration::from_secs(1);
+        let scheduled = clock::now();
+        let times = |handed_ms, answered_ms| Times {
+            scheduled,
+            handed: scheduled + Duration::from_millis(handed_ms),
+            answered: scheduled + Duration::from_millis(answered_ms),
+        };
+        assert!(!times(50, 60).started_late() && times(51, 60).started_late());
+        assert!(times(0, 1050).in_time(DEADLINE) && !times(0, 1051).in_time(DEADLINE));
+        assert!(times(400, 1450).in_time(DEADLINE), "the client has had it for 1.05 s");
+        assert_eq!(times(400, 410).latency(), Duration::from_millis(410), "whoever waited has waited");
     }
 }
