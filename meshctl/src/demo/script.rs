@@ -84,6 +84,8 @@ pub(super) async fn play(args: &DemoArgs, folder: &Path) -> Result<(), Failure> 
         stage.restart_the_registry().await?;
         if stage.began.elapsed() < LAST_KILL_BEFORE {
             stage.kill_one(Program::OrderSvc).await?;
+        } else {
+            stage.screen.say("no order-svc is killed: all of this has to end within 30 s, and it took long so far");
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
         Ok::<(), Failure>(())
