@@ -42,6 +42,10 @@ const UNPICKED: Duration = Duration::from_millis(300);
 /// Longest wait for a call to be in flight before an instance is killed.
 const AMID_CALLS_MAX: Duration = Duration::from_secs(1);
 
+/// How often it is looked for. A call is in flight for a few milliseconds, and a timer does not get finer than one; to look
+/// all the time would take a core from the servers that are shown.
+const AMID_CALLS_LOOK_EVERY: Duration = Duration::from_millis(1);
+
 /// How often something that has no event of its own is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
@@ -277,7 +281,7 @@ fn tell(screen: Screen, names: Names) -> impl FnMut(&Change) + Send + 'static {
 async fn amid_calls(endpoint: &EndpointHandle) {
     let looking = async {
         while endpoint.in_flight() == 0 {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(AMID_CALLS_LOOK_EVERY).await;
         }
     };
     let _ = tokio::time::timeout(AMID_CALLS_MAX, looking).await;
