@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Streaming};
+use tonic_types::StatusExt as _;
 
 /// One watch stream.
 struct Watch {
@@ -271,6 +272,65 @@ async fn one_bad_subscription_is_refused_and_the_others_go_on() {
     }
     assert_eq!(refused.keys().collect::<Vec<_>>(), ["Bad Name", "user-svc"]);
     assert_eq!(snapshots, ["order-svc"]);
+}
+
+/// A client at this address, for as many streams as one connection has.
+async fn at(door: &Door, host: u8) -> Client {
+    door.client_from(Some(([10, 0, 0, host], 40_000).into())).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_address_takes_its_share_of_the_streams_and_leaves_the_rest() {
+    let (door, _client) = whole().await;
+    let (mut watches, mut beats) = (Vec::new(), Vec::new());
+    let mut client = at(&door, 1).await;
+    for number in 0..1_024 {
+        if number % 100 == 0 {
+            client = at(&door, 1).await;
+        }
+        let (asks, asked) = mpsc::channel(1);
+        watches.push((client.watch(ReceiverStream::new(asked)).await.expect("open"), asks));
+        let (beating, beaten) = mpsc::channel(1);
+        beats.push((client.keep_alive(ReceiverStream::new(beaten)).await.expect("open"), beating));
+    }
+    let refused = [
+        client.watch(tokio_stream::pending()).await.map(drop).expect_err("one too many"),
+        client.keep_alive(tokio_stream::pending()).await.map(drop).expect_err("one too many"),
+    ];
+    for status in refused {
+        assert_eq!(refusal(&status).1, "TOO_MANY_STREAMS");
+        assert!(status.message().starts_with("1024 of this address's "), "{}", status.message());
+        assert!(status.get_error_details().retry_info().is_some());
+    }
+    let mut other = at(&door, 2).await;
+    other.watch(tokio_stream::pending()).await.expect("another address has its own");
+    other.keep_alive(tokio_stream::pending()).await.expect("another address has its own");
+    drop((watches.pop(), beats.pop()));
+    sleep(Duration::from_millis(10)).await;
+    client.watch(tokio_stream::pending()).await.expect("one was given back");
+    client.keep_alive(tokio_stream::pending()).await.expect("one was given back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_address_takes_its_share_of_the_subscriptions_and_leaves_the_rest() {
+    let (door, _client) = whole().await;
+    let subscription =
+        |number: usize| pb::Subscription { service: format!("s{number}"), ..pb::Subscription::default() };
+    let thousand = || pb::WatchRequest { subscribe: (0..1000).map(subscription).collect(), unsubscribe: Vec::new() };
+    let mut client = at(&door, 1).await;
+    let mut watches = Vec::new();
+    for _ in 0..50 {
+        let mut watch = Watch::open(&mut client, thousand()).await;
+        watch.news().await;
+        watches.push(watch);
+    }
+    let mut watch = Watch::open(&mut client, subscribe("s0", None)).await;
+    let Some(Event::Error(error)) = watch.news().await.event else { panic!("one too many is refused") };
+    assert_eq!((error.code, error.reason.as_str()), (Code::ResourceExhausted.into(), "TOO_MANY_SUBSCRIPTIONS"));
+    Watch::open(&mut at(&door, 2).await, subscribe("s0", None)).await.beginning().await;
+    watches.pop();
+    sleep(Duration::from_millis(10)).await;
+    Watch::open(&mut client, subscribe("s0", None)).await.beginning().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -62,6 +62,7 @@ pub use args::{Advertise, LogFormat, ProcessArgs, ServerArgs, duration};
 pub use drain::GONE_MAX;
 pub use error::Error;
 pub use hooks::{BoxFuture, Hooks, Ready, Standing, Step};
+pub use metrics::Refused;
 pub use program::{Program, main};
-pub use server::{ConnectionError, Limits, Server, hardened_server};
+pub use server::{ConnectionError, Limits, Server, Slot, Slots, hardened_server};
 pub use shell::Shell;

@@ -8,13 +8,12 @@ use futures_util::Stream;
 use mesh_api::registry::v1 as pb;
 use pb::registry_service_server::{RegistryService, RegistryServiceServer};
 use prost::Message as _;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::metrics::Metrics;
-use super::{FrontError, keep_alive};
+use super::{FrontError, Peer, Places, keep_alive};
 use crate::catalog::{CatalogError, Position, Presence, StreamId};
 use crate::engine::{Engine, View};
 use crate::watch::{Drain, Hub};
@@ -28,7 +27,10 @@ const REGISTER_BYTES_MAX: usize = 64 * 1024;
 /// longer, and then comes by `Watch`, in chunks.
 const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Most heartbeat streams at a time. Each costs a connection's stream and no task.
-const KEEP_ALIVE_STREAMS_MAX: usize = 50_000;
+const KEEP_ALIVE_STREAMS_MAX: u32 = 50_000;
+/// Most of them of one address: one for each of the processes that the connections of one address serve, of which each
+/// has two, one to watch and one to beat.
+const KEEP_ALIVE_STREAMS_PER_PEER_MAX: u32 = 1_024;
 /// How long a read waits for the position that it asks for.
 const BEHIND_WAIT: Duration = Duration::from_secs(1);
 
@@ -38,14 +40,14 @@ pub(crate) struct Front {
     engine: Engine,
     hub: Arc<Hub>,
     ends: CancellationToken,
-    keep_alive_streams: Arc<Semaphore>,
+    keep_alive_streams: Places,
     metrics: Metrics,
 }
 
 impl Front {
     /// A door to this engine whose streams end with `ends`.
     pub(crate) fn new(engine: Engine, hub: Arc<Hub>, ends: CancellationToken) -> Self {
-        let keep_alive_streams = Arc::new(Semaphore::new(KEEP_ALIVE_STREAMS_MAX));
+        let keep_alive_streams = Places::new(KEEP_ALIVE_STREAMS_MAX, KEEP_ALIVE_STREAMS_PER_PEER_MAX);
         Self { engine, hub, ends, keep_alive_streams, metrics: Metrics::default() }
     }
 
@@ -119,10 +121,10 @@ impl RegistryService for Front {
         &self,
         request: Request<Streaming<pb::KeepAliveRequest>>,
     ) -> Result<Response<Self::KeepAliveStream>, Status> {
-        let full = FrontError::TooManyStreams { kind: "keep-alive", max: KEEP_ALIVE_STREAMS_MAX };
-        let permit = Arc::clone(&self.keep_alive_streams).try_acquire_owned().map_err(|_| full)?;
+        let slot = self.keep_alive_streams.take(Peer::of(request.remote_addr()));
+        let slot = slot.map_err(|full| FrontError::TooManyStreams { kind: "keep-alive", full })?;
         let (engine, ends, metrics) = (self.engine.clone(), self.ends.clone(), self.metrics.clone());
-        Ok(Response::new(Box::pin(keep_alive::answers(engine, request.into_inner(), ends, metrics, permit))))
+        Ok(Response::new(Box::pin(keep_alive::answers(engine, request.into_inner(), ends, metrics, slot))))
     }
 
     async fn deregister(
@@ -212,6 +214,7 @@ impl RegistryService for Front {
         &self,
         request: Request<Streaming<pb::WatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        Ok(Response::new(self.hub.watch(request.into_inner())?))
+        let peer = Peer::of(request.remote_addr());
+        Ok(Response::new(self.hub.watch(peer, request.into_inner())?))
     }
 }

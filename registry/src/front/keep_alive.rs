@@ -4,7 +4,7 @@
 
 use futures_util::{Stream, StreamExt, stream};
 use mesh_api::registry::v1 as pb;
-use tokio::sync::OwnedSemaphorePermit;
+use mesh_runtime::Slot;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -20,12 +20,12 @@ pub(super) fn answers<R>(
     requests: R,
     ends: CancellationToken,
     metrics: Metrics,
-    permit: OwnedSemaphorePermit,
+    slot: Slot,
 ) -> impl Stream<Item = Result<pb::KeepAliveResponse, Status>> + Send
 where
     R: Stream<Item = Result<pb::KeepAliveRequest, Status>> + Send + Unpin,
 {
-    let link = Link::open(engine, ends, metrics, permit);
+    let link = Link::open(engine, ends, metrics, slot);
     stream::unfold(Some((link, requests)), |state| async {
         let (mut link, mut requests) = state?;
         let request = tokio::select! {
@@ -60,14 +60,14 @@ struct Link {
     ends: CancellationToken,
     closed: Closed,
     metrics: Metrics,
-    _permit: OwnedSemaphorePermit,
+    _slot: Slot,
 }
 
 impl Link {
-    fn open(engine: Engine, ends: CancellationToken, metrics: Metrics, permit: OwnedSemaphorePermit) -> Self {
+    fn open(engine: Engine, ends: CancellationToken, metrics: Metrics, slot: Slot) -> Self {
         metrics.keep_alive_streams.inc();
         let stream = engine.stream_opened();
-        Self { engine, stream, ends, closed: Closed::ByPeer, metrics, _permit: permit }
+        Self { engine, stream, ends, closed: Closed::ByPeer, metrics, _slot: slot }
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use super::Full;
 use crate::catalog::{CatalogError, Invalid, Position};
 use crate::engine::EngineError;
 use crate::wire::Fault;
@@ -61,12 +62,18 @@ pub(crate) enum FrontError {
         here: Position,
     },
     /// As many streams of this kind as there may be are open.
-    #[error("{max} {kind} streams are open already")]
+    #[error("{full} {kind} streams are open already")]
     TooManyStreams {
         /// Which kind.
         kind: &'static str,
         /// How many there may be.
-        max: usize,
+        full: Full,
+    },
+    /// All watch streams together follow as many names as they may.
+    #[error("{full} subscriptions are open already")]
+    TooManyFollowed {
+        /// How many there may be.
+        full: Full,
     },
     /// A watch stream follows as many names as it may.
     #[error("this stream follows {max} services already")]
@@ -121,6 +128,9 @@ impl FrontError {
             Self::Behind { .. } => Verdict::new(Code::Unavailable, "NODE_BEHIND").retry(RETRY_LATER),
             Self::OtherStore { .. } => Verdict::new(Code::FailedPrecondition, "OTHER_STORE"),
             Self::TooManyStreams { .. } => Verdict::new(Code::ResourceExhausted, "TOO_MANY_STREAMS").retry(RETRY_LATER),
+            Self::TooManyFollowed { .. } => {
+                Verdict::new(Code::ResourceExhausted, "TOO_MANY_SUBSCRIPTIONS").retry(RETRY_LATER)
+            }
             Self::TooManySubscriptions { .. } => Verdict::new(Code::ResourceExhausted, "TOO_MANY_SUBSCRIPTIONS"),
             Self::SlowWatcher { .. } => Verdict::new(Code::ResourceExhausted, "SLOW_WATCHER").retry(RETRY_LATER),
         }

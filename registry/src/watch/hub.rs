@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use futures_util::Stream;
 use mesh_api::registry::v1::WatchRequest;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::Status;
@@ -14,10 +13,16 @@ use super::press::Press;
 use super::queue::{Drain, queue};
 use super::watcher::Watcher;
 use crate::engine::Engine;
-use crate::front::FrontError;
+use crate::front::{FrontError, Peer, Places};
 
 /// Most watch streams at a time. Each costs a task, its subscriptions and at most a queue.
-const STREAMS_MAX: usize = 20_000;
+const STREAMS_MAX: u32 = 20_000;
+/// Most of them of one address: as many processes as its connections serve, two each, and one watch stream for each.
+const STREAMS_PER_PEER_MAX: u32 = 1_024;
+/// Most services followed, summed over all streams. Each costs about a KiB.
+const SUBSCRIPTIONS_IN_ALL_MAX: u32 = 500_000;
+/// Most of them of one address: fifty for each of its streams, and all of what one may have for fifty of them.
+const SUBSCRIPTIONS_PER_PEER_MAX: u32 = 50_000;
 
 /// What all watchers share. The task of each ends with its stream, with `ends`, or when the engine stops.
 #[derive(Debug)]
@@ -26,7 +31,8 @@ pub(crate) struct Hub {
     pub(super) press: Press,
     pub(super) ends: CancellationToken,
     pub(super) metrics: Metrics,
-    streams: Arc<Semaphore>,
+    pub(super) subscriptions: Places,
+    streams: Places,
     tasks: TaskTracker,
 }
 
@@ -38,7 +44,8 @@ impl Hub {
             press: Press::new(),
             ends,
             metrics: Metrics::default(),
-            streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            subscriptions: Places::new(SUBSCRIPTIONS_IN_ALL_MAX, SUBSCRIPTIONS_PER_PEER_MAX),
+            streams: Places::new(STREAMS_MAX, STREAMS_PER_PEER_MAX),
             tasks: TaskTracker::new(),
         })
     }
@@ -48,18 +55,17 @@ impl Hub {
         &self.metrics
     }
 
-    /// Serves one watch stream: the requests come in here, the answers come out of what is returned.
-    pub(crate) fn watch<R>(self: &Arc<Self>, requests: R) -> Result<Drain, FrontError>
+    /// Serves one watch stream of this peer: the requests come in here, the answers come out of what is returned.
+    pub(crate) fn watch<R>(self: &Arc<Self>, peer: Peer, requests: R) -> Result<Drain, FrontError>
     where
         R: Stream<Item = Result<WatchRequest, Status>> + Send + Unpin + 'static,
     {
-        let full = FrontError::TooManyStreams { kind: "watch", max: STREAMS_MAX };
-        let permit = Arc::clone(&self.streams).try_acquire_owned().map_err(|_| full)?;
+        let slot = self.streams.take(peer).map_err(|full| FrontError::TooManyStreams { kind: "watch", full })?;
         let (feed, drain) = queue();
-        let watcher = Watcher::new(Arc::clone(self), feed);
+        let watcher = Watcher::new(Arc::clone(self), peer, feed);
         self.tasks.spawn(async move {
             watcher.run(requests).await;
-            drop(permit);
+            drop(slot);
         });
         Ok(drain)
     }

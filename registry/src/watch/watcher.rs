@@ -7,7 +7,7 @@ use futures_util::future::{AbortHandle, Abortable, BoxFuture};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use futures_util::{FutureExt, Stream};
 use mesh_api::registry::v1 as pb;
-use mesh_runtime::clock;
+use mesh_runtime::{Slot, clock};
 use tokio::sync::watch;
 use tokio::time::{Duration, Instant, sleep_until};
 use tonic::Status;
@@ -21,7 +21,7 @@ use super::subscription::{Due, Next, Outlook, Subscription};
 use super::{BOOKMARK_EVERY, STALL_MAX, SUBSCRIPTIONS_MAX};
 use crate::catalog::{Invalid, Position, ServiceKey, ServiceView};
 use crate::engine::{EngineError, View};
-use crate::front::FrontError;
+use crate::front::{FrontError, Peer};
 use crate::wire::{self, Fault};
 
 /// How often a stream looks whether the registry's state has become whole, while it is not.
@@ -30,6 +30,7 @@ const WARMING_LOOK: Duration = Duration::from_millis(250);
 /// The state of one stream; [`Watcher::run`] is its task.
 pub(super) struct Watcher {
     hub: Arc<Hub>,
+    peer: Peer,
     feed: Feed,
     /// At most [`SUBSCRIPTIONS_MAX`].
     followed: BTreeMap<ServiceKey, Followed>,
@@ -55,6 +56,7 @@ struct Followed {
     view: watch::Receiver<Arc<ServiceView>>,
     stands: Stands,
     listening: AbortHandle,
+    _slot: Slot,
 }
 
 /// Where a service waits for its turn.
@@ -107,12 +109,13 @@ enum Ended {
 }
 
 impl Watcher {
-    pub(super) fn new(hub: Arc<Hub>, feed: Feed) -> Self {
+    pub(super) fn new(hub: Arc<Hub>, peer: Peer, feed: Feed) -> Self {
         let now = clock::now();
         let complete = Complete::from_wire(hub.engine.view().complete());
         hub.metrics.streams.inc();
         Self {
             hub,
+            peer,
             feed,
             followed: BTreeMap::new(),
             changes: FuturesUnordered::new(),
@@ -215,19 +218,27 @@ impl Watcher {
         if self.followed.len() >= SUBSCRIPTIONS_MAX {
             return Err(FrontError::TooManySubscriptions { max: SUBSCRIPTIONS_MAX });
         }
+        let slot = self.hub.subscriptions.take(self.peer).map_err(|full| FrontError::TooManyFollowed { full })?;
         let receiver = self.hub.engine.follow(&service).await?;
         let here = self.hub.engine.view();
         let complete = Complete::from_wire(here.complete());
         let subscription = Subscription::resume(after, here.position(), complete, clock::now());
-        self.add(service, subscription, receiver);
+        self.add(service, subscription, receiver, slot);
         Ok(())
     }
 
-    fn add(&mut self, service: ServiceKey, subscription: Subscription, view: watch::Receiver<Arc<ServiceView>>) {
+    fn add(
+        &mut self,
+        service: ServiceKey,
+        subscription: Subscription,
+        view: watch::Receiver<Arc<ServiceView>>,
+        slot: Slot,
+    ) {
         self.rounds += 1;
         let round = self.rounds;
         let listening = self.listen(service.clone(), round, view.clone());
-        self.followed.insert(service.clone(), Followed { round, subscription, view, stands: Stands::Aside, listening });
+        let followed = Followed { round, subscription, view, stands: Stands::Aside, listening, _slot: slot };
+        self.followed.insert(service.clone(), followed);
         self.hub.metrics.subscriptions.inc();
         self.consider(&service, Haste::AsDue);
     }

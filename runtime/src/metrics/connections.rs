@@ -8,8 +8,8 @@ use prometheus_client::registry::Registry;
 
 /// Why a connection was closed as soon as it was accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refused {
-    /// The port is full.
+pub enum Refused {
+    /// All places are taken.
     Total,
     /// This peer has its share.
     PerIp,

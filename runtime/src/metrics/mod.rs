@@ -13,7 +13,8 @@ use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::registry::Registry;
 
 pub(crate) use calls::{Calls, Measured, code_name};
-pub(crate) use connections::{Connections, Refused};
+pub(crate) use connections::Connections;
+pub use connections::Refused;
 pub(crate) use message_bytes::MessageBytes;
 pub(crate) use methods::Methods;
 

@@ -1,4 +1,4 @@
-//! How many connections a port holds, in all and for each peer.
+//! How many of something are there, in all and for each peer: the connections of a port, the streams of a program.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::metrics::Refused;
 
-/// The places of one port. Never more entries than open connections.
+/// The places of one port, or for one kind of thing. Never more entries than places taken.
 #[derive(Debug, Clone)]
-pub(crate) struct Slots {
+pub struct Slots {
     total_max: u32,
     per_peer_max: u32,
     taken: Arc<Mutex<Taken>>,
@@ -22,18 +22,20 @@ struct Taken {
 
 /// A place that is taken; it is free again when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Slot {
+pub struct Slot {
     peer: IpAddr,
     taken: Arc<Mutex<Taken>>,
 }
 
 impl Slots {
-    pub(crate) fn new(total_max: u32, per_peer_max: u32) -> Self {
+    /// So many places, and so many for one peer: an IPv4 address, or a /64 network with IPv6.
+    #[must_use]
+    pub fn new(total_max: u32, per_peer_max: u32) -> Self {
         Self { total_max, per_peer_max, taken: Arc::default() }
     }
 
-    /// A place for a connection from `ip`, or why there is none.
-    pub(crate) fn take(&self, ip: IpAddr) -> Result<Slot, Refused> {
+    /// A place for a peer at `ip`, or why there is none.
+    pub fn take(&self, ip: IpAddr) -> Result<Slot, Refused> {
         let peer = network(ip);
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         if taken.total >= self.total_max {
