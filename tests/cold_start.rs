@@ -4,7 +4,7 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::{LONG, folder, http_get, nobody_there, plan, until};
+use harness::{LONG, folder, http_get, nobody_there_yet, plan, until};
 use mesh_api::shop::user::v1::ListUsersRequest;
 use mesh_api::shop::user::v1::user_service_client::UserServiceClient;
 use mesh_client::{ConnectivityState, Mesh, MeshChannel};
@@ -27,7 +27,7 @@ async fn list_users(channel: &MeshChannel, deadline: Duration) -> (Option<tonic:
 async fn services_start_without_a_registry_and_register_once_there_is_one() {
     let folder = folder();
     let mut plan = plan(folder.path());
-    plan.registry = Listen::At { grpc: nobody_there(), http: nobody_there() };
+    plan.registry = nobody_there_yet();
     let mut mesh = LocalMesh::without_registry(plan).expect("its log folder can be made");
     let wanted = [(Program::UserSvc, Listen::Free), (Program::OrderSvc, Listen::Free)];
     let members = mesh.join_all(&wanted).await.expect("they get ready without a registry");

@@ -2,7 +2,7 @@
 
 mod harness;
 
-use harness::{folder, nobody_there, plan};
+use harness::{folder, nobody_there_yet, plan};
 use mesh_api::shop::user::v1::user_service_client::UserServiceClient;
 use mesh_api::shop::user::v1::{CreateUserRequest, GetUserRequest};
 use meshctl::{Listen, LocalMesh, Program};
@@ -16,7 +16,7 @@ async fn five_instances_at_once_on_an_empty_folder_twenty_times() {
     for round in 1..=ROUNDS {
         let folder = folder();
         let mut plan = plan(folder.path());
-        plan.registry = Listen::At { grpc: nobody_there(), http: nobody_there() };
+        plan.registry = nobody_there_yet();
         let mut mesh = LocalMesh::without_registry(plan).expect("its log folder can be made");
         let five = mesh.join_all(&[(Program::UserSvc, Listen::Free); 5]).await;
         let five = five.unwrap_or_else(|error| panic!("round {round}: {error}"));

@@ -9,7 +9,9 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use mesh_client::{ConnectivityState, EndpointHandle, Mesh, MeshChannel};
+use mesh_runtime::entropy;
 use meshctl::{Follower, Listen, Load, LoadPlan, LocalMesh, LocalMeshPlan, Member, Program};
+use rand::RngExt;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -169,8 +171,25 @@ pub(crate) async fn http_get(at: SocketAddr, path: &str) -> std::io::Result<(u16
 
 /// A loopback address that nobody listens on.
 pub(crate) fn nobody_there() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
-    listener.local_addr().expect("a bound socket has an address")
+    unused_port().local_addr().expect("a bound socket has an address")
+}
+
+/// Two of them, where a server is to listen later.
+pub(crate) fn nobody_there_yet() -> Listen {
+    // Both are held before either is let go, so they differ.
+    let (grpc, http) = (unused_port(), unused_port());
+    let address = |listener: &TcpListener| listener.local_addr().expect("a bound socket has an address");
+    Listen::At { grpc: address(&grpc), http: address(&http) }
+}
+
+/// A free port below those that systems lend to outgoing connections (from 32768 or 49152 on): until somebody listens
+/// there, no client's own end of a connection turns up at it.
+fn unused_port() -> TcpListener {
+    const PORTS: std::ops::Range<u16> = 20_000..30_000;
+    const ATTEMPTS: usize = 100;
+    let mut rng = entropy::rng(entropy::seed());
+    let free = (0..ATTEMPTS).find_map(|_| TcpListener::bind(("127.0.0.1", rng.random_range(PORTS))).ok());
+    free.expect("one of a hundred ports is free")
 }
 
 /// What a command printed, and how it ended.

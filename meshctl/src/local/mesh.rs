@@ -16,8 +16,8 @@ use crate::args::{Program, RegistryUrl};
 use crate::follow::Followed;
 use crate::local::process::{Launch, Launcher, Process, ProcessError};
 
-/// How often a port that was ours a moment ago is asked for again. On loopback anybody's outgoing connection may borrow it
-/// for a moment in between.
+/// How often a port is asked for again that was chosen beforehand, or was ours a moment ago. On loopback anybody's outgoing
+/// connection may borrow it for a moment in between.
 const RESTART_ATTEMPTS: u32 = 10;
 
 /// Wait between two such attempts.
@@ -117,7 +117,9 @@ impl LocalMesh {
         let mut attempt = 1;
         let registry = loop {
             match self.launcher.start(launch.clone()).await {
-                Err(ProcessError::EndedEarly { .. }) if self.was_up() && attempt < RESTART_ATTEMPTS => attempt += 1,
+                Err(ProcessError::EndedEarly { .. }) if self.has_its_place() && attempt < RESTART_ATTEMPTS => {
+                    attempt += 1
+                }
                 outcome => break outcome?,
             }
             tokio::time::sleep(RESTART_PAUSE).await;
@@ -128,8 +130,9 @@ impl LocalMesh {
         Ok(())
     }
 
-    fn was_up(&self) -> bool {
-        self.started.contains_key(&Program::Registry)
+    /// Whether others look for the registry at two addresses of its own: no other ones will do.
+    fn has_its_place(&self) -> bool {
+        matches!(self.plan.registry, Listen::At { .. })
     }
 
     /// The registry, while it runs.
