@@ -1,8 +1,11 @@
-//! How a command can end other than well, and which exit code that is.
+//! How a command can end other than well, and which exit code that is: 0 done, 1 failed, 2 a command that made no sense;
+//! and, as shells have it, 128 and the signal's number where one ended it: 129 after SIGHUP, 130 after SIGINT, 143 after
+//! SIGTERM. Where a signal is how a command ends well, as with `watch` and `up`, it is 0.
 
 use std::process::ExitCode;
 
 use thiserror::Error;
+use tokio::signal::unix::SignalKind;
 use tonic::Status;
 
 /// Why a command did not do what it was asked to.
@@ -17,12 +20,9 @@ pub enum Failure {
     /// A server answered a call with an error: exit code 1, and the details are shown.
     #[error("{}: {}", code_name(.0.code()), .0.message())]
     Refused(Box<Status>),
-    /// SIGINT ended it: exit code 130, as a shell would say.
-    #[error("interrupted")]
-    Interrupted,
-    /// SIGTERM or SIGHUP ended it: exit code 143.
-    #[error("terminated")]
-    Terminated,
+    /// A signal ended it: exit code 128 and its number.
+    #[error("ended by signal {}", .0.as_raw_value())]
+    Signalled(SignalKind),
     /// Whoever read the output has gone, as `head` does: nothing is wrong, and nothing is said.
     #[error("nobody reads the output any more")]
     Unread,
@@ -35,15 +35,15 @@ impl Failure {
             Failure::Unread => 0,
             Failure::Failed(_) | Failure::Refused(_) => 1,
             Failure::Usage(_) => 2,
-            Failure::Interrupted => 130,
-            Failure::Terminated => 143,
+            // Signals that end a process have numbers from 1 to 31.
+            Failure::Signalled(signal) => 128 + u8::try_from(signal.as_raw_value()).unwrap_or(0),
         })
     }
 
     /// What is printed on stderr; nothing where there is nothing to say.
     pub fn lines(&self) -> Vec<String> {
         match self {
-            Failure::Unread | Failure::Interrupted | Failure::Terminated => Vec::new(),
+            Failure::Unread | Failure::Signalled(_) => Vec::new(),
             Failure::Usage(_) | Failure::Failed(_) => vec![format!("error: {self}")],
             Failure::Refused(status) => {
                 let mut lines = vec![format!("error: {self}")];
@@ -167,6 +167,15 @@ mod tests {
                 "  email: is not an address: \"x\"",
             ]
         );
+    }
+
+    #[test]
+    fn a_signal_is_told_as_a_shell_would() {
+        for (signal, code) in
+            [(SignalKind::hangup(), 129), (SignalKind::interrupt(), 130), (SignalKind::terminate(), 143)]
+        {
+            assert_eq!(Failure::Signalled(signal).exit_code(), ExitCode::from(code));
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! What holds everywhere: answers go to stdout and everything else to stderr; exit code 0 is done, 1 is failed, 2 is a
-//! command that made no sense; a reader that left, as `head` does, is no failure; whatever this process has started
+//! command that made no sense, 128 and its number is a signal that ended it; a reader that left, as `head` does, is no failure; whatever this process has started
 //! ends with it, however it ends.
 //!
 //! The library part is public for the stories in `tests/`, which run the same processes under the same load.

@@ -27,9 +27,9 @@ impl EndSignals {
     /// Waits for the next one; answers how a command that it ends has failed.
     pub(crate) async fn next(&mut self) -> Failure {
         tokio::select! {
-            _ = self.interrupt.recv() => Failure::Interrupted,
-            _ = self.terminate.recv() => Failure::Terminated,
-            _ = self.hang_up.recv() => Failure::Terminated,
+            _ = self.interrupt.recv() => Failure::Signalled(SignalKind::interrupt()),
+            _ = self.terminate.recv() => Failure::Signalled(SignalKind::terminate()),
+            _ = self.hang_up.recv() => Failure::Signalled(SignalKind::hangup()),
         }
     }
 }
