@@ -3,11 +3,13 @@
 mod harness;
 
 use std::process::Stdio;
+use std::time::Duration;
 
 use harness::{LONG, Ran, Story, run, run_with_input};
 use mesh_api::registry::v1::AdminState;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
 
 fn done(ran: &Ran) -> &str {
     assert_eq!(ran.code, Some(0), "{ran:?}");
@@ -112,6 +114,37 @@ async fn services_are_called_by_what_they_say_of_themselves() {
         ran.stderr.starts_with("error: ALREADY_EXISTS: ") && ran.stderr.contains("EMAIL_TAKEN (meshwork)"),
         "{ran:?}"
     );
+}
+
+/// Somebody between callers and the registry who takes half a second for every connection.
+async fn slow_way_to(registry: String) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");
+    let at = listener.local_addr().expect("a bound socket has an address").to_string();
+    tokio::spawn(async move {
+        while let Ok((mut caller, _)) = listener.accept().await {
+            let registry = registry.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                let mut registry = TcpStream::connect(registry).await?;
+                tokio::io::copy_bidirectional(&mut caller, &mut registry).await
+            });
+        }
+    });
+    at
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_timeout_of_a_call_covers_all_of_it() {
+    let story = Story::begin(1, 1).await;
+    let slow = slow_way_to(story.mesh.registry_url().to_string()).await;
+    // The name is looked up over one connection, and the call finds its way over another: half a second each.
+    let call = |timeout| run(["--registry", &slow, "--timeout", timeout, "call", "user-svc", "ListUsers"]);
+    let ran = call("900ms").await;
+    assert_eq!(ran.code, Some(1), "neither part takes too long, both together do: {ran:?}");
+    // On a slow machine the first part alone is too long.
+    assert!(ran.stderr.contains("DEADLINE_EXCEEDED") || ran.stderr.contains("within 900ms"), "{ran:?}");
+    assert!(ran.stdout.is_empty(), "{ran:?}");
+    done(&call("20s").await);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,7 +15,8 @@ use clap_complete::Shell;
 #[command(name = "meshctl", version, propagate_version = true, max_term_width = 110)]
 #[command(
     after_help = "Start here:  meshctl demo    shows the whole mesh, its failures included, and ends by itself\n\
-                        \x20            meshctl up      leaves one running to play with"
+                        \x20            meshctl up      leaves one running to play with\n\n\
+                        Exit codes:  0 done, 1 failed, 2 a command that makes no sense, 128 + N ended by signal N"
 )]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -42,7 +43,7 @@ pub(crate) struct Globals {
     #[arg(long, env = "MESH_NAMESPACE", value_name = "NAME", default_value = "default", global = true)]
     pub(crate) namespace: String,
 
-    /// Longest time that one answer may take: "500ms", "5s" or "1m".
+    /// Longest time that one answer may take, and `call` as a whole: "500ms", "5s" or "1m".
     #[arg(long, env = "MESH_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = time, global = true)]
     pub(crate) timeout: Duration,
 

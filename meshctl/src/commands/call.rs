@@ -5,6 +5,7 @@ use std::io::Read;
 use bytes::BufMut;
 use http::uri::PathAndQuery;
 use mesh_client::{Mesh, MeshChannel};
+use mesh_runtime::clock;
 use prost::Message;
 use prost_reflect::{DynamicMessage, MessageDescriptor, MethodDescriptor};
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
@@ -19,14 +20,19 @@ use crate::registry_client::RegistryClient;
 /// Longest request read from stdin, in bytes: what a server takes at most, by gRPC's custom, as JSON with room to spare.
 const STDIN_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// `meshctl call SERVICE METHOD JSON`.
+/// `meshctl call SERVICE METHOD JSON`. All of it, finding out whom and what to call included, has one deadline.
 pub(crate) async fn call(globals: &Globals, args: &CallArgs) -> Result<(), Failure> {
     let text = match args.request.as_str() {
         "-" => read_stdin()?,
         text => text.to_owned(),
     };
+    // Counted from here: what is read from stdin comes at its own pace.
+    let deadline = clock::now() + globals.timeout;
     // Asked first for the sake of the answer: a registry that is away and a name that nobody has are told apart at once.
-    RegistryClient::connect(globals).await?.resolve(&args.service).await?;
+    let known = async { RegistryClient::connect(globals).await?.resolve(&args.service).await };
+    tokio::time::timeout_at(deadline, known)
+        .await
+        .map_err(|_| Failure::Failed(format!("no registry has answered within {:?}", globals.timeout)))??;
 
     let mesh = Mesh::builder()
         .registry(globals.registry.iter().map(ToString::to_string))
@@ -35,13 +41,13 @@ pub(crate) async fn call(globals: &Globals, args: &CallArgs) -> Result<(), Failu
         .map_err(|error| Failure::Usage(error.to_string()))?;
     let channel = mesh.channel(&args.service);
 
-    let method =
-        Reflection::open(channel.clone(), globals.timeout).await?.find(&MethodName::read(&args.method)).await?;
+    let left = || deadline.saturating_duration_since(clock::now());
+    let method = Reflection::open(channel.clone(), left()).await?.find(&MethodName::read(&args.method)).await?;
     if method.is_client_streaming() || method.is_server_streaming() {
         return Err(Failure::Usage(format!("{} is a stream; meshctl calls unary methods only", path_of(&method))));
     }
     let mut request = Request::new(read_request(&method.input(), &text)?);
-    request.set_timeout(globals.timeout);
+    request.set_timeout(left());
     let answer = unary(channel, &method, request).await?;
     print(&match globals.output {
         Format::Json => dynamic_json(&answer)?,
