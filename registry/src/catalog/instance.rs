@@ -375,6 +375,17 @@ impl InstanceSpec {
         &self.grpc_services
     }
 
+    /// About how much memory it takes: its texts and the entries that hold them.
+    pub(super) fn bytes(&self) -> usize {
+        let endpoints = self.endpoints.iter().map(|endpoint| size_of::<Endpoint>() + endpoint.name.len());
+        let labels = self.metadata.0.iter().map(|(key, value)| 2 * size_of::<String>() + key.len() + value.len());
+        let methods = self.grpc_services.iter().flat_map(|service| service.methods.iter());
+        let methods = methods.map(|method| size_of::<Method>() + method.name.len());
+        let services = self.grpc_services.iter().map(|service| size_of::<GrpcService>() + service.name.len());
+        let lists = endpoints.chain(labels).chain(methods).chain(services).sum::<usize>();
+        size_of::<Self>() + self.zone.0.len() + self.version.0.len() + lists
+    }
+
     /// Takes over the statuses that are named and known here; whether anything changed.
     pub(super) fn report(&mut self, statuses: &BTreeMap<String, ServingStatus>) -> bool {
         let mut changed = false;
@@ -448,6 +459,11 @@ impl Instance {
     #[must_use]
     pub fn revision(&self) -> Revision {
         self.revision
+    }
+
+    /// About how much memory it takes.
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<Self>() + self.registration.bytes()
     }
 
     /// Whether it is on its way out, by its own word or an operator's. Such an instance neither counts in a service's

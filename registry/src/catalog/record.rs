@@ -90,6 +90,13 @@ pub struct Registration {
     pub spec: InstanceSpec,
 }
 
+impl Registration {
+    /// About how much memory it takes.
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<Self>() + self.spec.bytes()
+    }
+}
+
 /// A start that lost its id to a newer one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct PastStart {
@@ -197,6 +204,15 @@ impl Write {
     }
 }
 
+impl Write {
+    /// About how much memory it takes.
+    fn bytes(&self) -> usize {
+        let Self::Put(_, Record::Identity(identity)) = self else { return size_of::<Self>() };
+        let live = identity.live.as_ref().map_or(0, |live| live.bytes());
+        size_of::<Self>() + live + size_of_val(&*identity.tombstones) + size_of_val(&*identity.past)
+    }
+}
+
 /// A change that is wanted: all of its writes or none, and only if every key named is as it was when it was decided.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Proposal {
@@ -217,4 +233,12 @@ pub struct Committed {
     pub op: OpId,
     /// What changed.
     pub writes: Vec<Write>,
+}
+
+impl Committed {
+    /// About how much memory it takes. What it shares with the records themselves is counted as its own.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + self.writes.iter().map(Write::bytes).sum::<usize>()
+    }
 }

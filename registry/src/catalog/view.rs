@@ -50,6 +50,14 @@ pub struct Delta {
     pub presence: Presence,
 }
 
+impl Delta {
+    /// About how much memory it takes. What it shares with others is counted as its own.
+    fn bytes(&self) -> usize {
+        let upserts = self.upserts.iter().map(|instance| instance.bytes());
+        size_of::<Self>() + upserts.sum::<usize>() + size_of_val(&*self.removals)
+    }
+}
+
 /// What one commit changed in one service, and the service after it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ServiceChange {

@@ -17,6 +17,10 @@ use crate::catalog::{
 /// Commits kept for those who follow, and op ids remembered. Who falls further behind loads anew.
 const LOG_MAX: usize = 8_192;
 
+/// Most bytes of those commits, about; past it the oldest go. More than an engine hands in at once even if every
+/// registration in the group is as large as the door lets in, so that no engine loses sight of its own group.
+const LOG_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 /// Records in memory. Clones share them, so that a second engine on a clone is a second node on one store.
 #[derive(Clone, Debug)]
 pub struct MemoryStore {
@@ -35,6 +39,7 @@ struct Inner {
     entries: BTreeMap<Key, Kept>,
     /// The last commits, in order.
     log: VecDeque<Arc<Committed>>,
+    log_bytes: usize,
     /// Every commit after this revision is in the log.
     floor: Revision,
     /// What became of the op ids in the log.
@@ -57,6 +62,7 @@ impl MemoryStore {
             position,
             entries: BTreeMap::new(),
             log: VecDeque::new(),
+            log_bytes: 0,
             floor: Revision::ZERO,
             ops: HashMap::new(),
         };
@@ -126,11 +132,14 @@ impl Inner {
             }
         }
         self.position.revision = revision;
-        self.log.push_back(Arc::new(Committed { revision, op, writes: proposal.writes.clone() }));
+        let committed = Committed { revision, op, writes: proposal.writes.clone() };
+        self.log_bytes += committed.bytes();
+        self.log.push_back(Arc::new(committed));
         self.ops.insert(op, revision);
-        if self.log.len() > LOG_MAX
+        while (self.log.len() > LOG_MAX || self.log_bytes > LOG_BYTES_MAX)
             && let Some(dropped) = self.log.pop_front()
         {
+            self.log_bytes -= dropped.bytes();
             self.floor = dropped.revision;
             self.ops.remove(&dropped.op);
         }

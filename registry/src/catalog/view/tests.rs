@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::catalog::kit::{World, asks, id, nonce, service};
-use crate::catalog::{Command, Register};
+use crate::catalog::{Command, Metadata, Register};
 
 /// A reader's copy of a service.
 #[derive(Clone, PartialEq, Debug)]
@@ -107,6 +107,22 @@ fn a_resume_below_the_ring_is_a_snapshot_and_one_within_is_whole() {
     assert!((992..=1_024).contains(&deltas.len()), "{}", deltas.len());
     assert!(deltas.windows(2).all(|pair| pair[0].revision == pair[1].base), "each builds on the one before");
     assert_eq!(deltas.last().unwrap().revision, published.view.revision());
+}
+
+#[test]
+fn the_ring_of_a_service_of_large_instances_is_bounded_in_bytes() {
+    let mut published = Published::new();
+    for round in 0..400 {
+        let label = BTreeMap::from([("label".to_owned(), format!("{round:08000}"))]);
+        let mut request = asks(1);
+        request.spec.metadata = Metadata::new(label).unwrap();
+        published.world.register(request).unwrap();
+        published.follow();
+    }
+    let floor = (0..400).map(Revision::new).find(|at| !matches!(published.view.since(*at), Resume::Snapshot));
+    let Resume::Deltas(deltas) = published.view.since(floor.unwrap()) else { panic!("the ring is not empty") };
+    assert!((64..=131).contains(&deltas.len()), "{} of 8 kB in a MiB", deltas.len());
+    assert!(deltas.windows(2).all(|pair| pair[0].revision == pair[1].base), "each builds on the one before");
 }
 
 #[test]

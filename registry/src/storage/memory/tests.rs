@@ -1,8 +1,11 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::catalog::kit::{service, store};
-use crate::catalog::{Emptiness, ServiceRecord};
+use crate::catalog::kit::{identity as identity_key, incarnation, nonce, service, spec, store};
+use crate::catalog::{
+    Emptiness, GrpcService, IdempotencyLevel, Identity, LeaseId, Method, Registration, ServiceRecord, ServingStatus,
+    Ttl,
+};
 
 fn op(number: u128) -> OpId {
     OpId(number.to_be_bytes())
@@ -105,6 +108,38 @@ async fn a_follower_that_fell_behind_the_log_is_told() {
     assert_eq!(store.follow(Revision::new(10)).next().await.unwrap().unwrap().revision.get(), 11);
     let inner = store.shared.inner.lock();
     assert_eq!((inner.log.len(), inner.ops.len()), (LOG_MAX, LOG_MAX));
+}
+
+#[tokio::test]
+async fn the_log_of_large_records_is_bounded_in_bytes() {
+    let store = memory();
+    // 32 services of 128 methods with names of 128 bytes: more than half a MiB.
+    let methods = vec![Method::new(&"m".repeat(128), IdempotencyLevel::Unknown).unwrap(); 128];
+    let grpc = |n| GrpcService::new(&format!("shop.S{n}"), methods.clone(), ServingStatus::Serving).unwrap();
+    let large = spec().with_grpc_services((0..32).map(grpc).collect()).unwrap();
+    let live = Some(Arc::new(Registration {
+        service: service("a"),
+        incarnation: incarnation(1),
+        nonce: nonce(1),
+        lease: LeaseId::new([1; 16]),
+        ttl: Ttl::DEFAULT,
+        serving: ServingStatus::Serving,
+        spec: large,
+    }));
+    let identity = Identity { live, ..Identity::default() };
+    for number in 0..200 {
+        let (op, key) = (op(number), Key::Identity(identity_key(1)));
+        let writes = vec![Write::Put(key, Record::Identity(identity.clone()))];
+        assert!(matches!(store.try_commit(&Proposal { op, expected: Vec::new(), writes }), Outcome::Committed(_)));
+    }
+    let kept = {
+        let inner = store.shared.inner.lock();
+        assert_eq!(inner.log.len(), inner.ops.len());
+        inner.log.len()
+    };
+    assert!((64..=128).contains(&kept), "{kept} of half a MiB in 64 MiB");
+    let told = store.follow(Revision::new(1)).next().await.unwrap();
+    assert_eq!(told, Err(FollowError::Compacted { oldest: Revision::new(201 - kept as u64) }));
 }
 
 #[tokio::test]
