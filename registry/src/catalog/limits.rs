@@ -12,7 +12,8 @@ pub struct Limits {
     pub services: usize,
     /// Most admin rules of one service.
     pub rules_per_service: usize,
-    /// Most tombstones kept for one service: past it, one is announced like any other but forgotten right after.
+    /// Most tombstones kept for one service: past it, one is announced like any other but forgotten right after, and an
+    /// operator is told so.
     pub tombstones_per_service: usize,
     /// Most tombstones kept altogether, with the same consequence.
     pub tombstones: usize,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    AdminRule, IdentityKey, Incarnation, InstanceSpec, LeaseId, Revision, Selector, ServiceKey, ServingStatus,
+    AdminRule, IdentityKey, Incarnation, InstanceSpec, LeaseId, Removal, Revision, Selector, ServiceKey, ServingStatus,
     StartNonce, Timestamp, Ttl,
 };
 
@@ -240,5 +240,17 @@ impl Committed {
     #[must_use]
     pub fn bytes(&self) -> usize {
         size_of::<Self>() + self.writes.iter().map(Write::bytes).sum::<usize>()
+    }
+
+    /// Whether a removal that this commit makes is forgotten as soon as it is told, because its service or the whole
+    /// catalog has all the tombstones it may have.
+    #[must_use]
+    pub fn forgets(&self, removal: &Removal, now: Timestamp) -> bool {
+        let identities = self.writes.iter().filter_map(|write| match write {
+            Write::Put(Key::Identity(key), Record::Identity(identity)) if key.id == removal.id => Some(identity),
+            _ => None,
+        });
+        let mut stones = identities.flat_map(|identity| &identity.tombstones);
+        stones.any(|stone| stone.incarnation == removal.incarnation && stone.until <= now)
     }
 }

@@ -2,7 +2,7 @@
 //! with the revision at which it holds.
 
 use crate::catalog::{
-    AdminState, CatalogError, Command, Instance, Presence, RemovalHold, ServiceChange, ServiceKey, ServiceView,
+    AdminState, CatalogError, Command, Instance, Presence, Removal, RemovalHold, ServiceChange, ServiceKey, ServiceView,
 };
 
 /// Records what a commit changed in a service.
@@ -21,6 +21,13 @@ pub(super) fn changed(before: &ServiceView, change: &ServiceChange) {
     if change.presence != before.presence() && change.presence != Presence::Populated {
         tracing::info!(%service, revision, presence = ?change.presence, "service without instances");
     }
+}
+
+/// Records that a removal cannot be remembered for its ten minutes: until the tombstones are fewer, nothing keeps that
+/// start from coming back, and a reader that resumes later may miss that it is gone.
+pub(super) fn unremembered(service: &ServiceKey, removal: &Removal) {
+    tracing::warn!(%service, instance = %removal.id, incarnation = removal.incarnation.get(),
+        "too many tombstones: this removal is told once and forgotten");
 }
 
 /// Says in a word how an instance differs from what it was.

@@ -24,6 +24,7 @@ pub struct Metrics {
     pub(super) heartbeats: Family<ByOutcome, Counter>,
     pub(super) expirations: Family<ByReason, Counter>,
     pub(super) removals: Family<ByReason, Counter>,
+    pub(super) removals_unremembered: Counter,
     pub(super) registrations: Counter,
     pub(super) commits: Family<ByOutcome, Counter>,
     pub(super) clock_gaps: Counter,
@@ -61,6 +62,11 @@ impl Metrics {
         r.register("registry_heartbeats", "Heartbeats answered, by outcome", m.heartbeats.clone());
         r.register("registry_lease_expirations", "Leases that ran out: removed, or why held", m.expirations.clone());
         r.register("registry_removals", "Instances removed, by reason", m.removals.clone());
+        r.register(
+            "registry_removals_unremembered",
+            "Removals told once and forgotten: too many tombstones",
+            m.removals_unremembered.clone(),
+        );
         r.register("registry_registrations", "Registrations that brought a new incarnation", m.registrations.clone());
         r.register("registry_commits", "Proposals handed to the store, by outcome", m.commits.clone());
         r.register(

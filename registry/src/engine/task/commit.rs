@@ -178,6 +178,10 @@ impl Task {
         match news {
             News::Committed(committed) => {
                 for change in self.state.apply(&committed) {
+                    for removal in change.gone.iter().filter(|removal| committed.forgets(removal, now)) {
+                        audit::unremembered(&change.service, removal);
+                        self.metrics.removals_unremembered.inc();
+                    }
                     self.leases.follow(&change, now);
                     self.publisher.changed(change);
                 }

@@ -78,6 +78,14 @@ impl Rig {
         self.engine.view().service(&service("user-svc")).unwrap()
     }
 
+    pub(super) fn metrics_text(&self) -> String {
+        let mut registry = prometheus_client::registry::Registry::default();
+        self.metrics.register(&mut registry);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        text
+    }
+
     pub(super) fn presence(&self) -> Presence {
         self.users().presence()
     }

@@ -4,9 +4,10 @@ use std::time::Duration;
 use super::kit::{Rig, SECOND, beat_of, beat_of_nobody, memory, settings};
 use crate::catalog::kit::{asks, id, nonce, service};
 use crate::catalog::{
-    BeatOutcome, Emptiness, Liveness, Presence, Register, RemovalHoldReason, RemovalReason, Resume, ServingStatus, Ttl,
+    BeatOutcome, Emptiness, Limits, Liveness, Presence, Register, RemovalHoldReason, RemovalReason, Resume,
+    ServingStatus, Ttl,
 };
-use crate::engine::{Closed, EngineError, Lane};
+use crate::engine::{Closed, EngineError, EngineSettings, Lane};
 
 #[tokio::test(start_paused = true)]
 async fn what_is_granted_is_published() {
@@ -279,10 +280,7 @@ async fn the_metrics_count_what_happened() {
     let (_, other) = (rig.register(1).await, rig.register(2).await);
     rig.wait_beating(11 * SECOND, &[&other]).await;
     tokio::time::sleep(20 * SECOND).await;
-    let mut registry = prometheus_client::registry::Registry::default();
-    rig.metrics.register(&mut registry);
-    let mut text = String::new();
-    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    let text = rig.metrics_text();
     for line in [
         "registry_registrations_total 2",
         "registry_heartbeats_total{outcome=\"renewed\"} 11",
@@ -298,6 +296,17 @@ async fn the_metrics_count_what_happened() {
     ] {
         assert!(text.lines().any(|had| had == line), "{line} is missing in\n{text}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_past_the_bound_of_tombstones_is_counted() {
+    let limits = Limits { tombstones_per_service: 1, ..Limits::default() };
+    let rig = Rig::on(memory(), EngineSettings { limits, ..settings(1) }).await;
+    for instance in 1..=3 {
+        let granted = rig.register(instance).await;
+        rig.deregister(&granted).await;
+    }
+    assert!(rig.metrics_text().lines().any(|line| line == "registry_removals_unremembered_total 2"));
 }
 
 #[tokio::test(start_paused = true)]
