@@ -21,6 +21,8 @@ use crate::server::Unstuck;
 
 /// Most connections of the HTTP port: a scraper, probes and some dashboards.
 pub(crate) const CONNECTIONS_MAX: u32 = 512;
+/// Most of them of one address: a page with its reloads, or every probe of a host, and an eighth of all.
+pub(crate) const CONNECTIONS_PER_PEER_MAX: u32 = 64;
 /// Longest time until the headers of the next request are there (S11).
 const HEADER_READ_MAX: Duration = Duration::from_secs(10);
 /// Longest time for which a peer may take nothing of its answer.

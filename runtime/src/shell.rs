@@ -196,7 +196,7 @@ impl Served {
         descriptors.extend(reflection::DESCRIPTORS);
         let methods = Methods::of(&services, &descriptors)?;
         let routes = routes.add_service(HealthServer::new(health));
-        Ok(Self { routes: reflection::add(routes, &services, &descriptors)?, methods })
+        Ok(Self { routes: reflection::add(routes, &services, &descriptors, lifecycle)?, methods })
     }
 }
 
@@ -245,7 +245,7 @@ async fn grpc_port(
 }
 
 async fn http_port(listener: TcpListener, routes: axum::Router) {
-    let slots = Slots::new(admin::CONNECTIONS_MAX, admin::CONNECTIONS_MAX);
+    let slots = Slots::new(admin::CONNECTIONS_MAX, admin::CONNECTIONS_PER_PEER_MAX);
     let mut connections = JoinSet::new();
     accept(listener, slots, metrics::Connections::default(), CancellationToken::new(), |io, _, slot| {
         // Those that have ended make room before one is added, so the set holds about as many as are open.

@@ -63,6 +63,27 @@ async fn a_silent_connection_an_idle_one_and_an_open_watch_delay_nothing() {
 }
 
 #[tokio::test]
+async fn an_open_reflection_stream_delays_nothing() {
+    let running = support::run(within(LONG), Hooks::none()).await;
+    let mut client = Client::dial(running.grpc).await;
+    let mut open = Vec::new();
+    for version in ["v1", "v1alpha"] {
+        let path = format!("http://localhost/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo");
+        // ServerReflectionRequest { list_services: "*" }, which is field 7.
+        let list = [7 << 3 | 2, 1, b'*'];
+        let (response, asking) = client.start_open(http::Request::post(path).body(()).unwrap(), &list).await.unwrap();
+        open.push((begun(response).await.unwrap(), asking));
+    }
+    let at = clock::now();
+    running.stop.cancel();
+    running.served.await.unwrap().unwrap();
+    assert!(clock::now() - at < Duration::from_secs(10), "two seconds of lingering and no waiting");
+    for ((_, begun), _asking) in open {
+        assert_eq!(begun.rest().await.unwrap().code, Some(Code::Ok));
+    }
+}
+
+#[tokio::test]
 async fn at_the_deadline_what_is_left_is_cut() {
     let mut running = support::run(within(Duration::from_secs(1)), Hooks::none()).await;
     let mut client = Client::dial(running.grpc).await;

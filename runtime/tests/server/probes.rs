@@ -6,6 +6,8 @@ use axum::routing::get;
 use mesh_runtime::{Hooks, ServerArgs};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 use tonic::Code;
 
@@ -96,6 +98,27 @@ async fn both_versions_of_reflection_list_what_is_served_and_no_more() {
             assert!(names.contains(service), "{version}: {names}");
         }
     }
+}
+
+#[tokio::test]
+async fn one_address_cannot_take_the_http_port_from_the_probes() {
+    let running = support::run(ServerArgs::loopback(), Hooks::none()).await;
+    let mut held = Vec::new();
+    for _ in 0..64 {
+        let mut io = TcpStream::connect(running.http).await.unwrap();
+        io.write_all(b"GET /livez HTTP/1.1\r\nhost: probe\r\n\r\n").await.unwrap();
+        assert_eq!(io.read(&mut [0; 1]).await.unwrap(), 1);
+        held.push(io);
+    }
+    let mut refused = TcpStream::connect(running.http).await.unwrap();
+    // Closed at once: the request is not even taken, and may fail.
+    let _ = refused.write_all(b"GET /livez HTTP/1.1\r\nhost: probe\r\n\r\n").await;
+    assert_eq!(refused.read(&mut [0; 1]).await.unwrap_or(0), 0);
+    let prober = TcpSocket::new_v4().unwrap();
+    prober.bind(([127, 0, 0, 2], 0).into()).unwrap();
+    let mut prober = prober.connect(running.http).await.unwrap();
+    prober.write_all(b"GET /livez HTTP/1.1\r\nhost: probe\r\n\r\n").await.unwrap();
+    assert_eq!(prober.read(&mut [0; 1]).await.unwrap(), 1);
 }
 
 #[tokio::test]

@@ -9,8 +9,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use h2::RecvStream;
 use h2::client::{ResponseFuture, SendRequest};
+use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Request, Response};
 use http_body_util::BodyExt;
 use mesh_runtime::{App, Hooks, Program, Server, ServerArgs, Shell};
@@ -188,6 +188,18 @@ impl Client {
         let (response, mut body) = self.send.send_request(request, false)?;
         body.send_data(message(bytes), true)?;
         Ok(response)
+    }
+
+    /// As [`start_with`](Self::start_with), and keeps the request's side open for as long as the second part is held.
+    pub(crate) async fn start_open(
+        &mut self,
+        request: Request<()>,
+        bytes: &[u8],
+    ) -> Result<(ResponseFuture, SendStream<Bytes>), h2::Error> {
+        poll_fn(|cx| self.send.poll_ready(cx)).await?;
+        let (response, mut body) = self.send.send_request(request, false)?;
+        body.send_data(message(bytes), false)?;
+        Ok((response, body))
     }
 
     pub(crate) async fn call(&mut self, request: Request<()>) -> Result<Answer, h2::Error> {
