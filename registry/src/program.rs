@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use mesh_runtime::{Advertise, App, Error, Hooks, Program, Shell};
+use mesh_runtime::{Advertise, App, Error, Hooks, Program, Shell, Step};
 
 use crate::config::Args;
 use crate::{Registry, Settings};
@@ -37,8 +37,13 @@ async fn serve(shell: Shell, registry: Registry) -> Result<(), Error> {
         .admin(registry.page())
         .metrics(registry.metrics())
         .ends_watches(registry.ends_watches());
+    let leaving = registry.leaving();
+    let draining: Step = Box::new(move || {
+        leaving.cancel();
+        Box::pin(async {})
+    });
     let served = tokio::select! {
-        served = shell.serve(app, Hooks::none()) => served,
+        served = shell.serve(app, Hooks { draining, ..Hooks::none() }) => served,
         () = registry.failed() => Err(Error::failed("the engine stopped")),
     };
     registry.shutdown().await;

@@ -49,6 +49,7 @@ pub struct Registry {
     task: EngineTask,
     hub: Arc<Hub>,
     front: Arc<Front>,
+    leaving: CancellationToken,
     ends: CancellationToken,
     engine_metrics: Metrics,
 }
@@ -59,10 +60,10 @@ impl Registry {
         let store = Arc::new(MemoryStore::new(settings.store_id));
         let engine_metrics = Metrics::default();
         let (engine, task) = Engine::start(settings.engine, store, engine_metrics.clone()).await?;
-        let ends = CancellationToken::new();
+        let (leaving, ends) = (CancellationToken::new(), CancellationToken::new());
         let hub = Hub::new(engine.clone(), ends.clone());
-        let front = Arc::new(Front::new(engine.clone(), Arc::clone(&hub), ends.clone()));
-        Ok(Self { engine, task, hub, front, ends, engine_metrics })
+        let front = Arc::new(Front::new(engine.clone(), Arc::clone(&hub), leaving.clone(), ends.clone()));
+        Ok(Self { engine, task, hub, front, leaving, ends, engine_metrics })
     }
 
     /// Its gRPC services, with their limits.
@@ -86,6 +87,13 @@ impl Registry {
         registry
     }
 
+    /// Says that the registry is on its way out when it is cancelled: it still answers, and a heartbeat stream that ends
+    /// from then on ends because it was asked to go elsewhere, so that no instance is suspected for it.
+    #[must_use]
+    pub fn leaving(&self) -> CancellationToken {
+        self.leaving.clone()
+    }
+
     /// Ends all watch and heartbeat streams when it is cancelled, as the registry's own act: no instance is suspected
     /// for it.
     #[must_use]
@@ -107,6 +115,7 @@ impl Registry {
 
     /// Ends every stream and then the engine.
     pub async fn shutdown(self) {
+        self.leaving.cancel();
         self.ends.cancel();
         self.hub.ended().await;
         self.task.stop().await;

@@ -342,6 +342,24 @@ async fn a_heartbeat_stream_that_the_peer_ends_is_suspect_and_one_that_we_end_is
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_heartbeat_stream_that_ends_while_the_registry_leaves_says_nothing_of_its_instances() {
+    let door = Door::open().await;
+    let mut client = door.client().await;
+    let granted = register(&mut client, registration(1)).await;
+    let (requests, inbound) = mpsc::channel(1);
+    let mut answers = client.keep_alive(ReceiverStream::new(inbound)).await.expect("open").into_inner();
+    requests.send(pb::KeepAliveRequest { beats: vec![beat_of(&granted)] }).await.expect("open");
+    answers.message().await.expect("open").expect("an answer");
+    door.registry.leaving().cancel();
+    requests.send(pb::KeepAliveRequest { beats: vec![beat_of(&granted)] }).await.expect("open");
+    answers.message().await.expect("open").expect("a registry that leaves still answers");
+    drop((requests, answers));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let resolved = resolve(&mut client, "user-svc").await.expect("known");
+    assert_eq!(resolved.instances[0].liveness(), pb::Liveness::Alive);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_that_is_none_ends_its_heartbeat_stream_with_the_reason() {
     let door = Door::open().await;
     let mut client = door.client().await;

@@ -12,8 +12,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::keep_alive::{self, Link};
 use super::metrics::Metrics;
-use super::{FrontError, Peer, Places, keep_alive};
+use super::{FrontError, Peer, Places};
 use crate::catalog::{CatalogError, Position, Presence, StreamId};
 use crate::engine::{Engine, View};
 use crate::watch::{Drain, Hub};
@@ -39,16 +40,17 @@ const BEHIND_WAIT: Duration = Duration::from_secs(1);
 pub(crate) struct Front {
     engine: Engine,
     hub: Arc<Hub>,
+    leaving: CancellationToken,
     ends: CancellationToken,
     keep_alive_streams: Places,
     metrics: Metrics,
 }
 
 impl Front {
-    /// A door to this engine whose streams end with `ends`.
-    pub(crate) fn new(engine: Engine, hub: Arc<Hub>, ends: CancellationToken) -> Self {
+    /// A door to this engine whose streams end with `ends`; those that end after `leaving` end as the registry's own act.
+    pub(crate) fn new(engine: Engine, hub: Arc<Hub>, leaving: CancellationToken, ends: CancellationToken) -> Self {
         let keep_alive_streams = Places::new(KEEP_ALIVE_STREAMS_MAX, KEEP_ALIVE_STREAMS_PER_PEER_MAX);
-        Self { engine, hub, ends, keep_alive_streams, metrics: Metrics::default() }
+        Self { engine, hub, leaving, ends, keep_alive_streams, metrics: Metrics::default() }
     }
 
     /// The door's metric families.
@@ -123,8 +125,8 @@ impl RegistryService for Front {
     ) -> Result<Response<Self::KeepAliveStream>, Status> {
         let slot = self.keep_alive_streams.take(Peer::of(request.remote_addr()));
         let slot = slot.map_err(|full| FrontError::TooManyStreams { kind: "keep-alive", full })?;
-        let (engine, ends, metrics) = (self.engine.clone(), self.ends.clone(), self.metrics.clone());
-        Ok(Response::new(Box::pin(keep_alive::answers(engine, request.into_inner(), ends, metrics, slot))))
+        let link = Link::open(self.engine.clone(), self.leaving.clone(), self.ends.clone(), self.metrics.clone(), slot);
+        Ok(Response::new(Box::pin(keep_alive::answers(link, request.into_inner()))))
     }
 
     async fn deregister(

@@ -14,18 +14,11 @@ use crate::catalog::StreamId;
 use crate::engine::{Closed, Engine};
 
 /// Answers every request of a heartbeat stream. It ends when the requests do, with the first request that is none, and
-/// when `ends` is cancelled.
-pub(super) fn answers<R>(
-    engine: Engine,
-    requests: R,
-    ends: CancellationToken,
-    metrics: Metrics,
-    slot: Slot,
-) -> impl Stream<Item = Result<pb::KeepAliveResponse, Status>> + Send
+/// when the link's `ends` is cancelled.
+pub(super) fn answers<R>(link: Link, requests: R) -> impl Stream<Item = Result<pb::KeepAliveResponse, Status>> + Send
 where
     R: Stream<Item = Result<pb::KeepAliveRequest, Status>> + Send + Unpin,
 {
-    let link = Link::open(engine, ends, metrics, slot);
     stream::unfold(Some((link, requests)), |state| async {
         let (mut link, mut requests) = state?;
         let request = tokio::select! {
@@ -54,9 +47,10 @@ where
 }
 
 /// An open stream, as the engine knows it. Dropping it closes it: when the peer is gone the transport drops the answers.
-struct Link {
+pub(super) struct Link {
     engine: Engine,
     stream: StreamId,
+    leaving: CancellationToken,
     ends: CancellationToken,
     closed: Closed,
     metrics: Metrics,
@@ -64,17 +58,24 @@ struct Link {
 }
 
 impl Link {
-    fn open(engine: Engine, ends: CancellationToken, metrics: Metrics, slot: Slot) -> Self {
+    pub(super) fn open(
+        engine: Engine,
+        leaving: CancellationToken,
+        ends: CancellationToken,
+        metrics: Metrics,
+        slot: Slot,
+    ) -> Self {
         metrics.keep_alive_streams.inc();
         let stream = engine.stream_opened();
-        Self { engine, stream, ends, closed: Closed::ByPeer, metrics, _slot: slot }
+        Self { engine, stream, leaving, ends, closed: Closed::ByPeer, metrics, _slot: slot }
     }
 }
 
 impl Drop for Link {
     fn drop(&mut self) {
         // A stream that breaks while the registry leaves breaks because it leaves.
-        let closed = if self.ends.is_cancelled() { Closed::ByUs } else { self.closed };
+        let leaves = self.leaving.is_cancelled() || self.ends.is_cancelled();
+        let closed = if leaves { Closed::ByUs } else { self.closed };
         self.engine.stream_closed(self.stream, closed);
         self.metrics.keep_alive_streams.dec();
     }
