@@ -274,6 +274,29 @@ async fn one_bad_subscription_is_refused_and_the_others_go_on() {
     assert_eq!(snapshots, ["order-svc"]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_busy_stream_hears_within_a_moment_that_the_state_is_whole() {
+    let door = Door::open().await;
+    let begun = clock::now();
+    let mut client = door.client().await;
+    let quiet = pb::RegisterRequest { service: "quiet".to_owned(), ..lasting(1) };
+    register(&mut client, quiet).await;
+    let mut request = subscribe("quiet", None);
+    request.subscribe.extend(subscribe("user-svc", None).subscribe);
+    let mut watch = Watch::open(&mut client, request).await;
+    let busy = tokio::spawn(async move {
+        for version in 0.. {
+            register(&mut client, changed(2, version)).await;
+            sleep(Duration::from_millis(100)).await;
+        }
+    });
+    while !watch.next().await.complete || clock::now() - begun < Duration::from_secs(9) {}
+    while watch.news().await.service != "quiet" {}
+    let heard = clock::now() - begun;
+    assert!(heard <= Duration::from_millis(10_600), "{heard:?}");
+    busy.abort();
+}
+
 /// A client at this address, for as many streams as one connection has.
 async fn at(door: &Door, host: u8) -> Client {
     door.client_from(Some(([10, 0, 0, host], 40_000).into())).await

@@ -46,6 +46,8 @@ pub(super) struct Watcher {
     bookmark_at: Option<Instant>,
     /// What the last bookmark said, or was true at the start.
     complete: Complete,
+    /// When to look next whether the state has become whole. Fixed, so that a busy stream does not put it off.
+    warming_at: Instant,
     progress: Progress,
 }
 
@@ -124,6 +126,7 @@ impl Watcher {
             rounds: 0,
             bookmark_at: Some(now + BOOKMARK_EVERY),
             complete,
+            warming_at: now + WARMING_LOOK,
             progress: Progress { taken: 0, at: now },
         }
     }
@@ -408,7 +411,7 @@ impl Watcher {
     fn wakes_at(&self) -> Instant {
         let now = clock::now();
         let stalls = (!self.feed.backlog().is_empty()).then(|| self.progress.at + STALL_MAX);
-        let warm = (self.complete == Complete::Warming).then(|| now + WARMING_LOOK);
+        let warm = (self.complete == Complete::Warming).then_some(self.warming_at);
         let later = self.later.first().map(|(at, _)| *at);
         [self.bookmark_at, stalls, warm, later].into_iter().flatten().min().unwrap_or(now + STALL_MAX)
     }
@@ -423,6 +426,9 @@ impl Watcher {
                 followed.stands = Stands::Aside;
             }
             self.consider(&service, Haste::AsDue);
+        }
+        if self.warming_at <= now {
+            self.warming_at = now + WARMING_LOOK;
         }
         let turned_whole = self.complete == Complete::Warming && self.hub.engine.view().complete();
         if self.bookmark_at.is_some_and(|at| at <= now || turned_whole) {
