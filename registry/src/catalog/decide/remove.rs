@@ -23,7 +23,8 @@ pub(super) fn deregister(
         Some(live) if live.lease == lease && live.incarnation == incarnation => {
             Ok(remove(on, key, identity, live, RemovalReason::Deregistered, context))
         }
-        Some(live) if identity.past.iter().any(|past| past.lease == lease) => {
+        // Its own lease under another incarnation is a mistake of the caller's: "done" would tell it that it is gone.
+        Some(live) if live.lease == lease || identity.past.iter().any(|past| past.lease == lease) => {
             Err(CatalogError::Fenced { by: live.incarnation })
         }
         _ => Ok(Decision::nothing(Answer::Done)),

@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use crate::catalog::kit::{World, asks, id, identity, nonce, service};
 use crate::catalog::{
-    Answer, Command, Emptiness, Expected, Key, LeaseId, Limits, Overlay, Presence, Register, RemovalReason,
-    ServingStatus, decide,
+    Answer, CatalogError, Command, Emptiness, Expected, Incarnation, Key, LeaseId, Limits, Overlay, Presence, Register,
+    RemovalReason, ServingStatus, decide,
 };
 
 #[test]
@@ -22,6 +22,16 @@ fn a_lease_nobody_granted_says_goodbye_in_vain() {
     let grant = world.register(asks(1)).unwrap();
     let unknown = Command::Deregister { lease: LeaseId::new([9; 16]), incarnation: grant.incarnation };
     assert_eq!(world.command(&unknown), Ok(Answer::Done));
+    assert!(world.instance(1).is_some());
+}
+
+#[test]
+fn a_goodbye_under_another_incarnation_is_refused_and_removes_nobody() {
+    let mut world = World::new();
+    let grant = world.register(asks(1)).unwrap();
+    let other = Incarnation::new(grant.incarnation.get() + 1).unwrap();
+    let goodbye = Command::Deregister { lease: grant.lease, incarnation: other };
+    assert_eq!(world.command(&goodbye), Err(CatalogError::Fenced { by: grant.incarnation }));
     assert!(world.instance(1).is_some());
 }
 
