@@ -38,11 +38,12 @@ use crate::args::{Cli, Command};
 use crate::commands::serve::Serve;
 
 pub use crate::args::{Program, RegistryUrl};
-pub use crate::failure::{Failure, code_name};
+pub use crate::failure::Failure;
 pub use crate::follow::{Followed, Follower, NeverCame};
 pub use crate::load::{CallFailure, Ledger, Load, LoadPlan, LoadReport, MethodReport};
 pub use crate::local::{Launch, Launcher, Listen, LocalMesh, LocalMeshPlan, Member, Names, Process, ProcessError};
 pub use crate::view::{Change, Outlook, ServiceView, ViewError};
+pub use mesh_runtime::code_name;
 
 /// The program: reads its arguments, the first of which is its own name, and runs to the end.
 pub fn main(args: Vec<OsString>) -> ExitCode {

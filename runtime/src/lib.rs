@@ -63,6 +63,7 @@ pub use drain::GONE_MAX;
 pub use error::Error;
 pub use hooks::{BoxFuture, Hooks, Ready, Standing, Step};
 pub use metrics::Refused;
+pub use metrics::code_name;
 pub use program::{Program, main};
 pub use server::{ConnectionError, Limits, Server, Slot, Slots, hardened_server};
 pub use shell::Shell;

@@ -135,7 +135,7 @@ impl Reflection {
         match self.answers.message().await?.and_then(|answer| answer.message_response) {
             Some(Answer::ErrorResponse(error)) => Err(Failure::Failed(format!(
                 "the server's reflection answers {}: {}",
-                crate::failure::code_name(error.error_code.into()),
+                mesh_runtime::code_name(error.error_code.into()),
                 error.error_message
             ))),
             Some(answer) => Ok(answer),

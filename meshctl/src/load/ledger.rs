@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use mesh_runtime::clock;
+use mesh_runtime::code_name;
 use tokio::time::Instant;
 
 use super::shop::{Method, Planned};
-use crate::failure::code_name;
 
 /// Failures that are kept in words; more of them say nothing new.
 const FAILURES_KEPT: usize = 100;

@@ -15,12 +15,12 @@ use mesh_api::shop::user::v1::{
     CreateUserRequest, DeleteUserRequest, GetUserRequest, ListUsersRequest, UpdateUserRequest, User,
 };
 use mesh_client::MeshChannel;
+use mesh_runtime::code_name;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
 use tonic::{Code, Request, Status};
 
 use super::oracle;
-use crate::failure::code_name;
 
 /// Visitors and orders that are kept at most; beyond, creating turns into deleting.
 const KEPT_MAX: usize = 200;

@@ -158,7 +158,7 @@ fn code_number(code: Code) -> usize {
 }
 
 /// The code as the gRPC specification writes it.
-pub(crate) fn code_name(code: Code) -> &'static str {
+pub fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "CANCELLED",

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::registry::Registry;
 
-pub(crate) use calls::{Calls, Measured, code_name};
+pub use calls::code_name;
+pub(crate) use calls::{Calls, Measured};
 pub(crate) use connections::Connections;
 pub use connections::Refused;
 pub(crate) use message_bytes::MessageBytes;
