@@ -1,7 +1,6 @@
 //! One endpoint of a service as the data path sees it: who it is, and the counters that calls keep on it.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,6 +9,7 @@ use arc_swap::ArcSwap;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::Address;
 use crate::resolver::{MethodLevels, ResolvedEndpoint};
 
 /// Connectivity of an endpoint or of a whole channel, after gRPC's connectivity semantics.
@@ -54,7 +54,7 @@ impl fmt::Display for ConnectivityState {
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     pub(crate) instance_id: Uuid,
-    pub(crate) address: SocketAddr,
+    pub(crate) address: Address,
     /// What `last_pick` counts from.
     born: Instant,
     incarnation: AtomicU64,
@@ -78,7 +78,7 @@ impl Endpoint {
     pub(crate) fn new(resolved: &ResolvedEndpoint, born: Instant) -> Self {
         Self {
             instance_id: resolved.instance_id,
-            address: resolved.address,
+            address: resolved.address.clone(),
             born,
             incarnation: AtomicU64::new(resolved.incarnation),
             methods: ArcSwap::new(resolved.methods.clone()),
@@ -143,8 +143,8 @@ impl EndpointHandle {
     }
 
     /// Where it answers.
-    pub fn address(&self) -> SocketAddr {
-        self.endpoint.address
+    pub fn address(&self) -> &Address {
+        &self.endpoint.address
     }
 
     /// Which start of the instance the registry knows now; 0 where no registry is asked.
@@ -184,7 +184,7 @@ mod tests {
         ResolvedEndpoint {
             instance_id: Uuid::nil(),
             incarnation,
-            address: ([127, 0, 0, 1], 1).into(),
+            address: "127.0.0.1:1".parse().unwrap(),
             zone: "".into(),
             weight: 100,
             standing: Standing::Alive,

@@ -48,6 +48,7 @@
 //! - Every queue, map and list has a bound that is stated where it is declared.
 //! - The clock is read in `clock` and randomness is drawn in `entropy`, and nowhere else.
 
+mod address;
 pub mod balancer;
 mod call;
 mod channel;
@@ -69,6 +70,7 @@ mod rig;
 mod serving;
 mod target;
 
+pub use address::{Address, AddressError};
 pub use resolver::{Counters, ResolvedEndpoint, Standing, WatchState, WatchStatus};
 pub use resolver::{DescriptorError, Idempotency, MethodLevels, Resolution, ResolutionStatus, Resolutions};
 
@@ -78,5 +80,5 @@ pub use serving::ServingStatus;
 
 pub use call::{CallFuture, ResponseBody, WaitForReady};
 pub use channel::MeshChannel;
-pub use conn::{Connecting, Connector, Io, TcpConnector};
+pub use conn::{Connecting, Connector, Io, SocketConnector};
 pub use endpoint::{ConnectivityState, EndpointHandle};

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,6 +22,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 use tower::Service;
 use uuid::Uuid;
 
+use crate::Address;
 use crate::conn::{Connecting, Connector, Io};
 use crate::entropy::Entropy;
 use crate::resolver::{
@@ -41,7 +41,7 @@ pub(crate) const MESSAGE: &[u8] = b"\0\0\0\0\x02hi";
 /// A network in memory. What is not listened on refuses connections.
 #[derive(Clone, Default)]
 pub(crate) struct Net {
-    hosts: Arc<Mutex<HashMap<SocketAddr, Host>>>,
+    hosts: Arc<Mutex<HashMap<Address, Host>>>,
     connects: Arc<AtomicUsize>,
 }
 
@@ -54,17 +54,17 @@ enum Host {
 }
 
 impl Net {
-    pub(crate) fn mute(&self, address: SocketAddr) {
-        self.hosts.lock().insert(address, Host::Mute(Vec::new()));
+    pub(crate) fn mute(&self, address: &Address) {
+        self.hosts.lock().insert(address.clone(), Host::Mute(Vec::new()));
     }
 
-    pub(crate) fn black_hole(&self, address: SocketAddr) {
-        self.hosts.lock().insert(address, Host::BlackHole);
+    pub(crate) fn black_hole(&self, address: &Address) {
+        self.hosts.lock().insert(address.clone(), Host::BlackHole);
     }
 
-    pub(crate) fn listen(&self, address: SocketAddr) -> mpsc::UnboundedReceiver<DuplexStream> {
+    pub(crate) fn listen(&self, address: &Address) -> mpsc::UnboundedReceiver<DuplexStream> {
         let (accepted, accepting) = mpsc::unbounded_channel();
-        self.hosts.lock().insert(address, Host::Listening(accepted));
+        self.hosts.lock().insert(address.clone(), Host::Listening(accepted));
         accepting
     }
 
@@ -75,11 +75,11 @@ impl Net {
 }
 
 impl Connector for Net {
-    fn connect(&self, address: SocketAddr) -> Connecting {
+    fn connect(&self, address: &Address) -> Connecting {
         self.connects.fetch_add(1, Ordering::Relaxed);
         let (ours, theirs) = tokio::io::duplex(1 << 20);
         let refused = || Err(io::Error::from(io::ErrorKind::ConnectionRefused));
-        let outcome = match self.hosts.lock().get_mut(&address) {
+        let outcome = match self.hosts.lock().get_mut(address) {
             None => refused(),
             Some(Host::BlackHole) => return Box::pin(std::future::pending()),
             Some(Host::Mute(accepted)) => {
@@ -103,7 +103,7 @@ pub(crate) struct Manners {
 
 /// A scripted HTTP/2 server. Dropping it kills it: its connections break.
 pub(crate) struct Server {
-    pub(crate) address: SocketAddr,
+    pub(crate) address: Address,
     net: Net,
     seen: Arc<Mutex<Vec<HeaderMap>>>,
     leave: watch::Sender<u32>,
@@ -128,7 +128,7 @@ impl Server {
         Fut: Future<Output = ()> + Send + 'static,
     {
         let address = address(port);
-        let mut accepting = net.listen(address);
+        let mut accepting = net.listen(&address);
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (leave, leaving) = watch::channel(0);
         let tasks: Arc<Mutex<Vec<JoinHandle<()>>>> = Arc::default();
@@ -188,7 +188,7 @@ pub(crate) struct Frozen {
 
 impl Frozen {
     pub(crate) fn start(net: &Net, port: u16) -> Self {
-        let mut accepting = net.listen(address(port));
+        let mut accepting = net.listen(&address(port));
         let (frozen, freezing) = watch::channel(false);
         tokio::spawn(async move {
             while let Some(io) = accepting.recv().await {
@@ -280,8 +280,8 @@ pub(crate) fn trailers() -> HeaderMap {
     HeaderMap::from_iter([(Status::GRPC_STATUS, HeaderValue::from_static("0"))])
 }
 
-pub(crate) fn address(port: u16) -> SocketAddr {
-    SocketAddr::from(([10, 0, 0, 1], port))
+pub(crate) fn address(port: u16) -> Address {
+    Address::Tcp(([10, 0, 0, 1], port).into())
 }
 
 pub(crate) fn endpoint(port: u16) -> ResolvedEndpoint {
@@ -331,7 +331,11 @@ impl Rig {
     }
 
     pub(crate) fn handles(&self) -> BTreeMap<u16, EndpointHandle> {
-        self.channel.endpoints().into_iter().map(|endpoint| (endpoint.address().port(), endpoint)).collect()
+        self.channel
+            .endpoints()
+            .into_iter()
+            .map(|endpoint| (endpoint.address().tcp().expect("rigs have no other").port(), endpoint))
+            .collect()
     }
 
     /// Waits until every endpoint is in `state`.

@@ -111,7 +111,7 @@ enum Known {
 
 fn service_of_three(known: Known) -> (Vec<Process>, MeshChannel) {
     let processes: Vec<Process> = (0..3).map(|_| Process::start(ANYWHERE)).collect();
-    let mut mesh = Mesh::builder().static_service("user-svc", processes.iter().map(|process| process.address));
+    let mut mesh = Mesh::builder().static_service("user-svc", processes.iter().map(|process| process.address.into()));
     if known == Known::Repeatable {
         mesh = mesh.descriptors(mesh_api::FILE_DESCRIPTOR_SET);
     }
@@ -119,7 +119,9 @@ fn service_of_three(known: Known) -> (Vec<Process>, MeshChannel) {
 }
 
 async fn state_of(channel: &MeshChannel, address: SocketAddr, wanted: ConnectivityState) {
-    let there = |endpoint: &mesh_client::EndpointHandle| endpoint.address() == address && endpoint.state() == wanted;
+    let there = |endpoint: &mesh_client::EndpointHandle| {
+        endpoint.address().tcp() == Some(address) && endpoint.state() == wanted
+    };
     until(|| channel.endpoints().iter().any(there)).await;
 }
 
@@ -215,7 +217,8 @@ async fn the_death_of_a_server_fails_no_more_unrepeatable_calls_than_were_in_fli
     }
     let load = Load::start(&channel);
     let address = victim.address;
-    let picked = |endpoint: &mesh_client::EndpointHandle| endpoint.address() == address && endpoint.picks() > 20;
+    let picked =
+        |endpoint: &mesh_client::EndpointHandle| endpoint.address().tcp() == Some(address) && endpoint.picks() > 20;
     until(|| channel.endpoints().iter().any(picked)).await;
     drop(victim);
     state_of(&channel, address, ConnectivityState::TransientFailure).await;
@@ -228,7 +231,7 @@ async fn the_death_of_a_server_fails_no_more_unrepeatable_calls_than_were_in_fli
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn places_on_a_full_connection_are_handed_on_for_ever() {
     let server = Process::with_streams(ANYWHERE, Some(2));
-    let mesh = Mesh::builder().static_service("user-svc", [server.address]).build().unwrap();
+    let mesh = Mesh::builder().static_service("user-svc", [server.address.into()]).build().unwrap();
     let channel = mesh.channel("user-svc");
     let mut calls = JoinSet::new();
     for _ in 0..40 {

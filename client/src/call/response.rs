@@ -45,8 +45,8 @@ impl ResponseBody {
     }
 
     fn fail(&mut self, error: &StreamError) -> Status {
-        let address = self.live.take().map(|live| live.in_flight.endpoint().address);
-        status::of_stream(error, address)
+        let live = self.live.take();
+        status::of_stream(error, live.as_ref().map(|live| &live.in_flight.endpoint().address))
     }
 }
 

@@ -140,7 +140,6 @@ impl Call {
         endpoint: Arc<Endpoint>,
         now: Instant,
     ) -> Option<Result<Response<ResponseBody>, Status>> {
-        let address = endpoint.address;
         // However long the call lasts, the list does not outgrow the service.
         self.tried.retain(|tried| tried.state() != ConnectivityState::Shutdown);
         if !self.tried.iter().any(|tried| Arc::ptr_eq(tried, &endpoint)) {
@@ -163,7 +162,7 @@ impl Call {
                 None
             }
             Verdict::GiveUp => Some(match failed {
-                Failed::Stream(error) => Err(status::of_stream(&error, Some(address))),
+                Failed::Stream(error) => Err(status::of_stream(&error, Some(&endpoint.address))),
                 Failed::Unavailable(response) | Failed::WrongService(response) => Ok(response),
                 Failed::Body(status) => Err(status),
             }),

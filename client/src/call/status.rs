@@ -1,11 +1,10 @@
 //! What callers are told: every failure of the data path as a gRPC status.
 
-use std::net::SocketAddr;
-
 use http::HeaderMap;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
+use crate::Address;
 use crate::conn::StreamError;
 use crate::target::Outlook;
 
@@ -23,7 +22,7 @@ mod reset {
 }
 
 /// A stream failed, after gRPC's table of HTTP/2 error codes (PROTOCOL-HTTP2). A connection that is gone is UNAVAILABLE.
-pub(super) fn of_stream(error: &StreamError, address: Option<SocketAddr>) -> Status {
+pub(super) fn of_stream(error: &StreamError, address: Option<&Address>) -> Status {
     let code = match error {
         StreamError::Unprocessed(_) | StreamError::Lost(_) => Code::Unavailable,
         StreamError::Reset { code: reset::CANCEL } => Code::Cancelled,

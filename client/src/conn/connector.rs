@@ -1,15 +1,16 @@
-//! Where bytes come from: TCP in production, a pipe in memory in a simulation.
+//! Where bytes come from: a TCP or Unix socket in production, a pipe in memory in a simulation.
 
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::Address;
 
 /// A byte stream in both directions.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
@@ -22,7 +23,7 @@ pub type Connecting = Pin<Box<dyn Future<Output = io::Result<Box<dyn Io>>> + Sen
 /// Opens byte streams to addresses. The channel bounds the attempt in time and drops it when it takes too long.
 pub trait Connector: Send + Sync + 'static {
     /// Starts one attempt.
-    fn connect(&self, address: SocketAddr) -> Connecting;
+    fn connect(&self, address: &Address) -> Connecting;
 }
 
 impl fmt::Debug for dyn Connector {
@@ -40,12 +41,19 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// that vanished holds a writer for a quarter of an hour of retransmissions.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(10);
 
-/// Connects over TCP: no Nagle, kernel keepalive, a bound on unacknowledged bytes.
+/// Connects to sockets of the operating system. Over TCP: no Nagle, kernel keepalive, a bound on unacknowledged bytes.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct TcpConnector;
+pub struct SocketConnector;
 
-impl Connector for TcpConnector {
-    fn connect(&self, address: SocketAddr) -> Connecting {
+impl Connector for SocketConnector {
+    fn connect(&self, address: &Address) -> Connecting {
+        let address = match address {
+            Address::Tcp(address) => *address,
+            Address::Unix(path) => {
+                let path = path.clone();
+                return Box::pin(async move { Ok(Box::new(UnixStream::connect(path).await?) as Box<dyn Io>) });
+            }
+        };
         Box::pin(async move {
             let stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;

@@ -2,7 +2,6 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -18,6 +17,7 @@ use super::driver::Driver;
 use super::h2::H2Conn;
 use super::heard::Heard;
 use super::{ConnSettings, Connector, Vitals};
+use crate::Address;
 use crate::clock;
 
 /// Bytes of one answer that may be under way unread, and of all answers on a connection: hyper's values. HTTP/2's
@@ -53,7 +53,7 @@ pub(crate) enum ConnectError {
 /// its kernel lives. A PONG also comes after the peer's SETTINGS, so the stream limit is known.
 pub(crate) async fn dial(
     connector: Arc<dyn Connector>,
-    address: SocketAddr,
+    address: &Address,
     settings: ConnSettings,
     bell: Arc<Notify>,
 ) -> Result<H2Conn, ConnectError> {

@@ -19,7 +19,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderMap;
 
-pub use connector::{Connecting, Connector, Io, TcpConnector};
+pub use connector::{Connecting, Connector, Io, SocketConnector};
 pub(crate) use dial::{ConnectError, dial};
 pub(crate) use h2::H2Conn;
 pub(crate) use vitals::{Ending, Vitals};

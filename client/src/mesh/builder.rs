@@ -1,13 +1,13 @@
 //! What can be said about a mesh before it is used.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::address::RegistryAddress;
 use super::{Inner, Mesh};
-use crate::conn::{Connector, TcpConnector};
+use crate::Address;
+use crate::conn::{Connector, SocketConnector};
 use crate::entropy::Entropy;
 use crate::resolver::{DescriptorError, MethodLevels};
 use crate::target::FAILFAST;
@@ -45,7 +45,7 @@ pub enum ConfigError {
 pub struct MeshBuilder {
     registries: Vec<String>,
     namespace: String,
-    statics: BTreeMap<String, Vec<SocketAddr>>,
+    statics: BTreeMap<String, Vec<Address>>,
     descriptors: Vec<Vec<u8>>,
     connector: Arc<dyn Connector>,
     failfast: Duration,
@@ -59,7 +59,7 @@ impl Default for MeshBuilder {
             namespace: "default".to_owned(),
             statics: BTreeMap::new(),
             descriptors: Vec::new(),
-            connector: Arc::new(TcpConnector),
+            connector: Arc::new(SocketConnector),
             failfast: FAILFAST,
             entropy: None,
         }
@@ -80,11 +80,7 @@ impl MeshBuilder {
     }
 
     /// Gives a service a fixed list of addresses; the registry is then not asked for it. Given again, the list is replaced.
-    pub fn static_service(
-        mut self,
-        service: impl Into<String>,
-        addresses: impl IntoIterator<Item = SocketAddr>,
-    ) -> Self {
+    pub fn static_service(mut self, service: impl Into<String>, addresses: impl IntoIterator<Item = Address>) -> Self {
         self.statics.insert(service.into(), addresses.into_iter().collect());
         self
     }
@@ -102,7 +98,7 @@ impl MeshBuilder {
         self
     }
 
-    /// How byte streams are opened: TCP without it.
+    /// How byte streams are opened: by the operating system's sockets without it.
     pub fn connector(mut self, connector: Arc<dyn Connector>) -> Self {
         self.connector = connector;
         self

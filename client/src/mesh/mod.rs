@@ -5,7 +5,6 @@ mod builder;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use parking_lot::Mutex;
 use address::RegistryAddress;
 pub use builder::{ConfigError, MeshBuilder};
 
+use crate::Address;
 use crate::channel::MeshChannel;
 use crate::conn::Connector;
 use crate::entropy::Entropy;
@@ -45,7 +45,7 @@ pub struct Mesh {
 struct Inner {
     namespace: Arc<str>,
     registries: Vec<RegistryAddress>,
-    statics: BTreeMap<String, Vec<SocketAddr>>,
+    statics: BTreeMap<String, Vec<Address>>,
     methods: Arc<MethodLevels>,
     connector: Arc<dyn Connector>,
     failfast: Duration,
@@ -110,7 +110,7 @@ impl Mesh {
 
     fn resolutions(&self, service: &str) -> Resolutions {
         if let Some(addresses) = self.inner.statics.get(service) {
-            return constant(Resolution::fixed(addresses.iter().copied()));
+            return constant(Resolution::fixed(addresses.iter().cloned()));
         }
         if !is_service_name(service) {
             return refused("not a service name: labels of 1 to 63 bytes of [a-z0-9-], dotted, at most 253 bytes");

@@ -94,7 +94,7 @@ async fn what_was_found_is_called_on_without_the_registry() {
 #[tokio::test]
 async fn a_static_service_needs_no_registry() {
     let (backend, mut backend_calls, _backend) = served(None).await;
-    let mesh = Mesh::builder().static_service("user-svc", [backend]).build().unwrap();
+    let mesh = Mesh::builder().static_service("user-svc", [backend.into()]).build().unwrap();
     let call = tokio::spawn(goodbye(mesh.channel("user-svc")));
     answer_goodbye(&mut backend_calls).await;
     call.await.unwrap().unwrap();

@@ -10,6 +10,8 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
+use crate::Address;
+
 use super::{Resolution, ResolutionStatus, Resolutions, ResolvedEndpoint, Standing};
 
 /// How long one look-up of a name may take.
@@ -41,11 +43,11 @@ impl HostPort {
 
 impl Resolution {
     /// Endpoints at fixed addresses, all alive, equal in weight, with ids that follow from the addresses.
-    pub fn fixed(addresses: impl IntoIterator<Item = SocketAddr>) -> Self {
+    pub fn fixed(addresses: impl IntoIterator<Item = Address>) -> Self {
         let mut endpoints: Vec<ResolvedEndpoint> = addresses
             .into_iter()
             .map(|address| ResolvedEndpoint {
-                instance_id: id_of(address),
+                instance_id: id_of(&address),
                 incarnation: 1,
                 address,
                 zone: "".into(),
@@ -69,10 +71,10 @@ pub(crate) fn constant(resolution: Resolution) -> Resolutions {
 /// Follows hosts: at once where all are addresses, else by look-ups on the current tokio runtime, until the last receiver
 /// is gone. A name that cannot be looked up any more keeps its last addresses.
 pub(crate) fn follow(hosts: Vec<HostPort>) -> Resolutions {
-    let known: Vec<Vec<SocketAddr>> = hosts
+    let known: Vec<Vec<Address>> = hosts
         .iter()
         .map(|host| match host {
-            HostPort::Address(address) => vec![*address],
+            HostPort::Address(address) => vec![Address::Tcp(*address)],
             HostPort::Name(..) => Vec::new(),
         })
         .collect();
@@ -89,19 +91,19 @@ pub(crate) fn follow(hosts: Vec<HostPort>) -> Resolutions {
     receiver
 }
 
-async fn look_up(hosts: Vec<HostPort>, mut known: Vec<Vec<SocketAddr>>, sender: &watch::Sender<Arc<Resolution>>) {
+async fn look_up(hosts: Vec<HostPort>, mut known: Vec<Vec<Address>>, sender: &watch::Sender<Arc<Resolution>>) {
     loop {
         let mut all_known = true;
         for (host, addresses) in hosts.iter().zip(&mut known) {
             let HostPort::Name(name, port) = host else { continue };
             match timeout(LOOKUP_MAX, lookup_host((&**name, *port))).await {
-                Ok(Ok(found)) => *addresses = found.collect(),
+                Ok(Ok(found)) => *addresses = found.map(Address::Tcp).collect(),
                 Ok(Err(error)) => tracing::debug!(host = %name, %error, "look-up failed"),
                 Err(_) => tracing::debug!(host = %name, "look-up took too long"),
             }
             all_known &= !addresses.is_empty();
         }
-        let mut next = Resolution::fixed(known.iter().flatten().copied());
+        let mut next = Resolution::fixed(known.iter().flatten().cloned());
         if next.endpoints.is_empty() {
             next = Resolution::unresolved();
         }
@@ -117,7 +119,7 @@ async fn look_up(hosts: Vec<HostPort>, mut known: Vec<Vec<SocketAddr>>, sender: 
 }
 
 /// An id that stands for an address, so that an address keeps its statistics from one list to the next.
-fn id_of(address: SocketAddr) -> Uuid {
+fn id_of(address: &Address) -> Uuid {
     let digest = Sha256::digest(address.to_string());
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&digest[..16]);
@@ -130,9 +132,9 @@ mod tests {
 
     #[test]
     fn a_fixed_list_is_resolved_and_holds_each_address_once() {
-        let address: SocketAddr = "127.0.0.1:7410".parse().unwrap();
-        let other: SocketAddr = "127.0.0.1:7411".parse().unwrap();
-        let resolution = Resolution::fixed([address, other, address]);
+        let address: Address = "127.0.0.1:7410".parse().unwrap();
+        let other: Address = "127.0.0.1:7411".parse().unwrap();
+        let resolution = Resolution::fixed([address.clone(), other.clone(), address.clone()]);
         assert_eq!(resolution.endpoints.len(), 2);
         assert_eq!(resolution.status, ResolutionStatus::Resolved);
         assert_eq!(Resolution::fixed([other, address]), resolution);
@@ -148,6 +150,6 @@ mod tests {
     async fn names_are_looked_up() {
         let mut resolutions = follow(vec![HostPort::new("localhost", 7400)]);
         let resolved = resolutions.wait_for(|now| now.status == ResolutionStatus::Resolved).await.unwrap();
-        assert!(resolved.endpoints.iter().all(|endpoint| endpoint.address.ip().is_loopback()));
+        assert!(resolved.endpoints.iter().all(|endpoint| endpoint.address.tcp().unwrap().ip().is_loopback()));
     }
 }

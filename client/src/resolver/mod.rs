@@ -11,10 +11,11 @@ mod service;
 mod session;
 mod watch;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use uuid::Uuid;
+
+use crate::Address;
 
 pub(crate) use fixed::{HostPort, constant, follow};
 pub use methods::{DescriptorError, Idempotency, MethodLevels};
@@ -66,7 +67,7 @@ pub struct ResolvedEndpoint {
     /// Which start of it; another number under the same id is another process, whatever is lower or higher.
     pub incarnation: u64,
     /// Where it answers gRPC.
-    pub address: SocketAddr,
+    pub address: Address,
     /// Where it runs; empty is unknown.
     pub zone: Arc<str>,
     /// Share of the calls relative to its siblings, at least 1; 100 is the default.

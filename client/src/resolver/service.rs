@@ -226,7 +226,15 @@ impl ServiceState {
             });
         let standing = standing(held.listing, liveness.unwrap_or(Liveness::Alive), serving, admin)?;
         let (zone, methods) = (zone.clone(), methods.clone());
-        Some(ResolvedEndpoint { instance_id: id, incarnation, address, zone, weight, standing, methods })
+        Some(ResolvedEndpoint {
+            instance_id: id,
+            incarnation,
+            address: address.into(),
+            zone,
+            weight,
+            standing,
+            methods,
+        })
     }
 
     fn commit(

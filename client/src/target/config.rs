@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::uri::Authority;
 
-use crate::conn::{ConnSettings, Connector, TcpConnector};
+use crate::conn::{ConnSettings, Connector, SocketConnector};
 use crate::entropy::Entropy;
 use crate::resolver::MethodLevels;
 
@@ -40,12 +40,12 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 pub(crate) const WAITING_MAX: usize = 10_000;
 
 impl TargetConfig {
-    /// The defaults over TCP.
+    /// The defaults, over the operating system's sockets.
     pub(crate) fn new(service: &str, authority: Authority, entropy: Entropy) -> Self {
         Self {
             service: service.into(),
             authority,
-            connector: Arc::new(TcpConnector),
+            connector: Arc::new(SocketConnector),
             conn: ConnSettings::default(),
             backoff_max: BACKOFF_MAX,
             methods: Arc::default(),

@@ -4,7 +4,6 @@
 //! lost when much happens at once. Its work per change grows with the endpoints of the service; calls never wait for it.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::sync::Notify;
@@ -18,6 +17,7 @@ use super::slot::{Due, Slot};
 use super::snapshot::{Candidate, Outlook, Snapshot};
 use super::subchannel::Subchannel;
 use super::{Shared, one_per_address};
+use crate::Address;
 use crate::balancer::pickable;
 use crate::clock;
 use crate::conn::{Conn, ConnectError, Wire, dial};
@@ -26,7 +26,7 @@ use crate::policy::Backoff;
 use crate::resolver::{Resolution, ResolutionStatus, Resolutions, Standing};
 
 /// An endpoint is an instance at an address.
-type Key = (Uuid, SocketAddr);
+type Key = (Uuid, Address);
 
 /// How a dial ended.
 type Dialled = (Key, Result<Wire, ConnectError>);
@@ -101,7 +101,7 @@ impl Manager {
         let now = clock::now();
         self.status = resolution.status.clone();
         let listed: BTreeMap<Key, _> = one_per_address(&resolution.endpoints)
-            .map(|endpoint| ((endpoint.instance_id, endpoint.address), endpoint))
+            .map(|endpoint| ((endpoint.instance_id, endpoint.address.clone()), endpoint))
             .collect();
 
         self.dropped.retain(|key, incarnation| {
@@ -162,14 +162,13 @@ impl Manager {
             }
             match due {
                 Due::At(at) => next = next.into_iter().chain(at).min(),
-                Due::Drop => given_up.push(*key),
+                Due::Drop => given_up.push(key.clone()),
                 Due::Dial => {
-                    let (key, config, bell) = (*key, self.config.clone(), self.bell.clone());
-                    slot.dialling(
-                        self.dials.spawn(async move {
-                            (key, dial(config.connector.clone(), key.1, config.conn, bell).await)
-                        }),
-                    );
+                    let (key, config, bell) = (key.clone(), self.config.clone(), self.bell.clone());
+                    slot.dialling(self.dials.spawn(async move {
+                        let dialled = dial(config.connector.clone(), &key.1, config.conn, bell).await;
+                        (key, dialled)
+                    }));
                 }
             }
         }

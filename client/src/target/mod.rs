@@ -14,7 +14,6 @@ mod tests;
 mod waiting;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -28,6 +27,7 @@ use snapshot::{All, Snapshot, Untried};
 pub(crate) use subchannel::InFlight;
 pub(crate) use waiting::{Full, WaitQueue};
 
+use crate::Address;
 use crate::balancer::{Candidates, LeastRequest};
 use crate::clock;
 use crate::endpoint::{ConnectivityState, Endpoint, EndpointHandle};
@@ -157,9 +157,9 @@ impl Target {
 /// leftovers of instances that were there before.
 fn one_per_address(endpoints: &[ResolvedEndpoint]) -> impl Iterator<Item = &ResolvedEndpoint> {
     let newer = |endpoint: &ResolvedEndpoint| (std::cmp::Reverse(endpoint.standing), endpoint.instance_id);
-    let mut best: BTreeMap<SocketAddr, &ResolvedEndpoint> = BTreeMap::new();
+    let mut best: BTreeMap<&Address, &ResolvedEndpoint> = BTreeMap::new();
     for endpoint in endpoints {
-        let held = best.entry(endpoint.address).or_insert(endpoint);
+        let held = best.entry(&endpoint.address).or_insert(endpoint);
         if newer(held) < newer(endpoint) {
             *held = endpoint;
         }

@@ -189,7 +189,7 @@ async fn failure_sticks_until_an_endpoint_is_ready() {
     let net = Net::default();
     let rig = Rig::new(&net, [1, 2]);
     eventually(|| rig.channel.state() == TransientFailure).await;
-    net.mute(address(1));
+    net.mute(&address(1));
     for _ in 0..1000 {
         assert_eq!(rig.channel.state(), TransientFailure);
         sleep(Duration::from_millis(20)).await;
@@ -223,7 +223,7 @@ async fn connections_end_with_the_last_channel_and_the_last_stream() {
 async fn endpoints_that_go_while_they_are_dialled_hold_nobody_up() {
     let net = Net::default();
     for port in 1..=20 {
-        net.black_hole(address(port));
+        net.black_hole(&address(port));
     }
     let _server = Server::start(&net, 21, ok);
     let rig = Rig::new(&net, 1..=20);
@@ -238,7 +238,7 @@ async fn a_connector_that_panics_is_tried_again() {
     struct Clumsy(Net, std::sync::atomic::AtomicBool);
 
     impl crate::Connector for Clumsy {
-        fn connect(&self, address: std::net::SocketAddr) -> crate::Connecting {
+        fn connect(&self, address: &crate::Address) -> crate::Connecting {
             if self.1.swap(false, std::sync::atomic::Ordering::Relaxed) {
                 return Box::pin(async { panic!("expected by this test") });
             }

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh_client::{Connecting, Connector, Io};
+use mesh_client::{Address, Connecting, Connector, Io};
 use mesh_runtime::Server;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
@@ -99,7 +99,8 @@ struct From {
 }
 
 impl Connector for From {
-    fn connect(&self, to: SocketAddr) -> Connecting {
+    fn connect(&self, to: &Address) -> Connecting {
+        let to = to.tcp().expect("this network knows no other");
         let (net, from) = (self.net.clone(), self.address);
         Box::pin(async move {
             let pair = (from.min(to), from.max(to));

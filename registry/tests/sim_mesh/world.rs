@@ -163,8 +163,13 @@ impl World {
     /// Addresses that the caller would pick from now.
     pub(crate) fn ready(&self) -> Vec<SocketAddr> {
         let ready = |handle: &mesh_client::EndpointHandle| handle.state() == ConnectivityState::Ready;
-        let mut ready: Vec<_> =
-            self.channel.endpoints().iter().filter(|handle| ready(handle)).map(|handle| handle.address()).collect();
+        let mut ready: Vec<_> = self
+            .channel
+            .endpoints()
+            .iter()
+            .filter(|handle| ready(handle))
+            .filter_map(|handle| handle.address().tcp())
+            .collect();
         ready.sort();
         ready
     }

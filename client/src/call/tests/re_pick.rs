@@ -140,7 +140,7 @@ async fn an_endpoint_that_serves_another_service_is_left_and_its_calls_go_elsewh
 #[tokio::test(start_paused = true)]
 async fn an_endpoint_that_accepts_and_never_speaks_is_never_picked() {
     let net = Net::default();
-    net.mute(crate::rig::address(1));
+    net.mute(&crate::rig::address(1));
     let _serving = Server::start(&net, 2, ok);
     let rig = Rig::new(&net, [1, 2]);
     for _ in 0..100 {
@@ -152,7 +152,7 @@ async fn an_endpoint_that_accepts_and_never_speaks_is_never_picked() {
 #[tokio::test(start_paused = true)]
 async fn endpoints_that_refuse_or_swallow_connections_are_never_picked() {
     let net = Net::default();
-    net.black_hole(crate::rig::address(3));
+    net.black_hole(&crate::rig::address(3));
     let _serving = Server::start(&net, 2, ok);
     let rig = Rig::new(&net, [1, 2, 3]);
     for _ in 0..100 {

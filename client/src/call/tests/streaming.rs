@@ -78,7 +78,7 @@ async fn talk(request: Request<Streaming<String>>) -> Result<Response<Replies>, 
 }
 
 fn serve(net: &Net, port: u16) {
-    let connections = UnboundedReceiverStream::new(net.listen(address(port))).map(Ok::<_, Infallible>);
+    let connections = UnboundedReceiverStream::new(net.listen(&address(port))).map(Ok::<_, Infallible>);
     tokio::spawn(Server::builder().add_service(Echo).serve_with_incoming(connections));
 }
 

@@ -53,7 +53,7 @@ fn snapshot(service: &str, revision: u64, ports: &[u16]) -> wire::WatchResponse 
 
 async fn ports(resolutions: &mut Resolutions) -> Vec<u16> {
     resolutions.changed().await.unwrap();
-    resolutions.borrow_and_update().endpoints.iter().map(|endpoint| endpoint.address.port()).collect()
+    resolutions.borrow_and_update().endpoints.iter().map(|endpoint| endpoint.address.tcp().unwrap().port()).collect()
 }
 
 async fn subscribed(stream: &mut Side) -> Vec<(String, Option<u64>)> {
