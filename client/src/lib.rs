@@ -78,7 +78,8 @@ pub use mesh::{ConfigError, Mesh, MeshBuilder};
 pub use registrar::{BoxFuture, InstanceSpec, Registrar, RegistrarHooks, RegistrarState, RegistrarStatus};
 pub use serving::ServingStatus;
 
-pub use call::{CallFuture, ResponseBody, WaitForReady};
+pub use call::{CallFuture, HashKey, ResponseBody, WaitForReady};
 pub use channel::MeshChannel;
 pub use conn::{Connecting, Connector, Io, SocketConnector};
 pub use endpoint::{ConnectivityState, EndpointHandle};
+pub use policy::{Balancer, Ejection, Hedging, Percent, PercentError, Policy, Retry, RingHash, SlowStart};

@@ -28,6 +28,18 @@ use crate::target::Target;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WaitForReady;
 
+/// Where a call belongs on the ring of a service that is balanced by [`RingHash`](crate::RingHash): ask with
+/// `request.extensions_mut().insert(HashKey::of(b"customer-7"))`. Equal keys go to the same endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct HashKey(pub u64);
+
+impl HashKey {
+    /// Hashes whatever tells callers apart, as the ring does (xxHash64).
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(xxhash_rust::xxh64::xxh64(bytes, 0))
+    }
+}
+
 type Run = Pin<Box<dyn Future<Output = Result<http::Response<ResponseBody>, Status>> + Send>>;
 
 /// A call under way. Dropping it cancels the call: a waiting one leaves the queue, one that was sent is reset.

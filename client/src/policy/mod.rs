@@ -2,12 +2,14 @@
 
 mod backoff;
 mod budget;
+mod config;
 mod deadline;
 mod retry;
 mod timeout;
 
 pub(crate) use backoff::Backoff;
 pub(crate) use budget::RetryBudget;
+pub use config::{Balancer, Ejection, Hedging, Percent, PercentError, Policy, Retry, RingHash, SlowStart};
 pub(crate) use deadline::Deadline;
 pub(crate) use retry::{Attempts, Failure, Patience, Replay, Verdict};
 pub(crate) use timeout::{decode_timeout, encode_timeout};
