@@ -17,7 +17,7 @@ use crate::clock;
 use crate::conn::StreamError;
 use crate::endpoint::{ConnectivityState, Endpoint};
 use crate::policy::{Attempts, Failure, Patience, Replay, Verdict};
-use crate::target::{Full, InFlight, Target};
+use crate::target::{Full, InFlight, Target, Unplaced, Wanted};
 
 /// Ceiling of the first pause before a call goes back to an endpoint that has just refused it; it doubles each time. A
 /// refusal means that the endpoint is full or leaving, which takes it moments.
@@ -47,7 +47,7 @@ impl Call {
         wait_for_ready: bool,
     ) -> Self {
         let patience = match deadline {
-            None if !wait_for_ready => Patience::For(target.config().failfast),
+            None if !wait_for_ready => Patience::For(target.policy().failfast),
             _ => Patience::Whole,
         };
         Self {
@@ -65,9 +65,10 @@ impl Call {
     /// dropped when it passes.
     pub(super) async fn run(mut self, mut now: Instant) -> Result<Response<ResponseBody>, Status> {
         loop {
-            let in_flight = match self.target.pick(&self.tried, now) {
-                Some(place) => place,
-                None => self.wait().await?,
+            let in_flight = match self.target.pick(&self.wanted(now)) {
+                Ok(place) => place,
+                Err(Unplaced::Wait) => self.wait().await?,
+                Err(Unplaced::Capped) => return Err(self.capped()),
             };
             now = clock::now();
             let endpoint = in_flight.endpoint().clone();
@@ -91,19 +92,30 @@ impl Call {
         }
     }
 
+    /// What this call asks a place for.
+    fn wanted(&self, now: Instant) -> Wanted<'_> {
+        Wanted { now, tried: &self.tried, key: None, method: self.head.method_path() }
+    }
+
+    fn capped(&self) -> Status {
+        status::capped(self.target.service(), self.target.policy().in_flight_max)
+    }
+
     /// Waits for a place: until the deadline, and while nothing is READY no longer than failfast allows.
     async fn wait(&mut self) -> Result<InFlight, Status> {
         let target = &*self.target;
-        let config = target.config();
-        let _ticket = target.queue().join().map_err(|Full| status::queue_full(&config.service, config.waiting_max))?;
-        let mut patience = pin!(sleep(config.failfast));
+        let policy = target.policy();
+        let _ticket = target.queue().join().map_err(|Full| status::queue_full(target.service(), policy.waiting_max))?;
+        let mut patience = pin!(sleep(policy.failfast));
         let mut was_ready = false;
         loop {
             // Registered before the look: a place that becomes free between the two wakes this call.
             let mut woken = pin!(target.queue().notified());
             woken.as_mut().enable();
-            if let Some(place) = target.pick(&self.tried, clock::now()) {
-                return Ok(place);
+            match target.pick(&self.wanted(clock::now())) {
+                Ok(place) => return Ok(place),
+                Err(Unplaced::Wait) => {}
+                Err(Unplaced::Capped) => return Err(self.capped()),
             }
             if self.wait_for_ready {
                 woken.await;
@@ -118,7 +130,7 @@ impl Call {
             // was READY any more, which wakes every call: this is the first turn to see it.
             let is_ready = target.has_ready();
             if is_ready || was_ready {
-                patience.as_mut().reset(clock::now() + config.failfast);
+                patience.as_mut().reset(clock::now() + policy.failfast);
             }
             was_ready = is_ready;
             tokio::select! {

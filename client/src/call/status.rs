@@ -47,6 +47,11 @@ pub(super) fn queue_full(service: &str, max: usize) -> Status {
     Status::resource_exhausted(format!("{service}: {max} calls are waiting for an endpoint already"))
 }
 
+/// As many calls are in flight as the policy allows.
+pub(super) fn capped(service: &str, max: u32) -> Status {
+    Status::unavailable(format!("{service}: {max} calls are in flight already"))
+}
+
 /// The call's own deadline passed.
 pub(super) fn deadline_exceeded() -> Status {
     Status::deadline_exceeded("deadline exceeded")

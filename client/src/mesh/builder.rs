@@ -9,8 +9,8 @@ use super::{Inner, Mesh};
 use crate::Address;
 use crate::conn::{Connector, SocketConnector};
 use crate::entropy::Entropy;
+use crate::policy::Policy;
 use crate::resolver::{DescriptorError, MethodLevels};
-use crate::target::FAILFAST;
 
 /// Registries in one list; they are nodes in front of one store, and more than this many is a mistake in a script.
 const REGISTRIES_MAX: usize = 16;
@@ -60,7 +60,7 @@ impl Default for MeshBuilder {
             statics: BTreeMap::new(),
             descriptors: Vec::new(),
             connector: Arc::new(SocketConnector),
-            failfast: FAILFAST,
+            failfast: Policy::default().failfast,
             entropy: None,
         }
     }

@@ -20,6 +20,7 @@ use crate::channel::MeshChannel;
 use crate::conn::Connector;
 use crate::entropy::Entropy;
 use crate::grpc::{RegistryClient, registry_client};
+use crate::policy::Policy;
 use crate::registrar::{InstanceSpec, Registrar};
 use crate::resolver::{
     MethodLevels, Resolution, ResolutionStatus, Resolutions, SERVICES_MAX, WatchStatus, Watcher, constant, follow,
@@ -156,7 +157,7 @@ impl Mesh {
         TargetConfig {
             connector: self.inner.connector.clone(),
             methods: self.inner.methods.clone(),
-            failfast: self.inner.failfast,
+            policy: Policy { failfast: self.inner.failfast, ..Policy::default() },
             ..TargetConfig::new(service, authority, self.inner.entropy.fork())
         }
     }

@@ -7,6 +7,7 @@ use http::uri::Authority;
 
 use crate::conn::{ConnSettings, Connector, SocketConnector};
 use crate::entropy::Entropy;
+use crate::policy::Policy;
 use crate::resolver::MethodLevels;
 
 /// Everything that one target needs to know beforehand.
@@ -24,20 +25,16 @@ pub(crate) struct TargetConfig {
     pub(crate) backoff_max: Duration,
     /// Idempotency of methods as the caller declares it; asked before the service record.
     pub(crate) methods: Arc<MethodLevels>,
-    /// How long a call waits while nothing is READY.
-    pub(crate) failfast: Duration,
-    /// How many calls wait at the same time; one more is RESOURCE_EXHAUSTED.
-    pub(crate) waiting_max: usize,
+    /// How calls are balanced, repeated and bounded.
+    pub(crate) policy: Policy,
+    /// The zone the caller runs in; empty is unknown.
+    pub(crate) zone: Arc<str>,
     /// Picks and jitter.
     pub(crate) entropy: Entropy,
 }
 
-/// How long a call waits while nothing is READY, unless it says `wait_for_ready`. linkerd2-proxy's outbound default.
-pub(crate) const FAILFAST: Duration = Duration::from_secs(3);
 /// Longest pause between two attempts to connect: an instance that comes back late is found within this.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
-/// How many calls wait per target; linkerd2-proxy's default. At a few KiB each, some 50 MiB in the worst case.
-pub(crate) const WAITING_MAX: usize = 10_000;
 
 impl TargetConfig {
     /// The defaults, over the operating system's sockets.
@@ -49,8 +46,8 @@ impl TargetConfig {
             conn: ConnSettings::default(),
             backoff_max: BACKOFF_MAX,
             methods: Arc::default(),
-            failfast: FAILFAST,
-            waiting_max: WAITING_MAX,
+            policy: Policy::default(),
+            zone: "".into(),
             entropy,
         }
     }

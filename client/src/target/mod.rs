@@ -5,6 +5,7 @@
 //! nothing can be picked.
 
 mod config;
+mod in_flight;
 mod manager;
 mod slot;
 mod snapshot;
@@ -15,23 +16,24 @@ mod waiting;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-pub(crate) use config::{FAILFAST, TargetConfig};
+pub(crate) use config::TargetConfig;
+pub(crate) use in_flight::{InFlight, Outcome};
 use manager::Manager;
 pub(crate) use snapshot::Outlook;
 use snapshot::{All, Snapshot, Untried};
-pub(crate) use subchannel::InFlight;
 pub(crate) use waiting::{Full, WaitQueue};
 
 use crate::Address;
 use crate::balancer::{Candidates, LeastRequest};
 use crate::clock;
 use crate::endpoint::{ConnectivityState, Endpoint, EndpointHandle};
-use crate::policy::RetryBudget;
+use crate::policy::{Policy, RetryBudget};
 use crate::resolver::{Idempotency, Resolutions, ResolvedEndpoint};
 
 /// One service, shared by every clone of its channel and every call on it.
@@ -42,6 +44,28 @@ pub(crate) struct Target {
     budget: RetryBudget,
     balancer: LeastRequest,
     _manager: DropGuard,
+}
+
+/// What a call wants of a pick.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted<'a> {
+    /// When it is made.
+    pub(crate) now: Instant,
+    /// Endpoints that have failed this call.
+    pub(crate) tried: &'a [Arc<Endpoint>],
+    /// Where the call belongs on a ring.
+    pub(crate) key: Option<u64>,
+    /// The method, as in `:path`.
+    pub(crate) method: &'a str,
+}
+
+/// Why a call got no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unplaced {
+    /// Nobody can take a call now; somebody may soon.
+    Wait,
+    /// [`Policy::in_flight_max`] calls are in flight: UNAVAILABLE, and not tried again (gRFC A32).
+    Capped,
 }
 
 /// What the manager writes and the calls read.
@@ -69,7 +93,7 @@ impl Target {
         let config = Arc::new(config);
         let shared = Arc::new(Shared {
             snapshot: ArcSwap::from_pointee(Snapshot::unresolved()),
-            queue: Arc::new(WaitQueue::new(config.waiting_max)),
+            queue: Arc::new(WaitQueue::new(config.policy.waiting_max)),
         });
         let dropped = CancellationToken::new();
         tokio::spawn(Manager::new(config.clone(), shared.clone()).run(resolutions, dropped.clone()));
@@ -115,16 +139,26 @@ impl Target {
         &self.budget
     }
 
-    /// Picks an endpoint and takes a place on its connection. Endpoints in `tried` are picked only when nobody else has
-    /// room. `None`: nobody can take a call now.
-    pub(crate) fn pick(&self, tried: &[Arc<Endpoint>], now: Instant) -> Option<InFlight> {
+    pub(crate) fn policy(&self) -> &Policy {
+        &self.config.policy
+    }
+
+    /// After how long without an answer a call is worth sending to a second endpoint; `None`: never, or nobody knows yet
+    /// what is slow here.
+    pub(crate) fn hedge_delay(&self, _now: Instant) -> Option<Duration> {
+        None
+    }
+
+    /// Picks an endpoint and takes a place on its connection. Endpoints that were tried are picked only when nobody else
+    /// has room.
+    pub(crate) fn pick(&self, wanted: &Wanted<'_>) -> Result<InFlight, Unplaced> {
         let snapshot = self.shared.snapshot.load();
-        if !tried.is_empty()
-            && let Some(place) = self.take(&snapshot, &Untried(&snapshot, tried), now)
+        if !wanted.tried.is_empty()
+            && let Some(place) = self.take(&snapshot, &Untried(&snapshot, wanted.tried), wanted.now)
         {
-            return Some(place);
+            return Ok(place);
         }
-        self.take(&snapshot, &All(&snapshot), now)
+        self.take(&snapshot, &All(&snapshot), wanted.now).ok_or(Unplaced::Wait)
     }
 
     /// Whether an endpoint that is not in `tried` could take a call now.

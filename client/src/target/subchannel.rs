@@ -1,9 +1,10 @@
-//! A READY connection of an endpoint, and the guard that counts a call on it.
+//! A READY connection of an endpoint, as calls see it.
 
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::in_flight::InFlight;
 use super::waiting::WaitQueue;
 use crate::conn::{Conn, Wire};
 use crate::endpoint::Endpoint;
@@ -13,7 +14,7 @@ use crate::endpoint::Endpoint;
 pub(crate) struct Subchannel {
     pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) conn: Wire,
-    queue: Arc<WaitQueue>,
+    pub(super) queue: Arc<WaitQueue>,
 }
 
 impl Subchannel {
@@ -27,31 +28,6 @@ impl Subchannel {
             return None;
         }
         self.endpoint.enter(now);
-        Some(InFlight { subchannel: self.clone() })
-    }
-}
-
-/// A call in flight, from its pick until its trailers, its failure or its cancellation: dropping it is what ends the count,
-/// so no path can forget to.
-#[derive(Debug)]
-pub(crate) struct InFlight {
-    subchannel: Arc<Subchannel>,
-}
-
-impl InFlight {
-    pub(crate) fn conn(&self) -> &Wire {
-        &self.subchannel.conn
-    }
-
-    pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
-        &self.subchannel.endpoint
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.subchannel.endpoint.leave();
-        self.subchannel.conn.vitals().leave();
-        self.subchannel.queue.wake_one();
+        Some(InFlight::new(self.clone(), now))
     }
 }

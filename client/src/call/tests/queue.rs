@@ -79,7 +79,7 @@ async fn waiting_calls_all_go_once_an_endpoint_is_ready() {
 #[tokio::test(start_paused = true)]
 async fn one_call_too_many_is_turned_away_at_once() {
     let net = Net::default();
-    let rig = Rig::with(&net, [1], |config| config.waiting_max = 10);
+    let rig = Rig::with(&net, [1], |config| config.policy.waiting_max = 10);
     let mut calls = JoinSet::new();
     for _ in 0..10 {
         let channel = rig.channel.clone();
