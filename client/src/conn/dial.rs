@@ -13,9 +13,11 @@ use h2::client::Builder;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 
+use super::calm::Calm;
 use super::driver::Driver;
 use super::h2::H2Conn;
 use super::heard::Heard;
+use super::silence::Silence;
 use super::{ConnSettings, Connector, Vitals};
 use crate::Address;
 use crate::clock;
@@ -50,11 +52,13 @@ pub(crate) enum ConnectError {
 }
 
 /// Opens a connection. It returns when the peer has answered a PING: that it accepts and acknowledges bytes says only that
-/// its kernel lives. A PONG also comes after the peer's SETTINGS, so the stream limit is known.
+/// its kernel lives. A PONG also comes after the peer's SETTINGS, so the stream limit is known; how long it took is kept
+/// ([`Vitals::rtt`]). `calm` is the endpoint's, the same for each of its connections.
 pub(crate) async fn dial(
     connector: Arc<dyn Connector>,
     address: &Address,
     settings: ConnSettings,
+    calm: Calm,
     bell: Arc<Notify>,
 ) -> Result<H2Conn, ConnectError> {
     let attempt = async {
@@ -70,6 +74,7 @@ pub(crate) async fn dial(
             .await?;
 
         let mut ping = connection.ping_pong().expect("nobody else has taken it");
+        let asked = clock::now();
         ping.send_ping(Ping::opaque())?;
         poll_fn(|cx| {
             if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
@@ -79,11 +84,13 @@ pub(crate) async fn dial(
         })
         .await?;
 
-        let vitals = Arc::new(Vitals::new(clock::now(), bell));
+        let born = clock::now();
+        let vitals = Arc::new(Vitals::new(born, born - asked, bell));
         vitals.set_limit(connection.max_concurrent_send_streams());
         // One probe under way answers for all that are asked for meanwhile.
+        let silence = Silence::new(settings, calm);
         let (handle, probes) = mpsc::channel(1);
-        tokio::spawn(Driver::new(connection, ping, sender.clone(), probes, vitals.clone(), reads, settings));
+        tokio::spawn(Driver::new(connection, ping, sender.clone(), probes, vitals.clone(), reads, silence));
         Ok(H2Conn::new(sender, vitals, handle))
     };
     timeout(settings.connect_timeout, attempt).await.unwrap_or(Err(ConnectError::TimedOut(settings.connect_timeout)))

@@ -11,10 +11,10 @@ use h2::{Ping, PingPong};
 use tokio::sync::mpsc;
 use tokio::time::{Sleep, sleep_until};
 
+use super::h2::Probe;
 use super::heard::{Heard, Reads};
 use super::silence::{Next, Silence};
 use super::vitals::{Ending, Vitals};
-use super::{ConnSettings, h2::Probe};
 use crate::clock;
 
 /// Runs a connection to its end. Dropping it breaks the connection: open streams fail as lost.
@@ -43,7 +43,7 @@ impl Driver {
         probes: mpsc::Receiver<Probe>,
         vitals: Arc<Vitals>,
         reads: Reads,
-        settings: ConnSettings,
+        silence: Silence,
     ) -> Self {
         Self {
             connection,
@@ -54,7 +54,7 @@ impl Driver {
             vitals,
             reads,
             reads_seen: 0,
-            silence: Silence::new(settings),
+            silence,
             timer: Box::pin(sleep_until(clock::now())),
         }
     }

@@ -152,14 +152,15 @@ mod tests {
     use http::Request;
 
     use super::*;
-    use crate::conn::{ConnSettings, dial};
+    use crate::conn::{Calm, ConnSettings, dial};
     use crate::rig::{Net, Server, address, ok};
 
     #[tokio::test(start_paused = true)]
     async fn a_request_that_cannot_be_sent_fails_alone_and_its_connection_goes_on() {
         let net = Net::default();
         let _server = Server::start(&net, 1, ok);
-        let conn = dial(Arc::new(net), &address(1), ConnSettings::default(), Arc::default()).await.unwrap();
+        let conn =
+            dial(Arc::new(net), &address(1), ConnSettings::default(), Calm::default(), Arc::default()).await.unwrap();
         let malformed = Request::post("http://user-svc/a/b").header("keep-alive", "1").body(()).unwrap();
         assert!(matches!(conn.open(malformed), Err(StreamError::Protocol(_))));
         assert_eq!(conn.vitals().ending(), None);

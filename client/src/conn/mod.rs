@@ -4,6 +4,7 @@
 //! exchanged. Each connection has one driver task; it ends when the connection does, and the connection ends when the
 //! last handle and the last stream are gone.
 
+mod calm;
 mod connector;
 mod dial;
 mod driver;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderMap;
 
+pub(crate) use calm::Calm;
 pub use connector::{Connecting, Connector, Io, SocketConnector};
 pub(crate) use dial::{ConnectError, dial};
 pub(crate) use h2::H2Conn;

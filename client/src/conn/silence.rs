@@ -3,6 +3,7 @@
 use tokio::time::Instant;
 
 use super::ConnSettings;
+use super::calm::Calm;
 
 /// What the driver does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +22,7 @@ pub(super) enum Next {
 #[derive(Debug)]
 pub(super) struct Silence {
     settings: ConnSettings,
+    calm: Calm,
     /// Since when calls are in flight without a break, as far as the driver saw.
     busy_since: Option<Instant>,
     /// When a PING went out that no byte has followed yet.
@@ -28,8 +30,8 @@ pub(super) struct Silence {
 }
 
 impl Silence {
-    pub(super) fn new(settings: ConnSettings) -> Self {
-        Self { settings, busy_since: None, asked: None }
+    pub(super) fn new(settings: ConnSettings, calm: Calm) -> Self {
+        Self { settings, calm, busy_since: None, asked: None }
     }
 
     /// A PING went out for another reason; its answer is awaited all the same.
@@ -51,7 +53,7 @@ impl Silence {
             return Next::Rest;
         }
         let since = heard.max(*self.busy_since.get_or_insert(now));
-        let until = since + self.settings.silence;
+        let until = since + self.calm.stretch(self.settings.silence);
         if now < until {
             return Next::Look(until);
         }
@@ -74,14 +76,14 @@ mod tests {
     #[test]
     fn an_idle_connection_is_left_alone() {
         let start = clock::now();
-        let mut silence = Silence::new(ConnSettings::default());
+        let mut silence = Silence::new(ConnSettings::default(), Calm::default());
         assert_eq!(silence.next(false, start, start + ms(60_000)), Next::Rest);
     }
 
     #[test]
     fn half_a_second_of_silence_asks_and_one_more_without_a_byte_gives_up() {
         let start = clock::now();
-        let mut silence = Silence::new(ConnSettings::default());
+        let mut silence = Silence::new(ConnSettings::default(), Calm::default());
         // The connection was idle for a minute: the silence counts from the call.
         let called = start + ms(60_000);
         assert_eq!(silence.next(true, start, called), Next::Look(called + ms(500)));
@@ -93,7 +95,7 @@ mod tests {
     #[test]
     fn any_byte_after_the_ping_is_a_sign_of_life() {
         let start = clock::now();
-        let mut silence = Silence::new(ConnSettings::default());
+        let mut silence = Silence::new(ConnSettings::default(), Calm::default());
         silence.next(true, start, start);
         assert_eq!(silence.next(true, start, start + ms(500)), Next::Ask);
         let heard = start + ms(700);
@@ -105,7 +107,7 @@ mod tests {
     #[test]
     fn a_probe_of_an_idle_connection_is_awaited_too() {
         let start = clock::now();
-        let mut silence = Silence::new(ConnSettings::default());
+        let mut silence = Silence::new(ConnSettings::default(), Calm::default());
         silence.asked(start + ms(10));
         assert_eq!(silence.next(false, start, start + ms(11)), Next::Look(start + ms(1010)));
         assert_eq!(silence.next(false, start, start + ms(1010)), Next::Dead);

@@ -39,6 +39,8 @@ impl fmt::Display for Ending {
 #[derive(Debug)]
 pub(crate) struct Vitals {
     born: Instant,
+    /// From the first PING to its PONG.
+    rtt: Duration,
     /// Calls between their pick and their trailers.
     open: AtomicU32,
     /// How many may be open: the peer's MAX_CONCURRENT_STREAMS, and 0 once `ending` is set.
@@ -54,9 +56,10 @@ pub(crate) struct Vitals {
 }
 
 impl Vitals {
-    pub(crate) fn new(born: Instant, bell: Arc<Notify>) -> Self {
+    pub(crate) fn new(born: Instant, rtt: Duration, bell: Arc<Notify>) -> Self {
         Self {
             born,
+            rtt,
             open: AtomicU32::new(0),
             limit: AtomicU32::new(0),
             limits: AtomicU32::new(0),
@@ -64,6 +67,12 @@ impl Vitals {
             ending: OnceLock::new(),
             bell,
         }
+    }
+
+    /// How long the first PONG took: what the network and the peer need for the least of answers, and the first guess of what
+    /// a call will take.
+    pub(crate) fn rtt(&self) -> Duration {
+        self.rtt
     }
 
     /// Takes a place for one call; `false` when there is none. Sequentially consistent, like [`Vitals::leave`]: a call that
@@ -137,7 +146,7 @@ impl Vitals {
     /// A connection that takes up to `limit` calls, for tests of those who only read it.
     #[cfg(test)]
     pub(crate) fn with_limit(limit: usize) -> Self {
-        let vitals = Self::new(crate::clock::now(), Arc::default());
+        let vitals = Self::new(crate::clock::now(), Duration::ZERO, Arc::default());
         vitals.set_limit(limit);
         vitals
     }

@@ -165,8 +165,9 @@ impl Manager {
                 Due::Drop => given_up.push(key.clone()),
                 Due::Dial => {
                     let (key, config, bell) = (key.clone(), self.config.clone(), self.bell.clone());
+                    let calm = slot.calm.clone();
                     slot.dialling(self.dials.spawn(async move {
-                        let dialled = dial(config.connector.clone(), &key.1, config.conn, bell).await;
+                        let dialled = dial(config.connector.clone(), &key.1, config.conn, calm, bell).await;
                         (key, dialled)
                     }));
                 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::subchannel::Subchannel;
 use crate::balancer::Preference;
-use crate::conn::{Conn, Ending, Vitals};
+use crate::conn::{Calm, Conn, Ending, Vitals};
 use crate::endpoint::{ConnectivityState, Endpoint};
 use crate::entropy::Entropy;
 use crate::policy::Backoff;
@@ -31,6 +31,8 @@ pub(super) struct Slot {
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) standing: Standing,
     pub(super) weight: u16,
+    /// What the server has asked for about PINGs; handed to every dial.
+    pub(super) calm: Calm,
     phase: Phase,
     backoff: Backoff,
     vouch: Vouch,
@@ -110,6 +112,7 @@ impl Slot {
             endpoint: Arc::new(Endpoint::new(resolved, now)),
             standing: resolved.standing,
             weight: resolved.weight,
+            calm: Calm::default(),
             phase: Phase::Waiting { until: now },
             backoff,
             vouch: Vouch::default(),
