@@ -1,0 +1,137 @@
+//! Histograms of whole numbers: nanoseconds, bytes, counts.
+
+use std::array;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Upper bounds of the latency buckets, in nanoseconds (A66; there in seconds).
+pub(super) const NANOS: [u64; 41] = [
+    0,
+    10_000,
+    50_000,
+    100_000,
+    300_000,
+    600_000,
+    800_000,
+    1_000_000,
+    2_000_000,
+    3_000_000,
+    4_000_000,
+    5_000_000,
+    6_000_000,
+    8_000_000,
+    10_000_000,
+    13_000_000,
+    16_000_000,
+    20_000_000,
+    25_000_000,
+    30_000_000,
+    40_000_000,
+    50_000_000,
+    65_000_000,
+    80_000_000,
+    100_000_000,
+    130_000_000,
+    160_000_000,
+    200_000_000,
+    250_000_000,
+    300_000_000,
+    400_000_000,
+    500_000_000,
+    650_000_000,
+    800_000_000,
+    1_000_000_000,
+    2_000_000_000,
+    5_000_000_000,
+    10_000_000_000,
+    20_000_000_000,
+    50_000_000_000,
+    100_000_000_000,
+];
+
+/// Upper bounds of the size buckets, in bytes (A66).
+pub(super) const BYTES: [u64; 14] = [
+    0,
+    1 << 10,
+    2 << 10,
+    4 << 10,
+    16 << 10,
+    64 << 10,
+    256 << 10,
+    1 << 20,
+    4 << 20,
+    16 << 20,
+    64 << 20,
+    256 << 20,
+    1 << 30,
+    4 << 30,
+];
+
+/// Upper bounds of retries and hedges of one call (A96).
+pub(super) const REPEATS: [u64; 5] = [1, 2, 3, 4, 5];
+/// Upper bounds of transparent retries of one call (A96).
+pub(super) const TRANSPARENT: [u64; 6] = [1, 2, 3, 4, 5, 10];
+
+/// Counts by upper bound. `N` bounds make `N + 1` buckets, of which the last has no bound and stands in `over`.
+///
+/// The sum wraps: 584 years of calls added up, or 16 EiB. Whoever reads it takes that for a restart, as with any counter.
+#[derive(Debug)]
+pub(super) struct Histogram<const N: usize> {
+    counts: [AtomicU64; N],
+    over: AtomicU64,
+    sum: AtomicU64,
+}
+
+impl<const N: usize> Default for Histogram<N> {
+    fn default() -> Self {
+        Self { counts: array::from_fn(|_| AtomicU64::new(0)), over: AtomicU64::new(0), sum: AtomicU64::new(0) }
+    }
+}
+
+impl<const N: usize> Histogram<N> {
+    /// Counts a value under the first of `bounds` that it does not exceed. The bounds come with the call and not with the
+    /// histogram: they are constants, which the search is compiled for.
+    pub(super) fn observe(&self, bounds: &'static [u64; N], value: u64) {
+        let bucket = bounds.partition_point(|bound| *bound < value);
+        self.counts.get(bucket).unwrap_or(&self.over).fetch_add(1, Ordering::Relaxed);
+        self.sum.fetch_add(value, Ordering::Relaxed);
+    }
+
+    /// What was counted so far, the bucket without a bound last; and the sum of the values. Calls that end meanwhile may
+    /// be in one and not yet in the other.
+    pub(super) fn read(&self) -> (Vec<u64>, u64) {
+        let counts = self.counts.iter().chain([&self.over]).map(|count| count.load(Ordering::Relaxed)).collect();
+        (counts, self.sum.load(Ordering::Relaxed))
+    }
+}
+
+/// A duration in nanoseconds, at most 584 years.
+pub(super) fn nanos(duration: Duration) -> u64 {
+    const PER_SECOND: u64 = 1_000_000_000;
+    duration.as_secs().saturating_mul(PER_SECOND).saturating_add(u64::from(duration.subsec_nanos()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_counts_under_the_first_bound_that_it_does_not_exceed() {
+        let histogram = Histogram::default();
+        for value in [0, 1, 2, 5, 6, u64::MAX - 14] {
+            histogram.observe(&REPEATS, value);
+        }
+        assert_eq!(histogram.read(), (vec![2, 1, 0, 0, 1, 2], u64::MAX));
+    }
+
+    #[test]
+    fn bounds_rise() {
+        assert!(NANOS.is_sorted() && BYTES.is_sorted() && REPEATS.is_sorted() && TRANSPARENT.is_sorted());
+    }
+
+    #[test]
+    fn the_longest_duration_is_a_number() {
+        assert_eq!(nanos(Duration::MAX), u64::MAX);
+        assert_eq!(nanos(Duration::from_millis(1500)), 1_500_000_000);
+    }
+}
