@@ -1,10 +1,12 @@
 //! What can be said about a mesh before it is used.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::address::RegistryAddress;
+use super::faults::{PolicyFault, faults_of};
 use super::{Inner, Mesh};
 use crate::Address;
 use crate::conn::{Connector, SocketConnector};
@@ -35,9 +37,41 @@ pub enum ConfigError {
     /// A namespace that the registry would refuse.
     #[error("namespace {0:?}: 1 to 63 bytes of [a-z0-9-] are taken")]
     Namespace(String),
+    /// A zone that the registry would refuse.
+    #[error("zone {0:?}: up to 63 bytes without control characters are taken")]
+    Zone(String),
+    /// Policies that cannot be followed, with everything that is wrong with each.
+    #[error("{}", told(.0))]
+    Policy(Vec<(PolicyScope, Vec<PolicyFault>)>),
     /// The descriptors are none.
     #[error(transparent)]
     Descriptors(#[from] DescriptorError),
+}
+
+/// What a [`Policy`] is for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PolicyScope {
+    /// Every service without a policy of its own.
+    Default,
+    /// This service.
+    Service(String),
+}
+
+impl fmt::Display for PolicyScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default policy"),
+            Self::Service(service) => write!(f, "policy of {service}"),
+        }
+    }
+}
+
+fn told(policies: &[(PolicyScope, Vec<PolicyFault>)]) -> String {
+    let of = |(scope, faults): &(PolicyScope, Vec<PolicyFault>)| {
+        let faults: Vec<_> = faults.iter().map(PolicyFault::to_string).collect();
+        format!("{scope}: {}", faults.join("; "))
+    };
+    policies.iter().map(of).collect::<Vec<_>>().join(" | ")
 }
 
 /// Says what a [`Mesh`] is to be.
@@ -48,7 +82,9 @@ pub struct MeshBuilder {
     statics: BTreeMap<String, Vec<Address>>,
     descriptors: Vec<Vec<u8>>,
     connector: Arc<dyn Connector>,
-    failfast: Duration,
+    policies: BTreeMap<PolicyScope, Policy>,
+    failfast: Option<Duration>,
+    zone: String,
     entropy: Option<u64>,
 }
 
@@ -60,7 +96,9 @@ impl Default for MeshBuilder {
             statics: BTreeMap::new(),
             descriptors: Vec::new(),
             connector: Arc::new(SocketConnector),
-            failfast: Policy::default().failfast,
+            policies: BTreeMap::new(),
+            failfast: None,
+            zone: String::new(),
             entropy: None,
         }
     }
@@ -92,9 +130,29 @@ impl MeshBuilder {
         self
     }
 
-    /// How long a call waits while no endpoint is READY, unless it says `wait_for_ready`; 3 s without it.
+    /// How calls to one service are balanced, repeated and bounded. Given again, it is replaced.
+    pub fn policy(mut self, service: impl Into<String>, policy: Policy) -> Self {
+        self.policies.insert(PolicyScope::Service(service.into()), policy);
+        self
+    }
+
+    /// The policy of every service without one of its own; [`Policy::default`] without it.
+    pub fn default_policy(mut self, policy: Policy) -> Self {
+        self.policies.insert(PolicyScope::Default, policy);
+        self
+    }
+
+    /// How long a call waits while no endpoint is READY, unless it says `wait_for_ready`. It goes before the default
+    /// policy's [`failfast`](Policy::failfast), holds for the registry itself too, and leaves a service's own policy alone.
     pub fn failfast(mut self, failfast: Duration) -> Self {
-        self.failfast = failfast;
+        self.failfast = Some(failfast);
+        self
+    }
+
+    /// Where this process runs, up to 63 bytes: endpoints of the same zone go before others where a policy says
+    /// [`zone_first`](Policy::zone_first). Empty is unknown, as without it.
+    pub fn zone(mut self, zone: impl Into<String>) -> Self {
+        self.zone = zone.into();
         self
     }
 
@@ -120,6 +178,10 @@ impl MeshBuilder {
         if !super::is_service_name(&self.namespace) || self.namespace.len() > 63 || self.namespace.contains('.') {
             return Err(ConfigError::Namespace(self.namespace));
         }
+        if self.zone.len() > 63 || self.zone.contains(char::is_control) {
+            return Err(ConfigError::Zone(self.zone));
+        }
+        let policies = Policies::new(self.policies, self.failfast)?;
         let mut methods = MethodLevels::default();
         for encoded in &self.descriptors {
             methods.extend(MethodLevels::from_descriptor_set(encoded)?);
@@ -130,7 +192,8 @@ impl MeshBuilder {
             statics: self.statics,
             methods: Arc::new(methods),
             connector: self.connector,
-            failfast: self.failfast,
+            policies,
+            zone: self.zone.into(),
             entropy: self.entropy.map_or_else(Entropy::from_os, Entropy::seeded),
             watcher: OnceLock::new(),
             targets: parking_lot::Mutex::default(),
@@ -140,9 +203,70 @@ impl MeshBuilder {
     }
 }
 
+/// The policies of a mesh, all of them sound.
+#[derive(Debug)]
+pub(super) struct Policies {
+    own: BTreeMap<String, Policy>,
+    others: Policy,
+    /// Of calls to the registry itself: nobody balances or bounds those by accident.
+    registry: Policy,
+}
+
+impl Policies {
+    fn new(given: BTreeMap<PolicyScope, Policy>, failfast: Option<Duration>) -> Result<Self, ConfigError> {
+        let failfast = |policy: Policy| Policy { failfast: failfast.unwrap_or(policy.failfast), ..policy };
+        let registry = failfast(Policy::default());
+        let (mut own, mut others) = (BTreeMap::new(), registry.clone());
+        let mut faults = Vec::new();
+        for (scope, policy) in given {
+            let policy = if scope == PolicyScope::Default { failfast(policy) } else { policy };
+            let wrong = faults_of(&policy);
+            match scope {
+                scope if !wrong.is_empty() => faults.push((scope, wrong)),
+                PolicyScope::Default => others = policy,
+                PolicyScope::Service(service) => drop(own.insert(service, policy)),
+            }
+        }
+        let wrong = faults_of(&registry);
+        if faults.is_empty() && !wrong.is_empty() {
+            faults.push((PolicyScope::Default, wrong));
+        }
+        if faults.is_empty() { Ok(Self { own, others, registry }) } else { Err(ConfigError::Policy(faults)) }
+    }
+
+    pub(super) fn of(&self, service: &str) -> &Policy {
+        self.own.get(service).unwrap_or(&self.others)
+    }
+
+    pub(super) fn of_registry(&self) -> &Policy {
+        &self.registry
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_service_has_its_own_policy_or_the_default_one_and_the_registry_neither() {
+        let waiting = |waiting_max| Policy { waiting_max, ..Policy::default() };
+        let long = Duration::from_secs(9);
+        let mesh = Mesh::builder().failfast(long).default_policy(waiting(7)).policy("user-svc", waiting(8));
+        let mesh = mesh.build().unwrap();
+        let policies = &mesh.inner.policies;
+        assert_eq!(*policies.of("user-svc"), waiting(8));
+        assert_eq!(*policies.of("order-svc"), Policy { failfast: long, ..waiting(7) });
+        assert_eq!(*policies.of_registry(), Policy { failfast: long, ..Policy::default() });
+    }
+
+    #[test]
+    fn every_unsound_policy_is_named_with_all_its_faults() {
+        let unsound = Policy { subset_max: Some(0), in_flight_max: 0, ..Policy::default() };
+        let refused = Mesh::builder().policy("user-svc", unsound.clone()).default_policy(unsound).build().unwrap_err();
+        let faults = "subset_max is 0, 1 to 65535 is taken; in_flight_max is 0, at least 1 is taken";
+        assert_eq!(refused.to_string(), format!("default policy: {faults} | policy of user-svc: {faults}"));
+        assert!(Mesh::builder().failfast(Duration::MAX).build().is_err());
+    }
 
     #[test]
     fn only_a_malformed_configuration_is_an_error() {
@@ -151,6 +275,7 @@ mod tests {
         assert!(matches!(Mesh::new(["https://x"]), Err(ConfigError::RegistryUrl { .. })));
         let many = vec!["127.0.0.1:1"; REGISTRIES_MAX + 1];
         assert!(matches!(Mesh::new(many), Err(ConfigError::TooManyRegistries { given: 17 })));
+        assert!(matches!(Mesh::builder().zone("z".repeat(64)).build(), Err(ConfigError::Zone(_))));
         assert!(matches!(Mesh::builder().namespace("No").build(), Err(ConfigError::Namespace(_))));
         assert!(matches!(Mesh::builder().descriptors(&[0xff]).build(), Err(ConfigError::Descriptors(_))));
     }

@@ -2,6 +2,7 @@
 
 mod address;
 mod builder;
+mod faults;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -13,7 +14,9 @@ use mesh_api::registry::v1::registry_service_client::RegistryServiceClient;
 use parking_lot::Mutex;
 
 use address::RegistryAddress;
-pub use builder::{ConfigError, MeshBuilder};
+use builder::Policies;
+pub use builder::{ConfigError, MeshBuilder, PolicyScope};
+pub use faults::PolicyFault;
 
 use crate::Address;
 use crate::channel::MeshChannel;
@@ -49,7 +52,9 @@ struct Inner {
     statics: BTreeMap<String, Vec<Address>>,
     methods: Arc<MethodLevels>,
     connector: Arc<dyn Connector>,
-    failfast: Duration,
+    policies: Policies,
+    /// Where this process runs; empty is unknown.
+    zone: Arc<str>,
     entropy: Entropy,
     /// Started with the first service that is followed.
     watcher: OnceLock<Watcher>,
@@ -140,7 +145,8 @@ impl Mesh {
     fn registry_target(&self) -> Arc<Target> {
         let authority = self.inner.registries.first().map(|registry| registry.authority.clone());
         let authority = authority.unwrap_or_else(|| Authority::from_static("localhost"));
-        let config = TargetConfig { backoff_max: REGISTRY_BACKOFF_MAX, ..self.config(REGISTRY, authority) };
+        let config = self.config(REGISTRY, authority, self.inner.policies.of_registry());
+        let config = TargetConfig { backoff_max: REGISTRY_BACKOFF_MAX, ..config };
         let hosts: Vec<_> = self.inner.registries.iter().map(|registry| registry.host.clone()).collect();
         if hosts.is_empty() {
             return Target::spawn(config, refused("no registry is configured"));
@@ -150,14 +156,16 @@ impl Mesh {
 
     fn target_config(&self, service: &str) -> TargetConfig {
         // A name that is no authority is refused before anything is sent under it.
-        self.config(service, service.parse().unwrap_or_else(|_| Authority::from_static("invalid")))
+        let authority = service.parse().unwrap_or_else(|_| Authority::from_static("invalid"));
+        self.config(service, authority, self.inner.policies.of(service))
     }
 
-    fn config(&self, service: &str, authority: Authority) -> TargetConfig {
+    fn config(&self, service: &str, authority: Authority, policy: &Policy) -> TargetConfig {
         TargetConfig {
             connector: self.inner.connector.clone(),
             methods: self.inner.methods.clone(),
-            policy: Policy { failfast: self.inner.failfast, ..Policy::default() },
+            policy: policy.clone(),
+            zone: self.inner.zone.clone(),
             ..TargetConfig::new(service, authority, self.inner.entropy.fork())
         }
     }
