@@ -3,6 +3,7 @@
 //! Pure: candidates, their load and a random draw go in, an index comes out. Nothing here waits, reads a clock or knows
 //! what an endpoint is made of, so that a balancer is tested against a naive model and simulated at any size.
 
+pub mod ejection;
 mod least_request;
 mod preference;
 

@@ -16,6 +16,7 @@ use super::upload::RequestBody;
 use crate::clock;
 use crate::conn::StreamError;
 use crate::endpoint::{ConnectivityState, Endpoint};
+use crate::metrics::MethodIndex;
 use crate::policy::{Attempts, Failure, Patience, Replay, Verdict};
 use crate::target::{Full, InFlight, Target, Unplaced, Wanted};
 
@@ -29,6 +30,7 @@ const REFUSED_PAUSE_MAX: Duration = Duration::from_millis(100);
 pub(super) struct Call {
     target: Arc<Target>,
     head: Head,
+    metric: MethodIndex,
     /// Taken by the attempt that succeeds.
     body: Option<RequestBody>,
     deadline: Option<Instant>,
@@ -50,9 +52,11 @@ impl Call {
             None if !wait_for_ready => Patience::For(target.policy().failfast),
             _ => Patience::Whole,
         };
+        let metric = target.stats().method(head.method_path());
         Self {
             target,
             head,
+            metric,
             body: Some(RequestBody::new(body)),
             deadline,
             wait_for_ready,
@@ -94,7 +98,7 @@ impl Call {
 
     /// What this call asks a place for.
     fn wanted(&self, now: Instant) -> Wanted<'_> {
-        Wanted { now, tried: &self.tried, key: None, method: self.head.method_path() }
+        Wanted { now, tried: &self.tried, key: None, method: self.head.method_path(), metric: self.metric }
     }
 
     fn capped(&self) -> Status {

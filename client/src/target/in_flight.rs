@@ -5,9 +5,12 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tonic::Code;
 
+use super::Wanted;
 use super::subchannel::Subchannel;
+use crate::clock;
 use crate::conn::{Conn, Wire};
 use crate::endpoint::Endpoint;
+use crate::metrics::MethodIndex;
 
 /// How an attempt ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,19 +29,37 @@ pub(crate) enum Outcome {
     Expired,
 }
 
+impl Outcome {
+    /// What metrics call it (gRPC A66: the status that the caller would get).
+    fn code(self) -> Code {
+        match self {
+            Self::Code(code) => code,
+            Self::Lost | Self::Unprocessed => Code::Unavailable,
+            Self::Broken => Code::Internal,
+            Self::Cancelled => Code::Cancelled,
+            Self::Expired => Code::DeadlineExceeded,
+        }
+    }
+}
+
 /// A call in flight, from its pick until its trailers, its failure or its cancellation: dropping it is what ends the count,
 /// so no path can forget to. Dropped without [`InFlight::end`] it was cancelled.
 #[derive(Debug)]
 pub(crate) struct InFlight {
     subchannel: Arc<Subchannel>,
     picked: Instant,
-    sent: u64,
-    received: u64,
+    metric: MethodIndex,
+    sent_bytes: u64,
+    received_bytes: u64,
+    /// Whether the end is booked.
+    ended: bool,
 }
 
 impl InFlight {
-    pub(super) fn new(subchannel: Arc<Subchannel>, picked: Instant) -> Self {
-        Self { subchannel, picked, sent: 0, received: 0 }
+    /// For a call that has entered `subchannel`.
+    pub(super) fn new(subchannel: Arc<Subchannel>, wanted: &Wanted<'_>) -> Self {
+        subchannel.ledger.stats.attempt_started(wanted.metric);
+        Self { subchannel, picked: wanted.now, metric: wanted.metric, sent_bytes: 0, received_bytes: 0, ended: false }
     }
 
     pub(crate) fn conn(&self) -> &Wire {
@@ -51,29 +72,40 @@ impl InFlight {
 
     /// The head of the answer came: that is what latency is measured by, since what follows it may be a long stream.
     pub(crate) fn answered(&mut self, now: Instant) {
-        let _ = now.saturating_duration_since(self.picked);
+        let took = now.saturating_duration_since(self.picked);
+        self.subchannel.ledger.stats.answered(now, took);
     }
 
     /// So many bytes of messages went out.
     pub(crate) fn sent(&mut self, bytes: usize) {
-        self.sent += bytes as u64;
+        self.sent_bytes += bytes as u64;
     }
 
     /// So many bytes of messages came.
     pub(crate) fn received(&mut self, bytes: usize) {
-        self.received += bytes as u64;
+        self.received_bytes += bytes as u64;
     }
 
     /// The attempt is over.
-    pub(crate) fn end(self, outcome: Outcome, now: Instant) {
-        let _ = (outcome, now);
+    pub(crate) fn end(mut self, outcome: Outcome, now: Instant) {
+        self.book(outcome, now);
+    }
+
+    fn book(&mut self, outcome: Outcome, now: Instant) {
+        self.ended = true;
+        let took = now.saturating_duration_since(self.picked);
+        let stats = &self.subchannel.ledger.stats;
+        stats.attempt_ended(self.metric, outcome.code(), took, self.sent_bytes, self.received_bytes);
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
+        if !self.ended {
+            self.book(Outcome::Cancelled, clock::now());
+        }
         self.subchannel.endpoint.leave();
         self.subchannel.conn.vitals().leave();
-        self.subchannel.queue.wake_one();
+        self.subchannel.ledger.queue.wake_one();
     }
 }

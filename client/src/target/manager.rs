@@ -13,10 +13,11 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::config::TargetConfig;
+use super::ledger::Shared;
+use super::one_per_address;
 use super::slot::{Due, Slot};
 use super::snapshot::{Candidate, Outlook, Snapshot};
 use super::subchannel::Subchannel;
-use super::{Shared, one_per_address};
 use crate::Address;
 use crate::balancer::pickable;
 use crate::clock;
@@ -139,7 +140,7 @@ impl Manager {
         match outcome {
             Ok(conn) => {
                 tracing::debug!(service = %self.config.service, instance = %key.0, address = %key.1, "endpoint ready");
-                slot.connected(Subchannel::new(slot.endpoint.clone(), conn, self.shared.queue.clone()), now);
+                slot.connected(Subchannel::new(slot.endpoint.clone(), conn, self.shared.ledger.clone()), now);
             }
             Err(error) => {
                 tracing::debug!(service = %self.config.service, instance = %key.0, address = %key.1, %error, "connect failed");

@@ -6,6 +6,7 @@
 
 mod config;
 mod in_flight;
+mod ledger;
 mod manager;
 mod slot;
 mod snapshot;
@@ -24,6 +25,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub(crate) use config::TargetConfig;
 pub(crate) use in_flight::{InFlight, Outcome};
+use ledger::{Ledger, Shared};
 use manager::Manager;
 pub(crate) use snapshot::Outlook;
 use snapshot::{All, Snapshot, Untried};
@@ -33,6 +35,7 @@ use crate::Address;
 use crate::balancer::{Candidates, LeastRequest};
 use crate::clock;
 use crate::endpoint::{ConnectivityState, Endpoint, EndpointHandle};
+use crate::metrics::{CallStats, MethodIndex};
 use crate::policy::{Policy, RetryBudget};
 use crate::resolver::{Idempotency, Resolutions, ResolvedEndpoint};
 
@@ -57,6 +60,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) key: Option<u64>,
     /// The method, as in `:path`.
     pub(crate) method: &'a str,
+    /// The same method in [`Target::stats`].
+    pub(crate) metric: MethodIndex,
 }
 
 /// Why a call got no place.
@@ -68,32 +73,13 @@ pub(crate) enum Unplaced {
     Capped,
 }
 
-/// What the manager writes and the calls read.
-#[derive(Debug)]
-struct Shared {
-    snapshot: ArcSwap<Snapshot>,
-    queue: Arc<WaitQueue>,
-}
-
-impl Shared {
-    /// Replaces the snapshot, and has those who wait look at it where that may help them. Stored first: a call registers
-    /// before it looks, so it is either woken or has seen the new one.
-    fn publish(&self, snapshot: Snapshot) {
-        let snapshot = Arc::new(snapshot);
-        let former = self.snapshot.swap(snapshot.clone());
-        if snapshot.is_news_after(&former) {
-            self.queue.wake_all();
-        }
-    }
-}
-
 impl Target {
     /// Starts the target's manager on the current tokio runtime. It ends when the last channel and call are gone.
     pub(crate) fn spawn(config: TargetConfig, resolutions: Resolutions) -> Arc<Self> {
         let config = Arc::new(config);
         let shared = Arc::new(Shared {
             snapshot: ArcSwap::from_pointee(Snapshot::unresolved()),
-            queue: Arc::new(WaitQueue::new(config.policy.waiting_max)),
+            ledger: Arc::new(Ledger::new(&config.policy, clock::now())),
         });
         let dropped = CancellationToken::new();
         tokio::spawn(Manager::new(config.clone(), shared.clone()).run(resolutions, dropped.clone()));
@@ -132,7 +118,12 @@ impl Target {
     }
 
     pub(crate) fn queue(&self) -> &WaitQueue {
-        &self.shared.queue
+        &self.shared.ledger.queue
+    }
+
+    /// What is measured of the calls to this service.
+    pub(crate) fn stats(&self) -> &CallStats {
+        &self.shared.ledger.stats
     }
 
     pub(crate) fn budget(&self) -> &RetryBudget {
@@ -145,8 +136,9 @@ impl Target {
 
     /// After how long without an answer a call is worth sending to a second endpoint; `None`: never, or nobody knows yet
     /// what is slow here.
-    pub(crate) fn hedge_delay(&self, _now: Instant) -> Option<Duration> {
-        None
+    pub(crate) fn hedge_delay(&self, now: Instant) -> Option<Duration> {
+        let hedging = self.config.policy.hedging?;
+        Some(self.stats().p95(now)?.max(hedging.delay_min))
     }
 
     /// Picks an endpoint and takes a place on its connection. Endpoints that were tried are picked only when nobody else
@@ -154,11 +146,11 @@ impl Target {
     pub(crate) fn pick(&self, wanted: &Wanted<'_>) -> Result<InFlight, Unplaced> {
         let snapshot = self.shared.snapshot.load();
         if !wanted.tried.is_empty()
-            && let Some(place) = self.take(&snapshot, &Untried(&snapshot, wanted.tried), wanted.now)
+            && let Some(place) = self.take(&snapshot, &Untried(&snapshot, wanted.tried), wanted)
         {
             return Ok(place);
         }
-        self.take(&snapshot, &All(&snapshot), wanted.now).ok_or(Unplaced::Wait)
+        self.take(&snapshot, &All(&snapshot), wanted).ok_or(Unplaced::Wait)
     }
 
     /// Whether an endpoint that is not in `tried` could take a call now.
@@ -170,11 +162,11 @@ impl Target {
 
     /// Between the balancer's look and taking the place another call may take the last one; then the balancer looks
     /// again. The bound is for the reader: each miss means that somebody else made progress.
-    fn take(&self, snapshot: &Snapshot, candidates: &impl Candidates, now: Instant) -> Option<InFlight> {
+    fn take(&self, snapshot: &Snapshot, candidates: &impl Candidates, wanted: &Wanted<'_>) -> Option<InFlight> {
         const LOOKS_MAX: usize = 64;
         (0..LOOKS_MAX).find_map(|_| {
             let Some(index) = self.balancer.pick(candidates, self.config.entropy.next()) else { return Some(None) };
-            snapshot.candidates[index].subchannel.enter(now).map(Some)
+            snapshot.candidates[index].subchannel.enter(wanted).map(Some)
         })?
     }
 

@@ -1,11 +1,10 @@
-//! A READY connection of an endpoint, as calls see it.
+//! A READY connection of an endpoint as calls see it.
 
 use std::sync::Arc;
 
-use tokio::time::Instant;
-
+use super::Wanted;
 use super::in_flight::InFlight;
-use super::waiting::WaitQueue;
+use super::ledger::Ledger;
 use crate::conn::{Conn, Wire};
 use crate::endpoint::Endpoint;
 
@@ -14,20 +13,20 @@ use crate::endpoint::Endpoint;
 pub(crate) struct Subchannel {
     pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) conn: Wire,
-    pub(super) queue: Arc<WaitQueue>,
+    pub(super) ledger: Arc<Ledger>,
 }
 
 impl Subchannel {
-    pub(super) fn new(endpoint: Arc<Endpoint>, conn: Wire, queue: Arc<WaitQueue>) -> Self {
-        Self { endpoint, conn, queue }
+    pub(super) fn new(endpoint: Arc<Endpoint>, conn: Wire, ledger: Arc<Ledger>) -> Self {
+        Self { endpoint, conn, ledger }
     }
 
-    /// Takes a place for a call made at `now`, if the connection still has one.
-    pub(super) fn enter(self: &Arc<Self>, now: Instant) -> Option<InFlight> {
+    /// Takes a place for a call, if the connection still has one.
+    pub(super) fn enter(self: &Arc<Self>, wanted: &Wanted<'_>) -> Option<InFlight> {
         if !self.conn.vitals().enter() {
             return None;
         }
-        self.endpoint.enter(now);
-        Some(InFlight::new(self.clone(), now))
+        self.endpoint.enter(wanted.now);
+        Some(InFlight::new(self.clone(), wanted))
     }
 }
