@@ -188,6 +188,7 @@ mod tests {
             zone: "".into(),
             weight: 100,
             standing: Standing::Alive,
+            load: None,
             methods: Arc::default(),
         }
     }

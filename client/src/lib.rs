@@ -60,6 +60,7 @@ mod entropy;
 #[cfg(test)]
 mod fake_registry;
 mod grpc;
+mod load;
 mod mesh;
 #[allow(dead_code, unused_imports, reason = "not wired yet")]
 mod metrics;
@@ -76,6 +77,7 @@ pub use address::{Address, AddressError};
 pub use resolver::{Counters, ResolvedEndpoint, Standing, WatchState, WatchStatus};
 pub use resolver::{DescriptorError, Idempotency, MethodLevels, Resolution, ResolutionStatus, Resolutions};
 
+pub use load::{EndpointLoad, LoadReport};
 pub use mesh::{ConfigError, Mesh, MeshBuilder, PolicyFault, PolicyScope};
 pub use registrar::{BoxFuture, InstanceSpec, Registrar, RegistrarHooks, RegistrarState, RegistrarStatus};
 pub use serving::ServingStatus;

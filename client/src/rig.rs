@@ -294,6 +294,7 @@ pub(crate) fn endpoint(port: u16) -> ResolvedEndpoint {
         zone: "".into(),
         weight: 100,
         standing: Standing::Alive,
+        load: None,
         methods: Arc::new(methods),
     }
 }

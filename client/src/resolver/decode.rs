@@ -11,6 +11,7 @@ use super::news::{
     Refusal, RefusalOutlook, Removal, SoftEntry,
 };
 use super::{Idempotency, MethodLevels};
+use crate::load::LoadReport;
 use crate::serving::ServingStatus;
 
 /// Sets of method levels kept to be shared. Instances of one service mostly serve the same methods; a rolling update
@@ -176,7 +177,16 @@ fn soft_entry(entry: &wire::InstanceLiveness) -> Option<SoftEntry> {
         wire::Liveness::Alive | wire::Liveness::Unspecified => Liveness::Alive,
     };
     let id = Uuid::try_parse(&entry.instance_id).ok()?;
-    Some(SoftEntry { id, incarnation: entry.incarnation, liveness })
+    let load = entry.load.map(|load| {
+        LoadReport {
+            cpu_utilization: load.cpu_utilization,
+            requests_per_second: load.requests_per_second,
+            errors_per_second: load.errors_per_second,
+            requests_in_flight: load.requests_in_flight,
+        }
+        .sane()
+    });
+    Some(SoftEntry { id, incarnation: entry.incarnation, liveness, load })
 }
 
 fn presence(presence: wire::ServicePresence) -> Presence {

@@ -53,6 +53,7 @@ impl Resolution {
                 zone: "".into(),
                 weight: 100,
                 standing: Standing::Alive,
+                load: None,
                 methods: Arc::default(),
             })
             .collect();

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::Address;
+use crate::load::EndpointLoad;
 
 pub(crate) use fixed::{HostPort, constant, follow};
 pub use methods::{DescriptorError, Idempotency, MethodLevels};
@@ -74,6 +75,8 @@ pub struct ResolvedEndpoint {
     pub weight: u16,
     /// Whether to pick it.
     pub standing: Standing,
+    /// How busy it says it is; absent where it does not say.
+    pub load: Option<EndpointLoad>,
     /// What the service record says about its methods; shared between the instances of a service.
     pub methods: Arc<MethodLevels>,
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::MethodLevels;
+use crate::load::LoadReport;
 use crate::serving::ServingStatus;
 
 /// One message of the stream.
@@ -193,9 +194,10 @@ pub(crate) enum Cause {
 }
 
 /// Soft state of one instance; who is not listed is alive.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct SoftEntry {
     pub id: Uuid,
     pub incarnation: u64,
     pub liveness: Liveness,
+    pub load: Option<LoadReport>,
 }

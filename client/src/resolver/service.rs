@@ -19,6 +19,7 @@ use super::news::{
     Admin, Cause, Chunk, Completeness, Delta, Entry, Epoch, Instance, Liveness, Position, Presence, Removal, SoftEntry,
 };
 use super::{Resolution, ResolutionStatus, ResolvedEndpoint, Standing};
+use crate::load::EndpointLoad;
 use crate::serving::ServingStatus;
 
 /// Instances taken for one service. A snapshot or delta that would pass it is refused as a whole and the last good state
@@ -71,7 +72,15 @@ enum Listing {
 #[derive(Debug)]
 struct Soft {
     epoch: Epoch,
-    entries: HashMap<Uuid, (u64, Liveness)>,
+    entries: HashMap<Uuid, SoftHeld>,
+}
+
+/// The soft state of one incarnation.
+#[derive(Clone, Copy, Debug)]
+struct SoftHeld {
+    incarnation: u64,
+    liveness: Liveness,
+    load: Option<EndpointLoad>,
 }
 
 /// Chunks of a snapshot whose last one is not there yet.
@@ -184,11 +193,20 @@ impl ServiceState {
     }
 
     /// Takes the whole soft state.
-    pub(super) fn soft(&mut self, position: &Position, entries: Vec<SoftEntry>) -> Verdict {
+    pub(super) fn soft(&mut self, position: &Position, entries: Vec<SoftEntry>, now: Instant) -> Verdict {
         if entries.len() > INSTANCES_MAX {
             return Verdict::TooLarge;
         }
-        let entries = entries.into_iter().map(|entry| (entry.id, (entry.incarnation, entry.liveness))).collect();
+        let former = self.soft.take().filter(|soft| soft.epoch == position.epoch);
+        let held = |entry: SoftEntry| {
+            let SoftEntry { id, incarnation, liveness, load } = entry;
+            let former = former.as_ref().and_then(|soft| soft.of(id, incarnation)?.load);
+            // What is only repeated keeps its age.
+            let since = |report| former.filter(|former| former.report == report).map_or(now, |former| former.since);
+            let load = load.map(|report| EndpointLoad { report, since: since(report) });
+            (id, SoftHeld { incarnation, liveness, load })
+        };
+        let entries = entries.into_iter().map(held).collect();
         self.soft = Some(Soft { epoch: position.epoch.clone(), entries });
         Verdict::Kept
     }
@@ -220,11 +238,10 @@ impl ServiceState {
 
     fn endpoint(&self, held: &Held) -> Option<ResolvedEndpoint> {
         let Instance { id, incarnation, address, ref zone, weight, serving, admin, ref methods, .. } = held.instance;
-        let liveness =
-            self.soft.as_ref().filter(|soft| soft.epoch == held.epoch).and_then(|soft| {
-                soft.entries.get(&id).filter(|(of, _)| *of == incarnation).map(|&(_, liveness)| liveness)
-            });
-        let standing = standing(held.listing, liveness.unwrap_or(Liveness::Alive), serving, admin)?;
+        let soft = self.soft.as_ref().filter(|soft| soft.epoch == held.epoch);
+        let soft = soft.and_then(|soft| soft.of(id, incarnation));
+        let liveness = soft.map_or(Liveness::Alive, |soft| soft.liveness);
+        let standing = standing(held.listing, liveness, serving, admin)?;
         let (zone, methods) = (zone.clone(), methods.clone());
         Some(ResolvedEndpoint {
             instance_id: id,
@@ -233,6 +250,7 @@ impl ServiceState {
             zone,
             weight,
             standing,
+            load: soft.and_then(|soft| soft.load),
             methods,
         })
     }
@@ -356,6 +374,12 @@ impl ServiceState {
                 self.held.remove(id);
             }
         }
+    }
+}
+
+impl Soft {
+    fn of(&self, id: Uuid, incarnation: u64) -> Option<SoftHeld> {
+        self.entries.get(&id).copied().filter(|held| held.incarnation == incarnation)
     }
 }
 

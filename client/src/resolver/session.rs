@@ -177,7 +177,7 @@ impl Session {
         let verdict = match event {
             Event::Snapshot(_, chunk) => followed.state.chunk(&position, completeness, chunk, now),
             Event::Delta(_, delta) => followed.state.delta(&position, completeness, delta, now),
-            Event::Soft(_, entries) => followed.state.soft(&position, entries),
+            Event::Soft(_, entries) => followed.state.soft(&position, entries, now),
             Event::Refused(_, Refusal { reason, outlook }) => {
                 self.counters.refused += 1;
                 followed.refusal = Some(reason);

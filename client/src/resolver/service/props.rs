@@ -190,6 +190,7 @@ fn push() -> impl Strategy<Value = Push> {
         id: Uuid::from_u128(n),
         incarnation,
         liveness,
+        load: None,
     });
     let chunk = (0..2_u32, any::<bool>(), body.clone())
         .prop_map(|(index, last, (presence, entries, removals))| Chunk { index, last, presence, entries, removals });
@@ -226,7 +227,7 @@ proptest! {
                     named.extend(delta.removals.iter().map(|removal| removal.id));
                     state.delta(&p, c, delta, now);
                 }
-                Push::Soft(p, soft) => { state.soft(&p, soft); }
+                Push::Soft(p, soft) => { state.soft(&p, soft, clock::now().into_std()); }
                 Push::Bookmark(p, c) => state.bookmark(&p, c, now),
             }
             let emptied = state.presence == Presence::Emptied && state.completeness == Completeness::Complete;

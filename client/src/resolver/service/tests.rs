@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::clock;
+use crate::load::LoadReport;
 use crate::resolver::MethodLevels;
 
 pub(super) fn epoch(store: &str) -> Epoch {
@@ -64,6 +65,10 @@ impl ServiceState {
 
     fn change(&mut self, position: &Position, delta: Delta) -> Verdict {
         self.delta(position, Completeness::Complete, delta, clock::now().into_std())
+    }
+
+    fn say_soft(&mut self, position: &Position, entries: Vec<SoftEntry>) {
+        assert_eq!(self.soft(position, entries, clock::now().into_std()), Verdict::Kept);
     }
 
     pub(super) fn standings(&self) -> Vec<(u128, Standing)> {
@@ -257,16 +262,41 @@ fn what_was_removed_comes_back_only_with_newer_news() {
 #[test]
 fn soft_state_replaces_the_last_one_and_means_one_incarnation() {
     let mut state = ten();
-    let entry = |n: u128, incarnation, liveness| SoftEntry { id: Uuid::from_u128(n), incarnation, liveness };
-    state.soft(
+    let entry =
+        |n: u128, incarnation, liveness| SoftEntry { id: Uuid::from_u128(n), incarnation, liveness, load: None };
+    state.say_soft(
         &at("a", 10),
         vec![entry(1, 1, Liveness::Suspect), entry(2, 1, Liveness::Stale), entry(3, 9, Liveness::Stale)],
     );
     assert_eq!((state.count(Standing::Suspect), state.count(Standing::Stale)), (1, 1));
-    state.soft(&at("a", 10), vec![entry(2, 1, Liveness::Suspect)]);
+    state.say_soft(&at("a", 10), vec![entry(2, 1, Liveness::Suspect)]);
     assert_eq!((state.count(Standing::Suspect), state.count(Standing::Stale)), (1, 0));
-    state.soft(&at("b", 10), vec![entry(1, 1, Liveness::Suspect)]);
+    state.say_soft(&at("b", 10), vec![entry(1, 1, Liveness::Suspect)]);
     assert_eq!(state.count(Standing::Alive), 10);
+}
+
+#[test]
+fn a_load_report_means_one_incarnation_and_ages_from_its_first_telling() {
+    let mut state = ten();
+    let report = |requests_in_flight| LoadReport { requests_in_flight, ..LoadReport::default() };
+    let entry = |n: u128, incarnation, load| SoftEntry {
+        id: Uuid::from_u128(n),
+        incarnation,
+        liveness: Liveness::Alive,
+        load: Some(report(load)),
+    };
+    let loads = |state: &ServiceState| -> Vec<_> {
+        state.resolution().endpoints.iter().filter_map(|e| Some((e.instance_id.as_u128(), e.load?))).collect()
+    };
+    let start = clock::now().into_std();
+    let later = start + Duration::from_secs(3);
+    state.soft(&at("a", 10), vec![entry(1, 1, 7), entry(2, 1, 7), entry(3, 9, 7)], start);
+    state.soft(&at("a", 10), vec![entry(1, 1, 7), entry(2, 1, 8), entry(3, 9, 7)], later);
+    let (same, other) = (report(7), report(8));
+    let expected = [EndpointLoad { report: same, since: start }, EndpointLoad { report: other, since: later }];
+    assert_eq!(loads(&state), [(1, expected[0]), (2, expected[1])]);
+    state.say_soft(&at("a", 10), vec![]);
+    assert_eq!(loads(&state), []);
 }
 
 #[test]
