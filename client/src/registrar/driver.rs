@@ -13,6 +13,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_types::StatusExt;
 
 use super::enrolment::{Enrolment, Grant, Next, Outcome};
+use super::gauge::Gauge;
 use super::{RegistrarState, RegistrarStatus, draw_identity};
 use crate::clock;
 use crate::entropy::Entropy;
@@ -57,6 +58,7 @@ pub(super) struct Driver {
     operator_objects: bool,
     /// The last registration got no answer: it may stand, under a lease that nobody here knows.
     in_doubt: bool,
+    gauge: Gauge,
 }
 
 type Call<T> = Pin<Box<dyn Future<Output = Result<T, Status>> + Send>>;
@@ -105,6 +107,7 @@ impl Driver {
         entropy: Entropy,
         wish: watch::Receiver<Wish>,
         status: watch::Sender<RegistrarStatus>,
+        gauge: Gauge,
     ) -> Self {
         Self {
             client,
@@ -119,6 +122,7 @@ impl Driver {
             last_error: None,
             operator_objects: false,
             in_doubt: false,
+            gauge,
         }
     }
 
@@ -271,16 +275,17 @@ impl Driver {
 
     fn beat(&mut self, now: Instant) {
         let (Stage::Beating(beating), Some(lease)) = (&self.stage, self.enrolment.lease()) else { return };
+        // Where there is no room after all the beat stays due, and nothing was sampled for it.
+        let Ok(room) = beating.beats.try_reserve() else { return };
         let beat = wire::Beat {
             lease_id: lease.id.clone(),
             incarnation: lease.incarnation,
             serving_status: status_of(self.enrolment.serving()).into(),
+            load: self.gauge.read(),
             ..Default::default()
         };
-        // Where there is no room after all the beat stays due.
-        if beating.beats.try_send(wire::KeepAliveRequest { beats: vec![beat] }).is_ok() {
-            self.enrolment.beaten(now.into_std(), &self.entropy);
-        }
+        room.send(wire::KeepAliveRequest { beats: vec![beat] });
+        self.enrolment.beaten(now.into_std(), &self.entropy);
     }
 
     fn answered(&mut self, response: wire::KeepAliveResponse, now: Instant) {

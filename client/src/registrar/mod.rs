@@ -6,6 +6,7 @@
 
 mod driver;
 mod enrolment;
+mod gauge;
 mod record;
 
 use std::collections::BTreeMap;
@@ -22,9 +23,11 @@ use uuid::Uuid;
 
 use driver::{Driver, Wish};
 use enrolment::{Enrolment, Identity};
+use gauge::Gauge;
 
 use crate::clock;
 use crate::entropy::Entropy;
+use crate::load::LoadReport;
 use crate::mesh::Connect;
 use crate::serving::ServingStatus;
 
@@ -171,6 +174,7 @@ pub struct Registrar {
 struct Inner {
     wish: watch::Sender<Wish>,
     status: watch::Receiver<RegistrarStatus>,
+    gauge: Gauge,
     /// What the task is made of, until it is started.
     plan: Mutex<Option<Plan>>,
 }
@@ -192,7 +196,8 @@ impl Registrar {
         let (wish, wish_seen) = watch::channel(Wish::Stay(ServingStatus::Serving));
         let (status, status_seen) = watch::channel(RegistrarStatus::idle(identity.id));
         let plan = Plan { spec, namespace, connect, entropy, identity, wish: wish_seen, status };
-        Self { inner: Arc::new(Inner { wish, status: status_seen, plan: Mutex::new(Some(plan)) }) }
+        let gauge = Gauge::default();
+        Self { inner: Arc::new(Inner { wish, status: status_seen, gauge, plan: Mutex::new(Some(plan)) }) }
     }
 
     /// Starts to register this process, reachable at these addresses, on the current tokio runtime; resolves at the first
@@ -231,6 +236,21 @@ impl Registrar {
         });
     }
 
+    /// Has every beat report how busy this process is, which is what weighted balancing goes by: `sample` is called once a
+    /// beat, on the registrar's task, and answers for the time since it was called last. It must not block. The first
+    /// source holds; without one nothing is reported.
+    ///
+    /// ```
+    /// # use mesh_client::{InstanceSpec, LoadReport, Mesh};
+    /// # let mesh = Mesh::new(["127.0.0.1:7400"])?;
+    /// let registrar = mesh.registrar(InstanceSpec::new("user-svc"));
+    /// registrar.report_load(|| LoadReport { cpu_utilization: 0.4, requests_per_second: 120.0, ..LoadReport::default() });
+    /// # Ok::<_, mesh_client::ConfigError>(())
+    /// ```
+    pub fn report_load(&self, sample: impl Fn() -> LoadReport + Send + Sync + 'static) {
+        self.inner.gauge.set(Box::new(sample));
+    }
+
     /// How the registration stands.
     pub fn status(&self) -> RegistrarStatus {
         self.inner.status.borrow().clone()
@@ -258,7 +278,8 @@ impl Registrar {
         let Plan { spec, namespace, connect, entropy, identity, wish, status } = plan;
         let record = record::record(&spec, &namespace, grpc, http);
         let enrolment = Enrolment::new(identity, clock::now().into_std());
-        tokio::spawn(Driver::new(connect(), record, enrolment, entropy, wish, status).run());
+        let gauge = self.inner.gauge.clone();
+        tokio::spawn(Driver::new(connect(), record, enrolment, entropy, wish, status, gauge).run());
     }
 
     /// Waits until the status is such, or there will be no other.

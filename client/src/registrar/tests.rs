@@ -89,6 +89,26 @@ async fn a_process_registers_once_and_beats_at_the_interval_give_or_take_a_tenth
 }
 
 #[tokio::test(start_paused = true)]
+async fn every_beat_reports_the_load_since_the_last_one() {
+    let (registrar, _calls, mut beats) = enrolled().await;
+    assert_eq!(answer(&mut beats, Renewed).await.load, None);
+    let asked = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let count = asked.clone();
+    registrar.report_load(move || LoadReport {
+        cpu_utilization: f64::NAN,
+        requests_per_second: 2.5,
+        requests_in_flight: count.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
+        ..LoadReport::default()
+    });
+    for requests_in_flight in 0..3 {
+        let load = answer(&mut beats, Renewed).await.load;
+        let expected = wire::LoadReport { requests_per_second: 2.5, requests_in_flight, ..Default::default() };
+        assert_eq!(load, Some(expected));
+    }
+    assert_eq!(asked.load(std::sync::atomic::Ordering::Relaxed), 3);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_registered_is_the_record_and_the_identity() {
     let (registrar, mut calls, _registered) = started();
     let (request, _granted) = calls.register().await;
