@@ -61,6 +61,7 @@ pub(crate) struct Calls {
     duration: Sizes,
     sent: Sizes,
     received: Sizes,
+    expired_unbegun: Counter,
 }
 
 struct Method {
@@ -109,6 +110,12 @@ impl Calls {
             Unit::Bytes,
             received.clone(),
         );
+        let expired_unbegun = Counter::default();
+        registry.register(
+            "mesh_server_calls_expired_unbegun",
+            "Calls answered DEADLINE_EXCEEDED without their handler, since nobody waited any more when it was their turn",
+            expired_unbegun.clone(),
+        );
         let per_method = methods
             .names()
             .iter()
@@ -117,7 +124,7 @@ impl Calls {
                 ended: [const { OnceLock::new() }; CODES],
             })
             .collect();
-        Self { methods, per_method, duration, sent, received }
+        Self { methods, per_method, duration, sent, received, expired_unbegun }
     }
 
     /// Counts a call that begins; the index is for [`Calls::ended`].
@@ -125,6 +132,11 @@ impl Calls {
         let method = self.methods.index(path);
         self.per_method[method].started.inc();
         method
+    }
+
+    /// Counts a call whose deadline passed before its handler ran.
+    pub(crate) fn expired_unbegun(&self) {
+        self.expired_unbegun.inc();
     }
 
     /// Takes what a call came to.

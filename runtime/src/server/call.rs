@@ -54,7 +54,15 @@ impl Call {
 
     /// Answers without a handler.
     pub(super) fn refuse(self, refusal: Refusal<'_>) -> Answering {
-        Answering::Known(Some((Status::from(refusal).into_http(), self)))
+        Answering::Known(Some((self.refusal(refusal), self)))
+    }
+
+    /// The answer of a call whose handler did not run.
+    fn refusal(&self, refusal: Refusal<'_>) -> Response<Body> {
+        if refusal == Refusal::DeadlineExceeded {
+            self.metrics.expired_unbegun();
+        }
+        Status::from(refusal).into_http()
     }
 
     /// Lets the handler answer.
@@ -67,7 +75,7 @@ impl Call {
         let received_bytes = Arc::clone(&self.received_bytes);
         let request = request.map(|body| Received { body, bytes: MessageBytes::default(), received_bytes });
         match catch_unwind(AssertUnwindSafe(|| tower::Service::call(&mut routes, request))) {
-            Ok(handler) => Answering::Handling { handler, deadline, call: Some(self) },
+            Ok(handler) => Answering::Handling { handler, progress: Progress::Unbegun, deadline, call: Some(self) },
             Err(_) => self.refuse(Refusal::Panicked),
         }
     }
@@ -110,8 +118,18 @@ impl Drop for Call {
 pub(super) enum Answering {
     /// The answer is there already.
     Known(Option<(Response<Body>, Call)>),
-    /// The handler is at it.
-    Handling { handler: Handler, deadline: Option<Deadline>, call: Option<Call> },
+    /// The handler is at it, or about to begin.
+    Handling { handler: Handler, progress: Progress, deadline: Option<Deadline>, call: Option<Call> },
+}
+
+/// How far a handler is. A call waits for its first turn as any task does: on a busy machine that may take longer than its
+/// caller waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Nothing of it has run.
+    Unbegun,
+    /// It runs.
+    Begun,
 }
 
 type Handler = <Routes as tower::Service<Request<Received>>>::Future;
@@ -126,18 +144,29 @@ impl Future for Answering {
                 let (response, call) = known.take().expect("polled after the answer");
                 (response, call, None)
             }
-            Self::Handling { handler, deadline, call } => {
-                let response = match catch_unwind(AssertUnwindSafe(|| Pin::new(handler).poll(cx))) {
-                    Ok(Poll::Ready(Ok(response))) => response,
-                    Ok(Poll::Pending) => {
-                        let Some(waiting) = deadline else { return Poll::Pending };
-                        ready!(waiting.poll(cx));
-                        *deadline = None;
-                        Status::from(Refusal::DeadlineExceeded).into_http()
+            Self::Handling { handler, progress, deadline, call } => {
+                // Asked before every turn of the handler: what it did from here on would be done for nobody.
+                let expired = deadline.as_ref().is_some_and(Deadline::has_passed);
+                let response = if expired {
+                    *deadline = None;
+                    match (*progress, &call) {
+                        (Progress::Unbegun, Some(call)) => call.refusal(Refusal::DeadlineExceeded),
+                        _ => Status::from(Refusal::DeadlineExceeded).into_http(),
                     }
-                    Err(_) => {
-                        *deadline = None;
-                        Status::from(Refusal::Panicked).into_http()
+                } else {
+                    *progress = Progress::Begun;
+                    match catch_unwind(AssertUnwindSafe(|| Pin::new(handler).poll(cx))) {
+                        Ok(Poll::Ready(Ok(response))) => response,
+                        Ok(Poll::Pending) => {
+                            let Some(waiting) = deadline else { return Poll::Pending };
+                            ready!(waiting.poll(cx));
+                            *deadline = None;
+                            Status::from(Refusal::DeadlineExceeded).into_http()
+                        }
+                        Err(_) => {
+                            *deadline = None;
+                            Status::from(Refusal::Panicked).into_http()
+                        }
                     }
                 };
                 (response, call.take().expect("polled after the answer"), deadline.take())

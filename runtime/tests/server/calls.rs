@@ -88,6 +88,41 @@ async fn a_deadline_that_has_passed_or_is_none_never_reaches_the_handler() {
     assert_eq!(in_time.code, Some(Code::Ok));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_call_that_waits_for_its_turn_past_its_deadline_never_begins() {
+    let (_probe, mut client, mut log) = probe().await;
+    // Both arrive together; the first one keeps the only thread until a second has passed.
+    let busy = client.start(request("Leap").body(()).unwrap()).await.unwrap();
+    let late = client.start(within("Echo", "500m")).await.unwrap();
+    let late = read(late).await.unwrap();
+    assert_eq!((late.code, reason(&late).as_str()), (Some(Code::DeadlineExceeded), "DEADLINE_EXCEEDED"));
+    assert_eq!(read(busy).await.unwrap().code, Some(Code::Ok));
+    assert_eq!(log.recv().await.unwrap(), "begun Leap");
+    assert_eq!(log.recv().await.unwrap(), "dropped Leap");
+    assert!(log.try_recv().is_err(), "the other handler was not called");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_wakes_past_its_deadline_does_not_go_on() {
+    let (_probe, mut client, mut log) = probe().await;
+    let waiting = client.start(within("Wait", "500m")).await.unwrap();
+    assert_eq!(log.recv().await.unwrap(), "begun Wait");
+    // A second later, and in the same moment, what it waits for comes.
+    let released = client.call(request("Leap").body(()).unwrap()).await.unwrap();
+    assert_eq!(released.code, Some(Code::Ok));
+    assert_eq!(read(waiting).await.unwrap().code, Some(Code::DeadlineExceeded));
+}
+
+#[tokio::test]
+async fn a_handler_is_dropped_when_its_caller_cancels() {
+    let (_probe, mut client, mut log) = probe().await;
+    let (answer, mut body) = client.start_open(request("Wait").body(()).unwrap(), b"hello").await.unwrap();
+    assert_eq!(log.recv().await.unwrap(), "begun Wait");
+    body.send_reset(h2::Reason::CANCEL);
+    assert_eq!(log.recv().await.unwrap(), "dropped Wait");
+    drop(answer);
+}
+
 #[tokio::test]
 async fn a_panic_fails_its_own_call_and_tells_nothing() {
     let (probe, mut client, mut log) = probe().await;
@@ -127,6 +162,7 @@ async fn calls_are_measured_as_a66_says_and_strangers_are_other() {
     let mut client = Client::dial(running.grpc).await;
     assert_eq!(client.call(request("Echo").body(()).unwrap()).await.unwrap().code, Some(Code::Ok));
     assert_eq!(client.call(within("Wait", "1m")).await.unwrap().code, Some(Code::DeadlineExceeded));
+    assert_eq!(client.call(within("Wait", "0m")).await.unwrap().code, Some(Code::DeadlineExceeded));
     let check = http::Request::post("http://localhost/grpc.health.v1.Health/Check").body(()).unwrap();
     // "hello" is no HealthCheckRequest.
     assert_eq!(client.call(check).await.unwrap().code, Some(Code::Internal));
@@ -136,12 +172,13 @@ async fn calls_are_measured_as_a66_says_and_strangers_are_other() {
     for line in [
         "# TYPE grpc_server_call_duration_seconds histogram",
         "# UNIT grpc_server_call_duration_seconds seconds",
-        "grpc_server_call_started_total{grpc_method=\"other\"} 2",
+        "grpc_server_call_started_total{grpc_method=\"other\"} 3",
         "grpc_server_call_started_total{grpc_method=\"grpc.health.v1.Health/Check\"} 1",
         "grpc_server_call_started_total{grpc_method=\"grpc.health.v1.Health/Watch\"} 0",
         "grpc_server_call_duration_seconds_count{grpc_method=\"other\",grpc_status=\"OK\"} 1",
-        "grpc_server_call_duration_seconds_count{grpc_method=\"other\",grpc_status=\"DEADLINE_EXCEEDED\"} 1",
+        "grpc_server_call_duration_seconds_count{grpc_method=\"other\",grpc_status=\"DEADLINE_EXCEEDED\"} 2",
         "grpc_server_call_duration_seconds_count{grpc_method=\"grpc.health.v1.Health/Check\",grpc_status=\"INTERNAL\"} 1",
+        "mesh_server_calls_expired_unbegun_total 1",
         // "hello", without the five bytes in front.
         "grpc_server_call_sent_total_compressed_message_size_bytes_sum{grpc_method=\"other\",grpc_status=\"OK\"} 5.0",
         "grpc_server_call_rcvd_total_compressed_message_size_bytes_sum{grpc_method=\"other\",grpc_status=\"OK\"} 5.0",

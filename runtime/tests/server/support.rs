@@ -7,6 +7,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use h2::client::{ResponseFuture, SendRequest};
@@ -86,6 +87,16 @@ impl tower::Service<Request<Body>> for Probe {
                 "Wait" => {
                     release.cancelled().await;
                     ok(message(b"released"))
+                }
+                "Leap" => {
+                    // The paused clock is a second on when this has been polled once, before any other task runs.
+                    let mut leap = std::pin::pin!(tokio::time::advance(Duration::from_secs(1)));
+                    let leapt = poll_fn(|cx| Poll::Ready(leap.as_mut().poll(cx))).await;
+                    release.cancel();
+                    if leapt.is_pending() {
+                        leap.await;
+                    }
+                    ok(message(b"leapt"))
                 }
                 "Panic" => panic!("as the test asked"),
                 "PanicLate" => Body::new(Stream(Then::Panic(1))),
