@@ -30,6 +30,26 @@ impl Candidates for Observed {
         self.looks.borrow_mut().push(index);
         self.loads[index]
     }
+
+    fn latency(&self, _: usize) -> f32 {
+        1.0
+    }
+
+    fn warmth(&self, _: usize) -> f32 {
+        1.0
+    }
+
+    fn in_flight(&self) -> u32 {
+        self.loads.iter().flatten().map(|load| load.in_flight).sum()
+    }
+
+    fn turn(&self) -> u64 {
+        self.looks.borrow().len() as u64
+    }
+
+    fn draw(&self) -> u64 {
+        0
+    }
 }
 
 /// A uniform sequence: splitmix64.

@@ -108,6 +108,28 @@ impl Candidates for All<'_> {
         let load = Load { in_flight: subchannel.endpoint.in_flight(), weight: candidate.weight };
         subchannel.conn.vitals().has_room().then_some(load)
     }
+
+    fn latency(&self, index: usize) -> f32 {
+        let _ = index;
+        1.0
+    }
+
+    fn warmth(&self, index: usize) -> f32 {
+        let _ = index;
+        1.0
+    }
+
+    fn in_flight(&self) -> u32 {
+        self.0.candidates.iter().map(|candidate| candidate.subchannel.endpoint.in_flight()).sum()
+    }
+
+    fn turn(&self) -> u64 {
+        0
+    }
+
+    fn draw(&self) -> u64 {
+        0
+    }
 }
 
 /// The candidates of a later attempt: whoever has room and was not tried.
@@ -122,5 +144,25 @@ impl Candidates for Untried<'_> {
         let endpoint = &self.0.candidates[index].subchannel.endpoint;
         let tried = self.1.iter().any(|tried| Arc::ptr_eq(tried, endpoint));
         if tried { None } else { All(self.0).load(index) }
+    }
+
+    fn latency(&self, index: usize) -> f32 {
+        All(self.0).latency(index)
+    }
+
+    fn warmth(&self, index: usize) -> f32 {
+        All(self.0).warmth(index)
+    }
+
+    fn in_flight(&self) -> u32 {
+        All(self.0).in_flight()
+    }
+
+    fn turn(&self) -> u64 {
+        All(self.0).turn()
+    }
+
+    fn draw(&self) -> u64 {
+        All(self.0).draw()
     }
 }
