@@ -1,0 +1,34 @@
+//! The mesh, as an application has it, with everything on: its default policy (two choices by peak EWMA, retries, hedging,
+//! ejection, circuit cap, metrics), over a method that is declared idempotent.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use mesh_client::{Address, ConnectivityState, Mesh, MeshChannel};
+
+use crate::echo;
+
+/// How long all endpoints together may take to be READY.
+const READY_MAX: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+pub(super) async fn connect(servers: &[SocketAddr]) -> Result<MeshChannel, String> {
+    let mesh = Mesh::builder()
+        .static_service("echo", servers.iter().copied().map(Address::Tcp))
+        .descriptors(&echo::descriptor_set())
+        .build()
+        .map_err(|error| error.to_string())?;
+    let channel = mesh.channel("echo");
+    let all_ready = async {
+        let is_ready = |channel: &MeshChannel| {
+            let endpoints = channel.endpoints();
+            endpoints.len() == servers.len()
+                && endpoints.iter().all(|endpoint| endpoint.state() == ConnectivityState::Ready)
+        };
+        while !is_ready(&channel) {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    };
+    tokio::time::timeout(READY_MAX, all_ready).await.map_err(|_| format!("not READY within {READY_MAX:?}"))?;
+    Ok(channel)
+}

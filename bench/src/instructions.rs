@@ -1,0 +1,189 @@
+//! What one call costs in instructions and allocations. Both repeat from run to run, so both can be judged.
+//!
+//! Instructions are user-side ones of the driver process under callgrind, in one thread, one call after the other, after a
+//! warm-up that is not collected; so connecting, growing tables and the like are left out, and timers and pings that fall
+//! due meanwhile are in. Allocations are counted without callgrind, in all threads.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::args::DriveArgs;
+use crate::child::{self, EchoServer};
+use crate::contestant::Contestant;
+use crate::failure::Failure;
+use crate::report::{self, Record};
+
+/// The size of the message that budgets are about.
+pub(crate) const SMALL_BYTES: usize = 32;
+const LARGE_BYTES: usize = 1024;
+/// Lines of a profile's table.
+const PROFILE_LINES: usize = 60;
+
+/// How many calls are made; callgrind makes each some fifty times slower.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Depth {
+    warm_up: u32,
+    calls: u32,
+}
+
+impl Depth {
+    /// Repeats within one percent.
+    pub(crate) const FULL: Self = Self { warm_up: 500, calls: 2000 };
+    /// Repeats within a few.
+    pub(crate) const QUICK: Self = Self { warm_up: 200, calls: 500 };
+}
+
+/// What one call costs one contestant.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cost {
+    pub(crate) contestant: Contestant,
+    pub(crate) payload_bytes: usize,
+    pub(crate) instructions: f64,
+    pub(crate) allocations: f64,
+    pub(crate) bytes: f64,
+}
+
+/// Measures each contestant with each message.
+pub(crate) async fn measure(
+    server: &EchoServer,
+    contestants: &[Contestant],
+    payloads: &[usize],
+    depth: Depth,
+    out: &Path,
+) -> Result<Vec<Cost>, Failure> {
+    let mut costs = Vec::new();
+    for &payload_bytes in payloads {
+        for &contestant in contestants {
+            eprintln!("instructions of {}, {payload_bytes} B ...", contestant.name());
+            let profile = out.join(format!("{}.callgrind", contestant.name()));
+            costs.push(cost(server, contestant, payload_bytes, depth, &profile).await?);
+            fs::remove_file(&profile).map_err(Failure::io(format!("remove {}", profile.display())))?;
+        }
+    }
+    Ok(costs)
+}
+
+/// Every size that is measured where there is time.
+pub(crate) const PAYLOADS: [usize; 2] = [SMALL_BYTES, LARGE_BYTES];
+
+async fn cost(
+    server: &EchoServer,
+    contestant: Contestant,
+    payload_bytes: usize,
+    depth: Depth,
+    profile: &Path,
+) -> Result<Cost, Failure> {
+    let args = DriveArgs {
+        contestant,
+        servers: server.addresses(contestant.endpoints()),
+        payload_bytes,
+        warm_up: depth.warm_up,
+        calls: depth.calls,
+    };
+    child::drive_under_callgrind(&args, profile).await?;
+    let counts = child::drive(&args).await?;
+    let per_call = |total: u64| total as f64 / f64::from(depth.calls);
+    Ok(Cost {
+        contestant,
+        payload_bytes,
+        instructions: per_call(total(profile)?),
+        allocations: per_call(counts.allocations),
+        bytes: per_call(counts.bytes),
+    })
+}
+
+/// The instructions that callgrind collected.
+fn total(profile: &Path) -> Result<u64, Failure> {
+    let text = fs::read_to_string(profile).map_err(Failure::io(format!("read {}", profile.display())))?;
+    let total = text.lines().find_map(|line| line.strip_prefix("totals: ")).and_then(|total| total.trim().parse().ok());
+    match total {
+        Some(total) if total > 0 => Ok(total),
+        _ => Err(Failure::Child(format!("callgrind collected nothing in {}", profile.display()))),
+    }
+}
+
+/// The table, and the same as records.
+pub(crate) fn report(costs: &[Cost]) -> (String, Vec<Record>) {
+    let find = |contestant, like: &Cost| {
+        costs.iter().find(|cost| cost.contestant == contestant && cost.payload_bytes == like.payload_bytes)
+    };
+    let rows = costs.iter().map(|cost| {
+        let ratio = find(Contestant::Channel, cost)
+            .map_or_else(String::new, |channel| format!("{:.3}", cost.instructions / channel.instructions));
+        let over_floor = find(Contestant::RawH2, cost)
+            .map_or_else(String::new, |floor| report::grouped(cost.instructions - floor.instructions));
+        vec![
+            cost.contestant.title().to_owned(),
+            cost.payload_bytes.to_string(),
+            report::grouped(cost.instructions),
+            ratio,
+            over_floor,
+            format!("{:.1}", cost.allocations),
+            report::grouped(cost.bytes),
+        ]
+    });
+    let header = ["one call", "message, B", "instructions", "of a channel's", "over raw h2", "allocations", "bytes"];
+    let table = report::table("Instructions and allocations", &header, rows);
+
+    let mut records = Vec::new();
+    for cost in costs.iter().filter(|cost| cost.contestant.is_mesh()) {
+        let size = if cost.payload_bytes == SMALL_BYTES { String::new() } else { format!("_{}b", cost.payload_bytes) };
+        let endpoints = match cost.contestant.endpoints() {
+            3 => String::new(),
+            endpoints => format!("_{endpoints}_endpoints"),
+        };
+        let peers = [
+            (Contestant::Channel, ""),
+            (Contestant::RawH2, "_over_raw_h2"),
+            (Contestant::BalanceList3, "_over_balance_list"),
+        ];
+        for (peer, over) in peers {
+            let Some(peer) = find(peer, cost) else { continue };
+            let record = |what, unit, ours, theirs| {
+                Record::new(format!("{what}{endpoints}{size}{over}"), unit, ours, theirs, peer.contestant.title())
+            };
+            records.push(record("call_instructions", "instructions", cost.instructions, peer.instructions));
+            records.push(record("call_allocations", "allocations", cost.allocations, peer.allocations));
+            records.push(record("call_bytes", "bytes", cost.bytes, peer.bytes));
+        }
+    }
+    (table, records)
+}
+
+/// Writes where a contestant's instructions go, and returns the file.
+pub(crate) async fn profile(
+    server: &EchoServer,
+    contestant: Contestant,
+    depth: Depth,
+    out: &Path,
+) -> Result<PathBuf, Failure> {
+    let raw = out.join(format!("{}.callgrind", contestant.name()));
+    let cost = cost(server, contestant, SMALL_BYTES, depth, &raw).await?;
+    let mut text = format!(
+        "{}, {SMALL_BYTES} B: {} instructions and {:.1} allocations a call. Numbers below are of {} calls.\n",
+        contestant.title(),
+        report::grouped(cost.instructions),
+        cost.allocations,
+        depth.calls
+    );
+    for (title, inclusive) in [("In the function itself", "--inclusive=no"), ("With what it calls", "--inclusive=yes")]
+    {
+        let output = Command::new("callgrind_annotate")
+            .args(["--auto=no", "--threshold=100", inclusive])
+            .arg(&raw)
+            .output()
+            .map_err(Failure::io("start callgrind_annotate"))?;
+        let annotated = String::from_utf8_lossy(&output.stdout);
+        // The table begins after the second rule below its header.
+        let lines = annotated.lines().skip_while(|line| !line.contains("file:function")).take(PROFILE_LINES + 2);
+        text.push_str(&format!("\n{title}\n"));
+        for line in lines {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    let path = out.join(format!("{}.profile.txt", contestant.name()));
+    fs::write(&path, text).map_err(Failure::io(format!("write {}", path.display())))?;
+    Ok(path)
+}

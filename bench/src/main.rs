@@ -1,0 +1,62 @@
+//! `bench`: the mesh beside what it replaces, measured in one run.
+//!
+//! ```text
+//! args          what the command line can say             failure    how a run ends badly, and its exit code
+//! client        `bench client`: the order of a run
+//! echo          the service that everybody calls: messages, the stub's part of a call, the server
+//! contestant/   those who are measured: tonic's channels, bare h2 as the floor, the mesh
+//! drive         a process of its own that makes calls: counted, or under callgrind
+//! child         processes: the echo server, the driver   counting   an allocator that counts
+//! instructions  instructions and allocations of one call
+//! report        rows for people and for programs         machine    what it was measured on
+//! ```
+//!
+//! What holds everywhere: the server is a process of its own and is never what is counted; every contestant runs the same
+//! stub code, sends the same message with the same deadline, and is driven by a process of its own; what a run starts
+//! ends with it.
+
+mod args;
+mod child;
+mod client;
+mod contestant;
+mod counting;
+mod drive;
+mod echo;
+mod failure;
+mod instructions;
+mod machine;
+mod report;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Cli, Command};
+
+#[global_allocator]
+static ALLOCATOR: counting::Counting = counting::Counting;
+
+fn main() -> ExitCode {
+    // clap ends a command line that makes no sense with 2, and help with 0.
+    let cli = Cli::parse();
+    // One thread: the driver is measured on it, and the server has a CPU of its own and no more.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("bench: the runtime cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let done = match cli.command {
+        Command::Client(args) => runtime.block_on(client::client(&args)),
+        Command::Serve(args) => runtime.block_on(echo::serve(&args)),
+        Command::Drive(args) => drive::drive(&runtime, &args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("bench: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}

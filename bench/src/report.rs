@@ -1,0 +1,84 @@
+//! Results: rows for people, and `client.json` for programs.
+
+use std::fs;
+use std::path::Path;
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use serde::Serialize;
+
+use crate::failure::Failure;
+
+/// One figure beside its peer's.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Record {
+    pub(crate) name: String,
+    pub(crate) unit: &'static str,
+    pub(crate) ours: f64,
+    pub(crate) peer: f64,
+    pub(crate) peer_name: &'static str,
+    /// Ours over the peer's.
+    pub(crate) ratio: f64,
+}
+
+impl Record {
+    pub(crate) fn new(
+        name: impl Into<String>,
+        unit: &'static str,
+        ours: f64,
+        peer: f64,
+        peer_name: &'static str,
+    ) -> Self {
+        let round = |value: f64| (value * 1000.0).round() / 1000.0;
+        Self { name: name.into(), unit, ours: round(ours), peer: round(peer), peer_name, ratio: round(ours / peer) }
+    }
+}
+
+/// Writes the records as a JSON list.
+pub(crate) fn write_json(path: &Path, records: &[Record]) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(records).expect("texts and numbers are JSON");
+    fs::write(path, text + "\n").map_err(Failure::io(format!("write {}", path.display())))
+}
+
+/// A table in Markdown, as `BENCHMARKS.md` takes it: names to the left, figures to the right.
+pub(crate) fn table(title: &str, header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table
+        .load_style(presets::ASCII_MARKDOWN)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(header.iter().copied())
+        .add_rows(rows);
+    table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
+    format!("\n### {title}\n\n{table}\n")
+}
+
+/// A whole number with its thousands apart.
+pub(crate) fn grouped(value: f64) -> String {
+    let digits = format!("{:.0}", value.abs());
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            text.push(' ');
+        }
+        text.push(digit);
+    }
+    if value < -0.5 { format!("-{text}") } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_are_apart() {
+        assert_eq!(grouped(0.4), "0");
+        assert_eq!(grouped(999.0), "999");
+        assert_eq!(grouped(56_742.4), "56 742");
+        assert_eq!(grouped(-1_234_567.0), "-1 234 567");
+    }
+
+    #[test]
+    fn a_ratio_is_ours_over_the_peers() {
+        let record = Record::new("call_instructions", "instructions", 35_000.0, 50_000.0, "tonic channel");
+        assert_eq!(record.ratio, 0.7);
+    }
+}
