@@ -98,7 +98,7 @@ impl Call {
 
     /// What this call asks a place for.
     fn wanted(&self, now: Instant) -> Wanted<'_> {
-        Wanted { now, tried: &self.tried, key: None, method: self.head.method_path(), metric: self.metric }
+        Wanted { now, tried: &self.tried, key: None, method: self.head.method_path(), metric: self.metric, deadline: self.deadline }
     }
 
     fn capped(&self) -> Status {

@@ -43,11 +43,12 @@ impl Outcome {
 }
 
 /// A call in flight, from its pick until its trailers, its failure or its cancellation: dropping it is what ends the count,
-/// so no path can forget to. Dropped without [`InFlight::end`] it was cancelled.
+/// so no path can forget to. Dropped without [`InFlight::end`] it was given up: by its deadline, or by the caller.
 #[derive(Debug)]
 pub(crate) struct InFlight {
     subchannel: Arc<Subchannel>,
     picked: Instant,
+    deadline: Option<Instant>,
     metric: MethodIndex,
     sent_bytes: u64,
     received_bytes: u64,
@@ -59,7 +60,15 @@ impl InFlight {
     /// For a call that has entered `subchannel`.
     pub(super) fn new(subchannel: Arc<Subchannel>, wanted: &Wanted<'_>) -> Self {
         subchannel.ledger.stats.attempt_started(wanted.metric);
-        Self { subchannel, picked: wanted.now, metric: wanted.metric, sent_bytes: 0, received_bytes: 0, ended: false }
+        Self {
+            subchannel,
+            picked: wanted.now,
+            deadline: wanted.deadline,
+            metric: wanted.metric,
+            sent_bytes: 0,
+            received_bytes: 0,
+            ended: false,
+        }
     }
 
     pub(crate) fn conn(&self) -> &Wire {
@@ -86,9 +95,11 @@ impl InFlight {
         self.received_bytes += bytes as u64;
     }
 
-    /// The attempt is over.
-    pub(crate) fn end(mut self, outcome: Outcome, now: Instant) {
-        self.book(outcome, now);
+    /// The attempt is over; its place is given back when the guard is dropped. The first word stands.
+    pub(crate) fn end(&mut self, outcome: Outcome, now: Instant) {
+        if !self.ended {
+            self.book(outcome, now);
+        }
     }
 
     fn book(&mut self, outcome: Outcome, now: Instant) {
@@ -102,7 +113,9 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         if !self.ended {
-            self.book(Outcome::Cancelled, clock::now());
+            let now = clock::now();
+            let expired = self.deadline.is_some_and(|at| at <= now);
+            self.book(if expired { Outcome::Expired } else { Outcome::Cancelled }, now);
         }
         self.subchannel.endpoint.leave();
         self.subchannel.conn.vitals().leave();

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
+use super::config::TargetConfig;
 use super::snapshot::Snapshot;
 use super::waiting::WaitQueue;
 use crate::metrics::CallStats;
-use crate::policy::Policy;
 
 /// What the manager writes and the calls read.
 #[derive(Debug)]
@@ -31,13 +31,19 @@ impl Shared {
 
 /// What the calls write. It knows nothing of the snapshot: connections hold it, and the snapshot holds connections.
 #[derive(Debug)]
-pub(super) struct Ledger {
+pub(crate) struct Ledger {
+    /// The service's name.
+    pub(crate) service: Arc<str>,
     pub(super) queue: WaitQueue,
-    pub(super) stats: CallStats,
+    pub(crate) stats: CallStats,
 }
 
 impl Ledger {
-    pub(super) fn new(policy: &Policy, born: Instant) -> Self {
-        Self { queue: WaitQueue::new(policy.waiting_max), stats: CallStats::new(born) }
+    pub(super) fn new(config: &TargetConfig, born: Instant) -> Self {
+        Self {
+            service: config.service.clone(),
+            queue: WaitQueue::new(config.policy.waiting_max),
+            stats: CallStats::new(born),
+        }
     }
 }

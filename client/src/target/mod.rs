@@ -25,7 +25,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub(crate) use config::TargetConfig;
 pub(crate) use in_flight::{InFlight, Outcome};
-use ledger::{Ledger, Shared};
+pub(crate) use ledger::Ledger;
+use ledger::Shared;
 use manager::Manager;
 pub(crate) use snapshot::Outlook;
 use snapshot::{All, Snapshot, Untried};
@@ -62,6 +63,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) method: &'a str,
     /// The same method in [`Target::stats`].
     pub(crate) metric: MethodIndex,
+    /// When the call must be over.
+    pub(crate) deadline: Option<Instant>,
 }
 
 /// Why a call got no place.
@@ -79,7 +82,7 @@ impl Target {
         let config = Arc::new(config);
         let shared = Arc::new(Shared {
             snapshot: ArcSwap::from_pointee(Snapshot::unresolved()),
-            ledger: Arc::new(Ledger::new(&config.policy, clock::now())),
+            ledger: Arc::new(Ledger::new(&config, clock::now())),
         });
         let dropped = CancellationToken::new();
         tokio::spawn(Manager::new(config.clone(), shared.clone()).run(resolutions, dropped.clone()));
@@ -124,6 +127,11 @@ impl Target {
     /// What is measured of the calls to this service.
     pub(crate) fn stats(&self) -> &CallStats {
         &self.shared.ledger.stats
+    }
+
+    /// What the calls to this service write; it outlives the target with the last of them.
+    pub(crate) fn ledger(&self) -> &Arc<Ledger> {
+        &self.shared.ledger
     }
 
     pub(crate) fn budget(&self) -> &RetryBudget {
