@@ -28,7 +28,7 @@ impl MeshChannel {
     }
 
     #[cfg(test)]
-    pub(crate) fn target(&self) -> &Target {
+    pub(crate) fn target(&self) -> &Arc<Target> {
         &self.target
     }
 

@@ -75,7 +75,9 @@ mod target;
 
 pub use address::{Address, AddressError};
 pub use resolver::{Counters, ResolvedEndpoint, Standing, WatchState, WatchStatus};
-pub use resolver::{DescriptorError, Idempotency, MethodLevels, Resolution, ResolutionStatus, Resolutions};
+pub use resolver::{
+    DescriptorError, Idempotency, MethodLevels, Resolution, ResolutionStatus, Resolutions, StateDirError,
+};
 
 pub use load::{EndpointLoad, LoadReport};
 pub use mesh::{ConfigError, Mesh, MeshBuilder, PolicyFault, PolicyScope};
@@ -86,4 +88,5 @@ pub use call::{CallFuture, HashKey, ResponseBody, WaitForReady};
 pub use channel::MeshChannel;
 pub use conn::{Connecting, Connector, Io, SocketConnector};
 pub use endpoint::{ConnectivityState, EndpointHandle};
+pub use metrics::MeshMetrics;
 pub use policy::{Balancer, Ejection, Hedging, Percent, PercentError, Policy, Retry, RingHash, SlowStart};

@@ -12,6 +12,7 @@ use std::time::Duration;
 use http::uri::Authority;
 use mesh_api::registry::v1::registry_service_client::RegistryServiceClient;
 use parking_lot::Mutex;
+use prometheus_client::registry::Registry;
 
 use address::RegistryAddress;
 use builder::Policies;
@@ -23,10 +24,12 @@ use crate::channel::MeshChannel;
 use crate::conn::Connector;
 use crate::entropy::Entropy;
 use crate::grpc::{RegistryClient, registry_client};
+use crate::metrics::MeshMetrics;
 use crate::policy::Policy;
 use crate::registrar::{InstanceSpec, Registrar};
 use crate::resolver::{
-    MethodLevels, Resolution, ResolutionStatus, Resolutions, SERVICES_MAX, WatchStatus, Watcher, constant, follow,
+    MethodLevels, Resolution, ResolutionStatus, Resolutions, SERVICES_MAX, StateFolder, WatchStatus, Watcher, constant,
+    follow,
 };
 use crate::target::{Target, TargetConfig};
 
@@ -55,6 +58,8 @@ struct Inner {
     policies: Policies,
     /// Where this process runs; empty is unknown.
     zone: Arc<str>,
+    /// Where what is known outlives the process.
+    state: Option<Arc<StateFolder>>,
     entropy: Entropy,
     /// Started with the first service that is followed.
     watcher: OnceLock<Watcher>,
@@ -114,6 +119,35 @@ impl Mesh {
         self.inner.watcher.get().map(Watcher::status)
     }
 
+    /// What is measured of the calls to every service, read at each scrape.
+    pub fn metrics(&self) -> MeshMetrics {
+        let inner = Arc::downgrade(&self.inner);
+        MeshMetrics::new(move || {
+            let Some(inner) = inner.upgrade() else { return Vec::new() };
+            inner.targets.lock().values().filter_map(Weak::upgrade).collect()
+        })
+    }
+
+    /// Shows [`Mesh::metrics`] among the families of a registry.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let mesh = mesh_client::Mesh::builder().static_service("user-svc", ["127.0.0.1:7410".parse()?]).build()?;
+    /// let mut registry = prometheus_client::registry::Registry::default();
+    /// mesh.register_metrics(&mut registry);
+    ///
+    /// let _users = mesh.channel("user-svc");
+    /// let mut text = String::new();
+    /// prometheus_client::encoding::text::encode(&mut text, &registry)?;
+    /// assert!(text.contains("mesh_client_service_state{service=\"user-svc\""));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        registry.register_collector(Box::new(self.metrics()));
+    }
+
     fn resolutions(&self, service: &str) -> Resolutions {
         if let Some(addresses) = self.inner.statics.get(service) {
             return constant(Resolution::fixed(addresses.iter().cloned()));
@@ -133,7 +167,8 @@ impl Mesh {
     fn watcher(&self) -> &Watcher {
         self.inner.watcher.get_or_init(|| {
             let inner = &self.inner;
-            Watcher::spawn(registry_client(self.registry_channel()), inner.namespace.clone(), inner.entropy.fork())
+            let client = registry_client(self.registry_channel());
+            Watcher::spawn(client, inner.namespace.clone(), inner.state.clone(), inner.entropy.fork())
         })
     }
 

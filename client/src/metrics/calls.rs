@@ -75,11 +75,22 @@ impl Method {
         let number = usize::try_from(i32::from(code)).unwrap_or_default().min(CODES - 1);
         self.ended[number].get_or_init(Box::default)
     }
+
+    /// By the status they ended with.
+    pub(super) fn ended(&self) -> impl Iterator<Item = (Code, &Ended)> {
+        let codes = (0_i32..).map(Code::from);
+        codes.zip(&self.ended).filter_map(|(code, ended)| Some((code, &**ended.get()?)))
+    }
 }
 
 impl CallStats {
     pub(crate) fn new(born: Instant) -> Self {
         Self { methods: Methods::new(), recent: Recent::new(born) }
+    }
+
+    /// Every method that was called and `other`, each by its label.
+    pub(super) fn methods(&self) -> impl Iterator<Item = (&str, &Method)> {
+        self.methods.iter()
     }
 
     /// The method with this path, `/package.Service/Method`: looked up once for each call.

@@ -5,8 +5,15 @@
 
 mod buckets;
 mod calls;
+mod calls_text;
+mod collector;
+mod endpoints_text;
 mod methods;
 mod recent;
+mod status;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use calls::{CallStats, Repeats};
+pub use collector::MeshMetrics;
 pub(crate) use methods::MethodIndex;

@@ -53,7 +53,7 @@ impl WaitQueue {
         self.notify.notify_waiters();
     }
 
-    #[cfg(test)]
+    /// How many calls wait now.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::SeqCst)
     }
