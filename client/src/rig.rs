@@ -1,5 +1,7 @@
 //! What the data path's tests share: a network in memory, scripted HTTP/2 servers on it, and calls.
 
+mod peer;
+
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::io;
@@ -14,6 +16,7 @@ use h2::{Reason, RecvStream};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Full};
 use parking_lot::Mutex;
+pub(crate) use peer::{Frame, Peer, field, wire};
 use tokio::io::DuplexStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;

@@ -10,14 +10,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::Ping;
 use h2::client::Builder;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::calm::Calm;
-use super::driver::Driver;
+use super::driver::{Driver, Pings};
 use super::h2::H2Conn;
-use super::heard::Heard;
+use super::orders::Orders;
 use super::silence::Silence;
+use super::traffic::Counted;
 use super::{ConnSettings, Connector, Vitals};
 use crate::Address;
 use crate::clock;
@@ -28,6 +29,10 @@ const STREAM_WINDOW_BYTES: u32 = 2 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 5 << 20;
 /// Request bytes that h2 holds per stream before it stops taking more.
 const SEND_BUFFER_BYTES_MAX: usize = 1 << 20;
+/// What the frames of unread messages may cost beyond their bytes: h2 counts up to 256 bytes for each small one, and breaks the
+/// connection when it is too much. Its default of half the connection's window is reached by 11 000 small messages that nobody
+/// has read yet; flow control is what should stop such a sender, and stops one whose messages are 20 bytes just before this does.
+const SMALL_FRAMES_BYTES_MAX: usize = 64 << 20;
 /// Largest answer head: 16 KiB, as gRPC stacks have it.
 const HEADER_LIST_BYTES_MAX: u32 = 16 << 10;
 /// Streams that may be opened before the peer's SETTINGS are there. A connection is not READY before that, so this
@@ -62,11 +67,12 @@ pub(crate) async fn dial(
     bell: Arc<Notify>,
 ) -> Result<H2Conn, ConnectError> {
     let attempt = async {
-        let (io, reads) = Heard::new(connector.connect(address).await?);
+        let (io, traffic) = Counted::new(connector.connect(address).await?);
         let (sender, mut connection) = Builder::new()
             .initial_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .max_send_buffer_size(SEND_BUFFER_BYTES_MAX)
+            .data_frame_budget(SMALL_FRAMES_BYTES_MAX)
             .max_header_list_size(HEADER_LIST_BYTES_MAX)
             .initial_max_send_streams(STREAMS_BEFORE_SETTINGS)
             .enable_push(false)
@@ -87,11 +93,17 @@ pub(crate) async fn dial(
         let born = clock::now();
         let vitals = Arc::new(Vitals::new(born, born - asked, bell));
         vitals.set_limit(connection.max_concurrent_send_streams());
-        // One probe under way answers for all that are asked for meanwhile.
-        let silence = Silence::new(settings, calm);
-        let (handle, probes) = mpsc::channel(1);
-        tokio::spawn(Driver::new(connection, ping, sender.clone(), probes, vitals.clone(), reads, silence));
-        Ok(H2Conn::new(sender, vitals, handle))
+        let orders = Arc::<Orders>::default();
+        tokio::spawn(Driver::new(
+            connection,
+            Pings::after_first(ping),
+            sender.clone(),
+            orders.clone(),
+            vitals.clone(),
+            traffic.clone(),
+            Silence::new(settings, calm),
+        ));
+        Ok(H2Conn::new(sender, vitals, orders, traffic))
     };
     timeout(settings.connect_timeout, attempt).await.unwrap_or(Err(ConnectError::TimedOut(settings.connect_timeout)))
 }

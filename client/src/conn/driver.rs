@@ -7,117 +7,106 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use h2::client::{Connection, SendRequest};
-use h2::{Ping, PingPong};
-use tokio::sync::mpsc;
-use tokio::time::{Sleep, sleep_until};
+use h2::{Ping, PingPong, Reason};
+use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::h2::Probe;
-use super::heard::{Heard, Reads};
-use super::silence::{Next, Silence};
+use super::orders::Orders;
+use super::silence::{Next, Seen, Silence};
+use super::traffic::{Counted, Traffic};
 use super::vitals::{Ending, Vitals};
 use crate::clock;
 
+/// Bytes of a PING frame, and of the PONG that answers it (RFC 9113 section 6.7).
+const PING_BYTES: u64 = 9 + 8;
+
 /// Runs a connection to its end. Dropping it breaks the connection: open streams fail as lost.
+///
+/// It is polled with everything that comes and goes, twice for a call that is alone: what it does each time is paid by
+/// every call.
 pub(super) struct Driver {
-    connection: Connection<Heard, Bytes>,
-    ping: PingPong,
+    connection: Connection<Counted, Bytes>,
+    pings: Pings,
     /// Asked for the peer's GOAWAY, which the connection itself does not tell while streams are open. Given up with the
     /// connection's retirement: h2 ends a connection only when no handle is left.
     sender: Option<SendRequest<Bytes>>,
-    /// Probes asked for. It closes when the last handle is dropped; that alone would not wake a parked connection.
-    probes: mpsc::Receiver<Probe>,
-    /// Whether the manager waits for the next PONG.
-    probed: bool,
+    orders: Arc<Orders>,
     vitals: Arc<Vitals>,
-    reads: Reads,
-    reads_seen: u64,
+    traffic: Traffic,
+    /// Bytes read when the driver looked last.
+    read: u64,
     silence: Silence,
-    timer: Pin<Box<Sleep>>,
+    alarm: Alarm,
 }
 
 impl Driver {
     pub(super) fn new(
-        connection: Connection<Heard, Bytes>,
-        ping: PingPong,
+        connection: Connection<Counted, Bytes>,
+        pings: Pings,
         sender: SendRequest<Bytes>,
-        probes: mpsc::Receiver<Probe>,
+        orders: Arc<Orders>,
         vitals: Arc<Vitals>,
-        reads: Reads,
+        traffic: Traffic,
         silence: Silence,
     ) -> Self {
-        Self {
-            connection,
-            ping,
-            sender: Some(sender),
-            probes,
-            probed: false,
-            vitals,
-            reads,
-            reads_seen: 0,
-            silence,
-            timer: Box::pin(sleep_until(clock::now())),
+        let sender = Some(sender);
+        Self { connection, pings, sender, orders, vitals, traffic, read: 0, silence, alarm: Alarm::new() }
+    }
+
+    fn follow_orders(&mut self, cx: &Context<'_>) {
+        self.orders.listen(cx.waker());
+        if self.orders.take_probe() {
+            self.pings.probed = true;
+            self.silence.asked(clock::now());
+            self.pings.send();
+        }
+        if self.orders.is_released() {
+            self.vitals.retire(Ending::Released);
         }
     }
 
     /// Takes note of bytes that came: a sign of life, and perhaps a GOAWAY or another stream limit among them.
-    fn take_note(&mut self, cx: &mut Context<'_>) {
-        let reads = self.reads.count();
-        if reads == self.reads_seen {
+    fn take_note(&mut self, cx: &mut Context<'_>, now: Instant) {
+        let read = self.traffic.read();
+        if read == self.read {
             return;
         }
-        self.reads_seen = reads;
-        self.vitals.hear(clock::now());
+        self.read = read;
+        self.vitals.hear(now);
         self.vitals.set_limit(self.connection.max_concurrent_send_streams());
         if let Some(sender) = &mut self.sender
-            && let Poll::Ready(Err(_)) = sender.poll_ready(cx)
+            && let Poll::Ready(Err(error)) = sender.poll_ready(cx)
         {
-            self.vitals.retire(Ending::GoAway);
+            self.go_away(&error);
+        }
+        if self.pings.take_pong(cx) {
+            self.vitals.ring();
         }
     }
 
-    /// Sends a PING unless one is under way, which does as well.
-    fn send_ping(&mut self) {
-        // The only other error is a closed connection, which shows when it is polled.
-        let _ = self.ping.send_ping(Ping::opaque());
-    }
-
-    fn poll_probes(&mut self, cx: &mut Context<'_>) {
-        while let Poll::Ready(asked) = self.probes.poll_recv(cx) {
-            match asked {
-                Some(Probe) => {
-                    self.probed = true;
-                    self.silence.asked(clock::now());
-                    self.send_ping();
-                }
-                None => {
-                    self.vitals.retire(Ending::Released);
-                    return;
-                }
-            }
+    /// The peer takes no new calls.
+    fn go_away(&mut self, error: &h2::Error) {
+        if error.is_go_away() && error.is_remote() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM) {
+            self.silence.complained();
         }
-    }
-
-    /// Takes PONGs, and has the manager look if it waits for one.
-    fn poll_pongs(&mut self, cx: &mut Context<'_>) {
-        while let Poll::Ready(Ok(_pong)) = self.ping.poll_pong(cx) {
-            if std::mem::take(&mut self.probed) {
-                self.vitals.ring();
-            }
-        }
+        self.vitals.retire(Ending::GoAway);
     }
 
     /// Ready when the connection has been silent for too long.
-    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_silence(&mut self, cx: &mut Context<'_>, mut now: Instant) -> Poll<()> {
         loop {
-            match self.silence.next(self.vitals.is_busy(), self.vitals.heard(), clock::now()) {
+            let seen = Seen {
+                busy: self.vitals.is_busy(),
+                heard: self.vitals.heard(),
+                moved: self.pings.left_out(self.traffic.read() + self.traffic.written()),
+                now,
+            };
+            match self.silence.next(seen) {
                 Next::Rest => return Poll::Pending,
                 Next::Dead => return Poll::Ready(()),
-                Next::Ask => self.send_ping(),
+                Next::Ask => self.pings.send(),
                 Next::Look(at) => {
-                    if self.timer.deadline() != at {
-                        self.timer.as_mut().reset(at);
-                    }
-                    std::task::ready!(self.timer.as_mut().poll(cx));
+                    std::task::ready!(self.alarm.poll(cx, at, now));
+                    now = clock::now();
                 }
             }
         }
@@ -129,21 +118,27 @@ impl Future for Driver {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let driver = &mut *self;
-        driver.poll_probes(cx);
+        driver.follow_orders(cx);
         if driver.vitals.ending().is_some() {
             driver.sender = None;
         }
         if let Poll::Ready(ended) = Pin::new(&mut driver.connection).poll(cx) {
+            if let Err(error) = &ended
+                && driver.sender.is_some()
+                && error.is_go_away()
+            {
+                // It said why and closed in one go.
+                driver.go_away(error);
+            }
             driver.vitals.retire(Ending::Closed(match ended {
                 Ok(()) => "by the server".to_owned(),
                 Err(error) => error.to_string(),
             }));
             return Poll::Ready(());
         }
-        driver.take_note(cx);
-        driver.poll_pongs(cx);
-        let silent = driver.poll_silence(cx);
-        if silent.is_ready() {
+        let now = clock::now();
+        driver.take_note(cx, now);
+        if driver.poll_silence(cx, now).is_ready() {
             driver.vitals.retire(Ending::Silent);
             return Poll::Ready(());
         }
@@ -153,5 +148,68 @@ impl Future for Driver {
             cx.waker().wake_by_ref();
         }
         Poll::Pending
+    }
+}
+
+/// The PINGs of this side: one under way at a time.
+pub(super) struct Pings {
+    pings: PingPong,
+    under_way: bool,
+    /// How many came back.
+    answered: u64,
+    /// Whether the manager waits for the next PONG.
+    probed: bool,
+}
+
+impl Pings {
+    /// Goes on after the PING that proved the connection.
+    pub(super) fn after_first(pings: PingPong) -> Self {
+        Self { pings, under_way: false, answered: 1, probed: false }
+    }
+
+    /// Sends a PING unless one is under way, which does as well.
+    fn send(&mut self) {
+        // The only other error is a closed connection, which shows when it is polled.
+        self.under_way |= self.pings.send_ping(Ping::opaque()).is_ok();
+    }
+
+    /// Takes a PONG that came; `true` when the manager waits for it.
+    fn take_pong(&mut self, cx: &mut Context<'_>) -> bool {
+        // PONGs are read by the connection that this very task polls, so nobody has to be woken for one.
+        if !self.under_way || !matches!(self.pings.poll_pong(cx), Poll::Ready(Ok(_))) {
+            return false;
+        }
+        self.under_way = false;
+        self.answered += 1;
+        std::mem::take(&mut self.probed)
+    }
+
+    /// What is left of `bytes` without PINGs and PONGs; `None` while a PING is under way.
+    fn left_out(&self, bytes: u64) -> Option<u64> {
+        // A peer that answers before it was asked makes it too little for a moment.
+        (!self.under_way).then(|| bytes.saturating_sub(2 * PING_BYTES * self.answered))
+    }
+}
+
+/// A timer that may ring too early and never too late. Moving it with every byte would cost every call; a look that was not
+/// needed costs one every half second.
+struct Alarm {
+    timer: Pin<Box<Sleep>>,
+    set: Option<Instant>,
+}
+
+impl Alarm {
+    fn new() -> Self {
+        Self { timer: Box::pin(sleep_until(clock::now())), set: None }
+    }
+
+    /// Ready at `at`. Pending, it wakes the task then, or before.
+    fn poll(&mut self, cx: &mut Context<'_>, at: Instant, now: Instant) -> Poll<()> {
+        if self.set.is_some_and(|set| now < set && set <= at) {
+            return Poll::Pending;
+        }
+        self.timer.as_mut().reset(at);
+        self.set = Some(at);
+        self.timer.as_mut().poll(cx)
     }
 }

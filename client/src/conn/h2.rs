@@ -10,24 +10,28 @@ use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
 use http::HeaderMap;
-use tokio::sync::mpsc;
 
+use super::orders::Orders;
+use super::traffic::Traffic;
 use super::{Conn, Download, End, Ending, StreamError, Upload, Vitals};
 
-/// Asks the driver for a PING.
-#[derive(Debug)]
-pub(super) struct Probe;
-
-/// A connection's handle.
+/// A connection's handle. When it is dropped the connection ends, once its last stream has.
 pub(crate) struct H2Conn {
     sender: SendRequest<Bytes>,
     vitals: Arc<Vitals>,
-    probes: mpsc::Sender<Probe>,
+    orders: Arc<Orders>,
+    traffic: Traffic,
 }
 
 impl H2Conn {
-    pub(super) fn new(sender: SendRequest<Bytes>, vitals: Arc<Vitals>, probes: mpsc::Sender<Probe>) -> Self {
-        Self { sender, vitals, probes }
+    pub(super) fn new(sender: SendRequest<Bytes>, vitals: Arc<Vitals>, orders: Arc<Orders>, traffic: Traffic) -> Self {
+        Self { sender, vitals, orders, traffic }
+    }
+}
+
+impl Drop for H2Conn {
+    fn drop(&mut self) {
+        self.orders.release();
     }
 }
 
@@ -43,9 +47,11 @@ impl Conn for H2Conn {
     type Download = H2Download;
 
     fn open(&self, head: http::Request<()>) -> Result<(H2Answer, H2Upload), StreamError> {
+        // Looked at before the request can be anywhere: what it counts later is at most this request's.
+        let written = self.traffic.written();
         let mut sender = self.sender.clone();
         match sender.send_request(head, false) {
-            Ok((answer, upload)) => Ok((H2Answer(answer), H2Upload(upload))),
+            Ok((answer, upload)) => Ok((H2Answer { answer, traffic: self.traffic.clone(), written }, H2Upload(upload))),
             Err(error) if takes_no_more(&mut sender) => {
                 self.vitals.retire(Ending::GoAway);
                 Err(StreamError::Unprocessed(error.to_string()))
@@ -56,8 +62,8 @@ impl Conn for H2Conn {
     }
 
     fn probe(&self) {
-        // Full: one is already asked for. Closed: the driver has ended, and `vitals` says so.
-        let _ = self.probes.try_send(Probe);
+        // Where the driver has ended nobody listens, and `vitals` says so.
+        self.orders.probe();
     }
 
     fn vitals(&self) -> &Vitals {
@@ -66,15 +72,30 @@ impl Conn for H2Conn {
 }
 
 /// The head of an answer under way.
-pub(crate) struct H2Answer(ResponseFuture);
+pub(crate) struct H2Answer {
+    answer: ResponseFuture,
+    traffic: Traffic,
+    /// What had been written when the stream was opened.
+    written: u64,
+}
+
+impl H2Answer {
+    /// What an error means. A connection that died before one more byte was written on it took nothing of this request along.
+    fn failed(&self, error: &h2::Error) -> StreamError {
+        match classify(error) {
+            StreamError::Lost(why) if self.traffic.written() == self.written => StreamError::Unprocessed(why),
+            other => other,
+        }
+    }
+}
 
 impl Future for H2Answer {
     type Output = Result<http::Response<H2Download>, StreamError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(cx).map(|answer| match answer {
+        Pin::new(&mut self.answer).poll(cx).map(|answer| match answer {
             Ok(response) => Ok(response.map(H2Download)),
-            Err(error) => Err(classify(&error)),
+            Err(error) => Err(self.failed(&error)),
         })
     }
 }

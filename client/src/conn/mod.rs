@@ -9,8 +9,11 @@ mod connector;
 mod dial;
 mod driver;
 mod h2;
-mod heard;
+mod orders;
 mod silence;
+#[cfg(test)]
+mod tests;
+mod traffic;
 mod vitals;
 
 use std::future::Future;
@@ -109,6 +112,9 @@ pub(crate) struct ConnSettings {
     pub(crate) connect_timeout: Duration,
     /// With a call in flight and no byte for this long, the connection is asked with a PING.
     pub(crate) silence: Duration,
+    /// Where that ends up while the peer answers PINGs and nothing else moves: between the PINGs of an idle stream. gRFC A8 has
+    /// 10 s as the least.
+    pub(crate) silence_max: Duration,
     /// No byte for this long after the PING: the connection is dead.
     pub(crate) pong_timeout: Duration,
 }
@@ -118,6 +124,7 @@ impl Default for ConnSettings {
         Self {
             connect_timeout: Duration::from_secs(5),
             silence: Duration::from_millis(500),
+            silence_max: Duration::from_secs(10),
             pong_timeout: Duration::from_secs(1),
         }
     }

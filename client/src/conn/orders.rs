@@ -1,0 +1,44 @@
+//! What a connection's handle has its driver do.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Waker;
+
+use futures_util::task::AtomicWaker;
+
+/// Shared by the handle and the driver. Two flags and not a channel: the driver looks with every byte that moves, and finds
+/// nothing nearly always.
+#[derive(Debug, Default)]
+pub(super) struct Orders {
+    probe: AtomicBool,
+    release: AtomicBool,
+    driver: AtomicWaker,
+}
+
+impl Orders {
+    /// Send a PING. One that is under way answers for all that are asked for meanwhile.
+    pub(super) fn probe(&self) {
+        self.probe.store(true, Ordering::Release);
+        self.driver.wake();
+    }
+
+    /// No more calls will be made. That the last handle is gone would not by itself wake a parked connection.
+    pub(super) fn release(&self) {
+        self.release.store(true, Ordering::Release);
+        self.driver.wake();
+    }
+
+    /// Has whatever is ordered from now on wake the driver. Called before looking.
+    pub(super) fn listen(&self, driver: &Waker) {
+        self.driver.register(driver);
+    }
+
+    /// Whether a PING is wanted; takes the order.
+    pub(super) fn take_probe(&self) -> bool {
+        // A look first: it does not write to a line that is shared with the handle.
+        self.probe.load(Ordering::Acquire) && self.probe.swap(false, Ordering::AcqRel)
+    }
+
+    pub(super) fn is_released(&self) -> bool {
+        self.release.load(Ordering::Acquire)
+    }
+}
