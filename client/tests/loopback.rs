@@ -12,12 +12,12 @@ use std::time::Duration;
 use http::{Request, Response};
 use mesh_api::registry::v1::registry_service_client::RegistryServiceClient;
 use mesh_api::registry::v1::{ResolveRequest, ResolveResponse};
-use mesh_client::{ConnectivityState, Mesh, MeshChannel, WaitForReady};
-use tokio::net::TcpListener;
+use mesh_client::{Address, ConnectivityState, Mesh, MeshChannel, WaitForReady};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::{Code, Status};
@@ -56,39 +56,55 @@ impl Service<Request<Body>> for Answering {
 
 /// A server on a runtime of its own: ending that ends every connection at once, as a killed process does.
 struct Process {
-    address: SocketAddr,
+    address: Address,
     runtime: Option<Runtime>,
     leave: Option<oneshot::Sender<()>>,
     gone: oneshot::Receiver<()>,
 }
 
 impl Process {
-    fn start(address: SocketAddr) -> Self {
+    /// Starts one on a TCP address, or on a path where no socket is left.
+    fn start(address: impl Into<Address>) -> Self {
         Self::with_streams(address, None)
     }
 
-    fn with_streams(address: SocketAddr, streams_max: Option<u32>) -> Self {
-        let listener = std::net::TcpListener::bind(address).unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let address = listener.local_addr().unwrap();
-        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    fn with_streams(address: impl Into<Address>, streams_max: Option<u32>) -> Self {
         let (leave, leaving) = oneshot::channel::<()>();
         let (going, gone) = oneshot::channel();
-        runtime.spawn(async move {
-            let leaving = async { drop(leaving.await) };
-            let connections = TcpListenerStream::new(TcpListener::from_std(listener).unwrap());
-            let server = tonic::transport::Server::builder().max_concurrent_streams(streams_max).add_service(Answering);
-            let _ = server.serve_with_incoming_shutdown(connections, leaving).await;
-            let _ = going.send(());
-        });
+        let leaving = async { drop(leaving.await) };
+        let server = tonic::transport::Server::builder().max_concurrent_streams(streams_max).add_service(Answering);
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let address = match address.into() {
+            Address::Tcp(address) => {
+                let listener = std::net::TcpListener::bind(address).unwrap();
+                listener.set_nonblocking(true).unwrap();
+                let address = listener.local_addr().unwrap();
+                runtime.spawn(async move {
+                    let connections = TcpListenerStream::new(TcpListener::from_std(listener).unwrap());
+                    let _ = server.serve_with_incoming_shutdown(connections, leaving).await;
+                    let _ = going.send(());
+                });
+                address.into()
+            }
+            Address::Unix(path) => {
+                let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+                listener.set_nonblocking(true).unwrap();
+                runtime.spawn(async move {
+                    let connections = UnixListenerStream::new(UnixListener::from_std(listener).unwrap());
+                    let _ = server.serve_with_incoming_shutdown(connections, leaving).await;
+                    let _ = going.send(());
+                });
+                Address::Unix(path)
+            }
+        };
         Self { address, runtime: Some(runtime), leave: Some(leave), gone }
     }
 
     /// Ends it as a well-behaved server does: GOAWAY, finish, leave.
-    async fn stop(mut self) -> SocketAddr {
+    async fn stop(mut self) -> Address {
         drop(self.leave.take());
         (&mut self.gone).await.unwrap();
-        self.address
+        self.address.clone()
     }
 }
 
@@ -96,6 +112,9 @@ impl Drop for Process {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
+        }
+        if let Address::Unix(path) = &self.address {
+            let _ = std::fs::remove_file(path);
         }
     }
 }
@@ -111,17 +130,15 @@ enum Known {
 
 fn service_of_three(known: Known) -> (Vec<Process>, MeshChannel) {
     let processes: Vec<Process> = (0..3).map(|_| Process::start(ANYWHERE)).collect();
-    let mut mesh = Mesh::builder().static_service("user-svc", processes.iter().map(|process| process.address.into()));
+    let mut mesh = Mesh::builder().static_service("user-svc", processes.iter().map(|process| process.address.clone()));
     if known == Known::Repeatable {
         mesh = mesh.descriptors(mesh_api::FILE_DESCRIPTOR_SET);
     }
     (processes, mesh.build().unwrap().channel("user-svc"))
 }
 
-async fn state_of(channel: &MeshChannel, address: SocketAddr, wanted: ConnectivityState) {
-    let there = |endpoint: &mesh_client::EndpointHandle| {
-        endpoint.address().tcp() == Some(address) && endpoint.state() == wanted
-    };
+async fn state_of(channel: &MeshChannel, address: &Address, wanted: ConnectivityState) {
+    let there = |endpoint: &mesh_client::EndpointHandle| endpoint.address() == address && endpoint.state() == wanted;
     until(|| channel.endpoints().iter().any(there)).await;
 }
 
@@ -184,8 +201,8 @@ async fn a_rolling_restart_under_load_fails_no_call() {
     for _ in 0..9 {
         load.go_on().await;
         let address = processes.remove(0).stop().await;
-        processes.push(Process::start(address));
-        state_of(&channel, address, ConnectivityState::Ready).await;
+        processes.push(Process::start(address.clone()));
+        state_of(&channel, &address, ConnectivityState::Ready).await;
     }
     let failed = load.finish().await;
     assert!(failed.is_empty(), "{} failed: {:?}", failed.len(), failed.first());
@@ -197,11 +214,11 @@ async fn the_death_of_a_server_under_load_fails_no_repeatable_call() {
     let load = Load::start(&channel);
     for _ in 0..5 {
         let victim = processes.remove(0);
-        let address = victim.address;
-        state_of(&channel, address, ConnectivityState::Ready).await;
+        let address = victim.address.clone();
+        state_of(&channel, &address, ConnectivityState::Ready).await;
         load.go_on().await;
         drop(victim);
-        state_of(&channel, address, ConnectivityState::TransientFailure).await;
+        state_of(&channel, &address, ConnectivityState::TransientFailure).await;
         processes.push(Process::start(address));
     }
     let failed = load.finish().await;
@@ -213,15 +230,14 @@ async fn the_death_of_a_server_fails_no_more_unrepeatable_calls_than_were_in_fli
     let (mut processes, channel) = service_of_three(Known::Nothing);
     let victim = processes.remove(0);
     for process in processes.iter().chain([&victim]) {
-        state_of(&channel, process.address, ConnectivityState::Ready).await;
+        state_of(&channel, &process.address, ConnectivityState::Ready).await;
     }
     let load = Load::start(&channel);
-    let address = victim.address;
-    let picked =
-        |endpoint: &mesh_client::EndpointHandle| endpoint.address().tcp() == Some(address) && endpoint.picks() > 20;
+    let address = victim.address.clone();
+    let picked = |endpoint: &mesh_client::EndpointHandle| *endpoint.address() == address && endpoint.picks() > 20;
     until(|| channel.endpoints().iter().any(picked)).await;
     drop(victim);
-    state_of(&channel, address, ConnectivityState::TransientFailure).await;
+    state_of(&channel, &address, ConnectivityState::TransientFailure).await;
     let failed = load.finish().await;
     assert!(failed.len() <= 8, "{} failed", failed.len());
     assert!(failed.iter().all(|status| status.code() == Code::Unavailable), "{:?}", failed.first());
@@ -231,7 +247,7 @@ async fn the_death_of_a_server_fails_no_more_unrepeatable_calls_than_were_in_fli
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn places_on_a_full_connection_are_handed_on_for_ever() {
     let server = Process::with_streams(ANYWHERE, Some(2));
-    let mesh = Mesh::builder().static_service("user-svc", [server.address.into()]).build().unwrap();
+    let mesh = Mesh::builder().static_service("user-svc", [server.address.clone()]).build().unwrap();
     let channel = mesh.channel("user-svc");
     let mut calls = JoinSet::new();
     for _ in 0..40 {
@@ -245,4 +261,40 @@ async fn places_on_a_full_connection_are_handed_on_for_ever() {
         });
     }
     tokio::time::timeout(Duration::from_secs(60), calls.join_all()).await.unwrap();
+}
+
+/// A Unix socket carries calls like any other; its server says goodbye, comes back on the same path, and no call is lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_unix_socket_carries_calls_and_its_goodbye() {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = ["one.sock", "two.sock"].map(|name| Address::from(folder.path().join(name)));
+    let mut processes: Vec<Process> = paths.iter().cloned().map(Process::start).collect();
+    let mesh = Mesh::builder().static_service("user-svc", paths.clone()).build().unwrap();
+    let channel = mesh.channel("user-svc");
+    let load = Load::start(&channel);
+    for _ in 0..4 {
+        load.go_on().await;
+        let address = processes.remove(0).stop().await;
+        processes.push(Process::start(address.clone()));
+        state_of(&channel, &address, ConnectivityState::Ready).await;
+    }
+    let failed = load.finish().await;
+    assert!(failed.is_empty(), "{} failed: {:?}", failed.len(), failed.first());
+    assert!(channel.endpoints().iter().all(|endpoint| endpoint.picks() > 0));
+}
+
+/// Nobody has made the socket yet, and somebody has left a file there that nobody listens on.
+#[tokio::test]
+async fn a_unix_socket_that_is_not_there_is_named_in_the_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let (missing, left) = (folder.path().join("missing.sock"), folder.path().join("left.sock"));
+    drop(std::os::unix::net::UnixListener::bind(&left).unwrap());
+    for (path, why) in [(missing, "No such file"), (left, "refused")] {
+        let mesh = Mesh::builder().static_service("user-svc", [path.clone().into()]).build().unwrap();
+        let mut stub = RegistryServiceClient::new(mesh.channel("user-svc"));
+        let status = stub.resolve(ResolveRequest::default()).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unavailable);
+        assert!(status.message().contains(path.to_str().unwrap()), "{}", status.message());
+        assert!(status.message().contains(why), "{}", status.message());
+    }
 }

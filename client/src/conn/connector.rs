@@ -41,7 +41,8 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// that vanished holds a writer for a quarter of an hour of retransmissions.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(10);
 
-/// Connects to sockets of the operating system. Over TCP: no Nagle, kernel keepalive, a bound on unacknowledged bytes.
+/// Connects to sockets of the operating system. Over TCP: no Nagle, kernel keepalive, a bound on unacknowledged bytes. A Unix
+/// socket has nothing of that: its other end is in this kernel, and cannot vanish without a word.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SocketConnector;
 
@@ -56,13 +57,37 @@ impl Connector for SocketConnector {
         };
         Box::pin(async move {
             let stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
-            let socket = SockRef::from(&stream);
-            socket
-                .set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL))?;
-            #[cfg(target_os = "linux")]
-            socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
+            set_up(&stream)?;
             Ok(Box::new(stream) as Box<dyn Io>)
         })
+    }
+}
+
+fn set_up(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL))?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn sockets_are_set_up_for_calls_and_for_peers_that_vanish() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        set_up(&stream).unwrap();
+        let socket = SockRef::from(&stream);
+        assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_IDLE);
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), KEEPALIVE_INTERVAL);
+        #[cfg(target_os = "linux")]
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(UNACKNOWLEDGED_MAX));
     }
 }
