@@ -36,9 +36,8 @@ pub(crate) struct ClientArgs {
     #[arg(long, value_name = "SECTION[,SECTION]", value_delimiter = ',')]
     pub(crate) only: Vec<Section>,
 
-    /// Judges the counts by their budgets and ends with 1 when one is missed: mesh-3 at most 0.70 of a tonic channel's
-    /// instructions, 2500 instructions over raw h2, 22 allocations.
-    #[arg(long)]
+    /// Measures only what the budgets of instructions and allocations are about, and ends with 1 when one is missed.
+    #[arg(long, conflicts_with = "only")]
     pub(crate) check: bool,
 
     /// Measures nothing else, and writes where this contestant's instructions go, function by function.

@@ -5,8 +5,7 @@
 //! due meanwhile are in. Allocations are counted without callgrind, in all threads.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use crate::args::DriveArgs;
 use crate::child::{self, EchoServer};
@@ -17,14 +16,12 @@ use crate::report::{self, Record};
 /// The size of the message that budgets are about.
 pub(crate) const SMALL_BYTES: usize = 32;
 const LARGE_BYTES: usize = 1024;
-/// Lines of a profile's table.
-const PROFILE_LINES: usize = 60;
 
 /// How many calls are made; callgrind makes each some fifty times slower.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Depth {
-    warm_up: u32,
-    calls: u32,
+    pub(crate) warm_up: u32,
+    pub(crate) calls: u32,
 }
 
 impl Depth {
@@ -67,7 +64,8 @@ pub(crate) async fn measure(
 /// Every size that is measured where there is time.
 pub(crate) const PAYLOADS: [usize; 2] = [SMALL_BYTES, LARGE_BYTES];
 
-async fn cost(
+/// Measures one. What callgrind wrote stays in `profile`.
+pub(crate) async fn cost(
     server: &EchoServer,
     contestant: Contestant,
     payload_bytes: usize,
@@ -149,41 +147,4 @@ pub(crate) fn report(costs: &[Cost]) -> (String, Vec<Record>) {
         }
     }
     (table, records)
-}
-
-/// Writes where a contestant's instructions go, and returns the file.
-pub(crate) async fn profile(
-    server: &EchoServer,
-    contestant: Contestant,
-    depth: Depth,
-    out: &Path,
-) -> Result<PathBuf, Failure> {
-    let raw = out.join(format!("{}.callgrind", contestant.name()));
-    let cost = cost(server, contestant, SMALL_BYTES, depth, &raw).await?;
-    let mut text = format!(
-        "{}, {SMALL_BYTES} B: {} instructions and {:.1} allocations a call. Numbers below are of {} calls.\n",
-        contestant.title(),
-        report::grouped(cost.instructions),
-        cost.allocations,
-        depth.calls
-    );
-    for (title, inclusive) in [("In the function itself", "--inclusive=no"), ("With what it calls", "--inclusive=yes")]
-    {
-        let output = Command::new("callgrind_annotate")
-            .args(["--auto=no", "--threshold=100", inclusive])
-            .arg(&raw)
-            .output()
-            .map_err(Failure::io("start callgrind_annotate"))?;
-        let annotated = String::from_utf8_lossy(&output.stdout);
-        // The table begins after the second rule below its header.
-        let lines = annotated.lines().skip_while(|line| !line.contains("file:function")).take(PROFILE_LINES + 2);
-        text.push_str(&format!("\n{title}\n"));
-        for line in lines {
-            text.push_str(line);
-            text.push('\n');
-        }
-    }
-    let path = out.join(format!("{}.profile.txt", contestant.name()));
-    fs::write(&path, text).map_err(Failure::io(format!("write {}", path.display())))?;
-    Ok(path)
 }

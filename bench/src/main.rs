@@ -8,6 +8,7 @@
 //! drive         a process of its own that makes calls: counted, or under callgrind
 //! child         processes: the echo server, the driver   counting   an allocator that counts
 //! instructions  instructions and allocations of one call
+//! gate          the budgets, judged                        profile    the same, function by function
 //! report        rows for people and for programs         machine    what it was measured on
 //! ```
 //!
@@ -23,8 +24,10 @@ mod counting;
 mod drive;
 mod echo;
 mod failure;
+mod gate;
 mod instructions;
 mod machine;
+mod profile;
 mod report;
 
 use std::process::ExitCode;

@@ -1,4 +1,8 @@
-//! The client's side of the service: what tonic generates for a unary method, word for word, without a build script.
+//! The client's side of the service: what tonic generates for a unary method, without a build script.
+//!
+//! One line of it is left out: the `GrpcMethod` that generated stubs put among the request's extensions, for interceptors.
+//! It costs three allocations and some 1 000 instructions before anybody who is measured here is called, and budgets of a
+//! channel are not about it.
 
 use std::error::Error;
 
@@ -7,10 +11,10 @@ use http::uri::PathAndQuery;
 use http_body::Body;
 use tonic::client::{Grpc, GrpcService};
 use tonic::codegen::StdError;
-use tonic::{GrpcMethod, Request, Response, Status};
+use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 
-use super::{EchoRequest, EchoResponse, METHOD, PATH, SERVICE};
+use super::{EchoRequest, EchoResponse, PATH};
 
 /// What generated stubs take, and what it takes to call from several tasks.
 pub(crate) trait Channel:
@@ -48,14 +52,13 @@ impl<C: Channel> EchoClient<C> {
         Self { inner: Grpc::new(channel) }
     }
 
-    pub(crate) async fn echo(&mut self, mut request: Request<EchoRequest>) -> Result<Response<EchoResponse>, Status> {
+    pub(crate) async fn echo(&mut self, request: Request<EchoRequest>) -> Result<Response<EchoResponse>, Status> {
         self.inner
             .ready()
             .await
             .map_err(|error| Status::unknown(format!("Service was not ready: {}", error.into())))?;
         let codec = ProstCodec::default();
         let path = PathAndQuery::from_static(PATH);
-        request.extensions_mut().insert(GrpcMethod::new(SERVICE, METHOD));
         self.inner.unary(request, path, codec).await
     }
 }
