@@ -75,7 +75,9 @@ mod target;
 
 pub use address::{Address, AddressError};
 pub use resolver::{Counters, ResolvedEndpoint, Standing, WatchState, WatchStatus};
-pub use resolver::{DescriptorError, Idempotency, MethodLevels, Resolution, ResolutionStatus, Resolutions};
+pub use resolver::{
+    DescriptorError, Idempotency, MethodLevels, Resolution, ResolutionStatus, Resolutions, StateDirError,
+};
 
 pub use load::{EndpointLoad, LoadReport};
 pub use mesh::{ConfigError, Mesh, MeshBuilder, PolicyFault, PolicyScope};

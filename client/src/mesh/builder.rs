@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use crate::Address;
 use crate::conn::{Connector, SocketConnector};
 use crate::entropy::Entropy;
 use crate::policy::Policy;
-use crate::resolver::{DescriptorError, MethodLevels};
+use crate::resolver::{DescriptorError, MethodLevels, StateDirError, StateFolder};
 
 /// Registries in one list; they are nodes in front of one store, and more than this many is a mistake in a script.
 const REGISTRIES_MAX: usize = 16;
@@ -43,6 +44,14 @@ pub enum ConfigError {
     /// Policies that cannot be followed, with everything that is wrong with each.
     #[error("{}", told(.0))]
     Policy(Vec<(PolicyScope, Vec<PolicyFault>)>),
+    /// A state folder that cannot be used.
+    #[error("state folder {}: {reason}", path.display())]
+    StateDir {
+        /// As it was given.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: StateDirError,
+    },
     /// The descriptors are none.
     #[error(transparent)]
     Descriptors(#[from] DescriptorError),
@@ -85,6 +94,7 @@ pub struct MeshBuilder {
     policies: BTreeMap<PolicyScope, Policy>,
     failfast: Option<Duration>,
     zone: String,
+    state_dir: Option<PathBuf>,
     entropy: Option<u64>,
 }
 
@@ -99,6 +109,7 @@ impl Default for MeshBuilder {
             policies: BTreeMap::new(),
             failfast: None,
             zone: String::new(),
+            state_dir: None,
             entropy: None,
         }
     }
@@ -156,6 +167,17 @@ impl MeshBuilder {
         self
     }
 
+    /// Keeps what is known of each service in this folder, so that a process that starts while the registry is away finds
+    /// its services all the same: as they were when the registry was heard last, for up to a day, and until it is heard
+    /// again. Off without it.
+    ///
+    /// The folder is made, with mode 700, by [`build`](Self::build), which refuses one that others own or write. Processes
+    /// of one user and one mesh may share it.
+    pub fn state_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.state_dir = Some(path.into());
+        self
+    }
+
     /// How byte streams are opened: by the operating system's sockets without it.
     pub fn connector(mut self, connector: Arc<dyn Connector>) -> Self {
         self.connector = connector;
@@ -169,7 +191,7 @@ impl MeshBuilder {
         self
     }
 
-    /// Makes the mesh. It does not wait, and needs no runtime yet.
+    /// Makes the mesh. It waits for nobody, and needs no runtime yet.
     pub fn build(self) -> Result<Mesh, ConfigError> {
         if self.registries.len() > REGISTRIES_MAX {
             return Err(ConfigError::TooManyRegistries { given: self.registries.len() });
@@ -186,6 +208,10 @@ impl MeshBuilder {
         for encoded in &self.descriptors {
             methods.extend(MethodLevels::from_descriptor_set(encoded)?);
         }
+        let state = self.state_dir.map(|path| match StateFolder::open(&path) {
+            Ok(folder) => Ok(Arc::new(folder)),
+            Err(reason) => Err(ConfigError::StateDir { path, reason }),
+        });
         let inner = Inner {
             namespace: self.namespace.into(),
             registries,
@@ -194,6 +220,7 @@ impl MeshBuilder {
             connector: self.connector,
             policies,
             zone: self.zone.into(),
+            state: state.transpose()?,
             entropy: self.entropy.map_or_else(Entropy::from_os, Entropy::seeded),
             watcher: OnceLock::new(),
             targets: parking_lot::Mutex::default(),

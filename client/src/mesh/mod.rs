@@ -28,7 +28,8 @@ use crate::metrics::MeshMetrics;
 use crate::policy::Policy;
 use crate::registrar::{InstanceSpec, Registrar};
 use crate::resolver::{
-    MethodLevels, Resolution, ResolutionStatus, Resolutions, SERVICES_MAX, WatchStatus, Watcher, constant, follow,
+    MethodLevels, Resolution, ResolutionStatus, Resolutions, SERVICES_MAX, StateFolder, WatchStatus, Watcher, constant,
+    follow,
 };
 use crate::target::{Target, TargetConfig};
 
@@ -57,6 +58,8 @@ struct Inner {
     policies: Policies,
     /// Where this process runs; empty is unknown.
     zone: Arc<str>,
+    /// Where what is known outlives the process.
+    state: Option<Arc<StateFolder>>,
     entropy: Entropy,
     /// Started with the first service that is followed.
     watcher: OnceLock<Watcher>,
@@ -164,7 +167,8 @@ impl Mesh {
     fn watcher(&self) -> &Watcher {
         self.inner.watcher.get_or_init(|| {
             let inner = &self.inner;
-            Watcher::spawn(registry_client(self.registry_channel()), inner.namespace.clone(), inner.entropy.fork())
+            let client = registry_client(self.registry_channel());
+            Watcher::spawn(client, inner.namespace.clone(), inner.state.clone(), inner.entropy.fork())
         })
     }
 

@@ -60,6 +60,11 @@ impl MethodLevels {
         self.0.is_empty()
     }
 
+    /// Every declared method by its path, in no order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, Idempotency)> {
+        self.0.iter().map(|(path, level)| (&**path, *level))
+    }
+
     /// Adds what another set declares; where both declare a method, the other one holds.
     pub(crate) fn extend(&mut self, other: Self) {
         self.0.extend(other.0);
@@ -70,6 +75,13 @@ impl MethodLevels {
         if level != Idempotency::Unknown {
             self.0.insert(format!("/{service}/{method}").into_boxed_str(), level);
         }
+    }
+}
+
+impl FromIterator<(String, Idempotency)> for MethodLevels {
+    fn from_iter<I: IntoIterator<Item = (String, Idempotency)>>(levels: I) -> Self {
+        let declared = levels.into_iter().filter(|(_, level)| *level != Idempotency::Unknown);
+        Self(declared.map(|(path, level)| (path.into_boxed_str(), level)).collect())
     }
 }
 

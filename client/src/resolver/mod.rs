@@ -5,6 +5,7 @@
 
 mod decode;
 mod fixed;
+mod known;
 mod methods;
 mod news;
 mod service;
@@ -19,6 +20,8 @@ use crate::Address;
 use crate::load::EndpointLoad;
 
 pub(crate) use fixed::{HostPort, constant, follow};
+pub use known::StateDirError;
+pub(crate) use known::StateFolder;
 pub use methods::{DescriptorError, Idempotency, MethodLevels};
 pub(crate) use methods::{level_of, methods_of};
 pub use session::Counters;
@@ -90,7 +93,8 @@ pub enum Standing {
     /// A heartbeat is late: a PONG within 250 ms on the connection that is held counts as [`Standing::Alive`] here; else
     /// pick it only if there is nothing better.
     Suspect,
-    /// Its deadline passed and the registry holds its removal back: as [`Standing::Suspect`].
+    /// Its deadline passed and the registry holds its removal back; or it is known from an earlier process and the
+    /// registry has not said anything yet: as [`Standing::Suspect`].
     Stale,
     /// The registry no longer lists it, and did not say who removed it: not believed. Probe it, pick it as
     /// [`Standing::Suspect`], and drop it after 60 s of refused connects. It stays listed here until a removal names it;
@@ -108,6 +112,7 @@ mod tests {
             ("news.rs", include_str!("news.rs")),
             ("service.rs", include_str!("service.rs")),
             ("session.rs", include_str!("session.rs")),
+            ("known/record.rs", include_str!("known/record.rs")),
             ("enrolment.rs", include_str!("../registrar/enrolment.rs")),
         ];
         for (file, source) in pure {

@@ -15,6 +15,7 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
+use super::known::Known;
 use super::news::{
     Admin, Cause, Chunk, Completeness, Delta, Entry, Epoch, Instance, Liveness, Position, Presence, Removal, SoftEntry,
 };
@@ -24,7 +25,7 @@ use crate::serving::ServingStatus;
 
 /// Instances taken for one service. A snapshot or delta that would pass it is refused as a whole and the last good state
 /// stays: past this a push is a fault, and memory must not follow it.
-pub(super) const INSTANCES_MAX: usize = 100_000;
+pub(crate) const INSTANCES_MAX: usize = 100_000;
 
 /// Instances kept that the registry no longer lists; past it the longest lapsed goes.
 pub(super) const LAPSED_MAX: usize = 1_024;
@@ -66,6 +67,8 @@ enum Listing {
     Carried { since: Instant },
     /// The registry has stopped listing it without saying who removed it.
     Lapsed { since: Instant },
+    /// Known from an earlier process alone. What the registry says goes before it in every way.
+    Recalled { since: Instant },
 }
 
 /// The last soft state and the history that it speaks of.
@@ -119,6 +122,28 @@ impl ServiceState {
             presence: Presence::Unknown,
             unfinished: None,
         }
+    }
+
+    /// Takes what an earlier process knew. Nothing is believed of it that the registry has said more about already.
+    pub(super) fn recall(&mut self, known: Vec<Known>, now: Instant) {
+        if self.position.is_some() && self.completeness == Completeness::Complete {
+            return;
+        }
+        for Known { epoch, instance } in known {
+            if !self.tombstones.forbids(&epoch, &instance) {
+                let held = self.held.entry(instance.id);
+                held.or_insert_with(|| Held { epoch, listing: Listing::Recalled { since: now }, instance });
+            }
+        }
+        self.drop_replaced();
+        self.drop_longest_unlisted();
+    }
+
+    /// What a later process should know: nothing while the registry does not know everything itself.
+    pub(super) fn known(&self) -> Option<(Position, Vec<Known>)> {
+        let position = self.position.clone().filter(|_| self.completeness == Completeness::Complete)?;
+        let known = |held: &Held| Known { epoch: held.epoch.clone(), instance: held.instance.clone() };
+        Some((position, self.held.values().map(known).collect()))
     }
 
     /// Where to resume: the last position that was applied.
@@ -211,13 +236,15 @@ impl ServiceState {
         Verdict::Kept
     }
 
-    /// The registry that the state comes from says how complete it is.
-    pub(super) fn bookmark(&mut self, position: &Position, completeness: Completeness, now: Instant) {
+    /// The registry that the state comes from says how complete it is; true where that is news.
+    pub(super) fn bookmark(&mut self, position: &Position, completeness: Completeness, now: Instant) -> bool {
         let ours = self.position.as_ref().is_some_and(|applied| applied.epoch == position.epoch);
-        if ours && self.completeness != completeness {
+        let news = ours && self.completeness != completeness;
+        if news {
             self.completeness = completeness;
             self.settle(now);
         }
+        news
     }
 
     /// What callers are told.
@@ -310,7 +337,7 @@ impl ServiceState {
             return false;
         }
         match self.held.get_mut(&instance.id) {
-            Some(held) if held.epoch == *epoch && held.instance.is_newer_than(&instance) => {
+            Some(held) if held.is_known_newer_than(epoch, &instance) => {
                 held.listing = Listing::Listed;
                 false
             }
@@ -330,7 +357,10 @@ impl ServiceState {
                 self.held.clear();
                 return;
             }
-            for held in self.held.values_mut().filter(|held| matches!(held.listing, Listing::Carried { .. })) {
+            if !nobody_listed {
+                self.held.retain(|_, held| !matches!(held.listing, Listing::Recalled { .. }));
+            }
+            for held in self.held.values_mut().filter(|held| held.listing != Listing::Listed) {
                 held.lapse(now);
             }
         }
@@ -361,7 +391,7 @@ impl ServiceState {
         for (&id, held) in &self.held {
             match held.listing {
                 Listing::Listed => {}
-                Listing::Carried { since } => carried.push((since, id)),
+                Listing::Recalled { since } | Listing::Carried { since } => carried.push((since, id)),
                 Listing::Lapsed { since } => lapsed.push((since, id)),
             }
         }
@@ -384,6 +414,12 @@ impl Soft {
 }
 
 impl Held {
+    /// What an earlier process knew is never held against what the registry lists now.
+    fn is_known_newer_than(&self, epoch: &Epoch, listed: &Instance) -> bool {
+        let recalled = matches!(self.listing, Listing::Recalled { .. });
+        !recalled && self.epoch == *epoch && self.instance.is_newer_than(listed)
+    }
+
     fn lapse(&mut self, now: Instant) {
         if !matches!(self.listing, Listing::Lapsed { .. }) {
             self.listing = Listing::Lapsed { since: now };
@@ -407,6 +443,7 @@ fn standing(listing: Listing, liveness: Liveness, serving: ServingStatus, admin:
             Some(Standing::Draining)
         }
         (_, _, Listing::Lapsed { .. }, _) => Some(Standing::Lapsed),
+        (_, _, Listing::Recalled { .. }, _) => Some(Standing::Stale),
         (_, _, _, Liveness::Alive) => Some(Standing::Alive),
         (_, _, _, Liveness::Suspect) => Some(Standing::Suspect),
         (_, _, _, Liveness::Stale) => Some(Standing::Stale),

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::known::Known;
 use super::news::{Event, News, Position, Refusal, RefusalOutlook};
 use super::service::{ServiceState, Verdict};
 use super::{Resolution, ResolutionStatus};
@@ -31,6 +32,8 @@ const REFUSED_INTERVAL: Duration = Duration::from_secs(30);
 pub(super) struct Session {
     followed: BTreeMap<Arc<str>, Followed>,
     released: BTreeSet<Arc<str>>,
+    /// Services of which a later process should know something else than it would.
+    unsaved: BTreeSet<Arc<str>>,
     counters: Counters,
 }
 
@@ -109,6 +112,7 @@ impl Session {
     pub(super) fn release(&mut self, service: &Arc<str>) {
         if self.followed.remove(service).is_some() {
             self.released.insert(Arc::clone(service));
+            self.unsaved.remove(service);
         }
     }
 
@@ -162,8 +166,10 @@ impl Session {
         let News { position, completeness, event } = news;
         let service = match event {
             Event::Bookmark => {
-                for followed in self.followed.values_mut() {
-                    followed.state.bookmark(&position, completeness, now);
+                for (service, followed) in &mut self.followed {
+                    if followed.state.bookmark(&position, completeness, now) {
+                        self.unsaved.insert(Arc::clone(service));
+                    }
                 }
                 return self.followed.iter_mut().filter_map(|(service, followed)| followed.publish(service)).collect();
             }
@@ -190,7 +196,33 @@ impl Session {
             Event::Bookmark => Verdict::Kept,
         };
         followed.judge(verdict, &mut self.counters, now);
+        if matches!(verdict, Verdict::Applied { .. }) {
+            self.unsaved.insert(Arc::clone(&service));
+        }
         followed.publish(&service).into_iter().collect()
+    }
+
+    /// Takes what an earlier process knew of a service.
+    pub(super) fn recall(&mut self, service: &Arc<str>, known: Vec<Known>, now: Instant) -> Option<Published> {
+        let followed = self.followed.get_mut(service)?;
+        followed.state.recall(known, now);
+        followed.publish(service)
+    }
+
+    /// What a later process should know of a service; `None` while the registry does not know everything itself.
+    pub(super) fn known(&self, service: &str) -> Option<(Position, Vec<Known>)> {
+        self.followed.get(service)?.state.known()
+    }
+
+    /// The services of which that has changed since this was asked last.
+    pub(super) fn take_unsaved(&mut self) -> BTreeSet<Arc<str>> {
+        std::mem::take(&mut self.unsaved)
+    }
+
+    /// The services that this stream has told everything about: the registry vouches for them.
+    pub(super) fn vouched_for(&self) -> impl Iterator<Item = &Arc<str>> {
+        let vouched = |followed: &Followed| followed.ask == Ask::Asked && followed.refusal.is_none();
+        self.followed.iter().filter(move |(_, followed)| vouched(followed)).map(|(service, _)| service)
     }
 
     /// What was received and not taken.

@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -23,6 +23,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Status, Streaming};
 
 use super::decode::Decoder;
+use super::known::{Keeper, Kept, StateFolder};
 use super::news::Position;
 use super::session::{Counters, Published, Request, SILENCE_MAX, Session};
 use super::{Resolution, Resolutions};
@@ -84,7 +85,12 @@ struct Shared {
 
 impl Watcher {
     /// Starts the task on the current tokio runtime. It connects with the first service that is followed.
-    pub(crate) fn spawn(client: RegistryClient, namespace: Arc<str>, entropy: Entropy) -> Self {
+    pub(crate) fn spawn(
+        client: RegistryClient,
+        namespace: Arc<str>,
+        folder: Option<Arc<StateFolder>>,
+        entropy: Entropy,
+    ) -> Self {
         let status = WatchStatus {
             state: WatchState::Idle,
             last_heard: None,
@@ -97,6 +103,8 @@ impl Watcher {
         let driver = Driver {
             client,
             decoder: Decoder::new(namespace.clone()),
+            keeper: folder.map(|folder| Keeper::new(folder, namespace.clone())),
+            vouched: UNIX_EPOCH,
             namespace,
             session: Session::default(),
             shared: shared.clone(),
@@ -139,6 +147,10 @@ struct Driver {
     decoder: Decoder,
     namespace: Arc<str>,
     session: Session,
+    /// With a state folder only.
+    keeper: Option<Keeper>,
+    /// When the registry was heard last, by the time of day.
+    vouched: SystemTime,
     shared: Arc<Shared>,
     closed: FuturesUnordered<Closed>,
     reconnect: Reconnect,
@@ -184,6 +196,8 @@ impl Driver {
         let shared = self.shared.clone();
         loop {
             if orphaned.is_cancelled() && shared.services.lock().is_empty() {
+                // Off this thread: what is behind is written on the way.
+                tokio::task::spawn_blocking(move || drop(self));
                 return;
             }
             tokio::select! {
@@ -191,6 +205,7 @@ impl Driver {
                 Some(service) = self.closed.next() => self.take_closed(service),
                 () = orphaned.cancelled(), if !orphaned.is_cancelled() => {}
                 happened = self.link.happens(&self.session) => self.take(happened),
+                kept = keeps(&mut self.keeper) => self.take_kept(kept),
             }
         }
     }
@@ -200,6 +215,9 @@ impl Driver {
         for (service, sender) in self.shared.services.lock().iter() {
             if !self.session.follows(service) {
                 self.session.follow(service.clone(), now.into_std());
+                if let Some(keeper) = &mut self.keeper {
+                    keeper.read(service.clone());
+                }
                 self.closed.push(closed(service.clone(), sender.clone()));
             }
         }
@@ -215,6 +233,9 @@ impl Driver {
             Some(sender) if sender.receiver_count() > 0 => self.closed.push(closed(service.clone(), sender.clone())),
             _ => {
                 services.remove(&service);
+                if let Some(keeper) = &mut self.keeper {
+                    keeper.part(&service, self.session.known(&service), self.vouched);
+                }
                 self.session.release(&service);
             }
         }
@@ -265,6 +286,8 @@ impl Driver {
             }
         };
         self.publish(published);
+        self.vouched = clock::wall();
+        self.keep(now);
         let mut status = self.shared.status.lock();
         if first {
             status.streams_opened += 1;
@@ -272,6 +295,34 @@ impl Driver {
         }
         status.last_heard = Some(now);
         status.counters = self.session.counters();
+    }
+
+    /// Tells the keeper what has changed.
+    fn keep(&mut self, now: Instant) {
+        let unsaved = self.session.take_unsaved();
+        let Some(keeper) = &mut self.keeper else { return };
+        for service in unsaved {
+            keeper.changed(service, now);
+        }
+        if keeper.refresh_is_due(now) {
+            for service in self.session.vouched_for() {
+                keeper.changed(service.clone(), now);
+            }
+        }
+    }
+
+    fn take_kept(&mut self, kept: Kept) {
+        match (kept, &mut self.keeper) {
+            (Kept::Known(service, known), _) => {
+                let published = self.session.recall(&service, known, clock::now().into_std());
+                self.publish(published.into_iter().collect());
+            }
+            (Kept::Due(service), Some(keeper)) => {
+                let known = self.session.known(&service);
+                keeper.write(service, known, self.vouched);
+            }
+            (Kept::Due(_), None) | (Kept::Nothing, _) => {}
+        }
     }
 
     fn publish(&self, published: Vec<Published>) {
@@ -296,6 +347,22 @@ impl Driver {
         }));
         self.link = Link::Up(Up { stream, requests, first_heard: None, heard: now });
         self.shared.status.lock().state = WatchState::Connecting;
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        if let Some(keeper) = &mut self.keeper {
+            keeper.last_words(|service| self.session.known(service), self.vouched);
+        }
+    }
+}
+
+/// What the keeper says; never anything, without one.
+async fn keeps(keeper: &mut Option<Keeper>) -> Kept {
+    match keeper {
+        Some(keeper) => keeper.happens().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -227,8 +227,8 @@ proptest! {
                     named.extend(delta.removals.iter().map(|removal| removal.id));
                     state.delta(&p, c, delta, now);
                 }
-                Push::Soft(p, soft) => { state.soft(&p, soft, clock::now().into_std()); }
-                Push::Bookmark(p, c) => state.bookmark(&p, c, now),
+                Push::Soft(p, soft) => { state.soft(&p, soft, now); }
+                Push::Bookmark(p, c) => { state.bookmark(&p, c, now); }
             }
             let emptied = state.presence == Presence::Emptied && state.completeness == Completeness::Complete;
             for id in &before {

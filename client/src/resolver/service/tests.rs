@@ -125,6 +125,71 @@ fn a_lapse_of_the_last_one_is_not_believed() {
     assert_eq!(state.count(Standing::Lapsed), 0);
 }
 
+/// What an earlier process knew: ten instances at revision 10 of store "a".
+fn recalled() -> ServiceState {
+    let mut state = ServiceState::new();
+    let (_, known) = ten().known().unwrap();
+    state.recall(known, clock::now().into_std());
+    state
+}
+
+#[test]
+fn what_an_earlier_process_knew_is_doubted_until_the_registry_speaks() {
+    let state = recalled();
+    assert_eq!(state.count(Standing::Stale), 10);
+    assert_eq!(state.resolution().status, ResolutionStatus::Resolved);
+    assert_eq!(state.position(), None, "the registry is asked for everything");
+    assert_eq!(state.known(), None, "and nothing is saved that it has not said");
+}
+
+#[test]
+fn the_first_complete_snapshot_replaces_what_an_earlier_process_knew() {
+    let mut state = recalled();
+    let older = Entry::Good(Instance { weight: 7, ..instance(1, 1, 0) });
+    assert_eq!(state.push(&at("a", 9), snapshot(Presence::Populated, vec![older, good(11)], vec![])), TAKEN);
+    assert_eq!(state.standings(), [(1, Standing::Alive), (11, Standing::Alive)]);
+    assert_eq!(state.resolution().endpoints[0].weight, 7);
+    // Too late to say anything.
+    state.recall(ten().known().unwrap().1, clock::now().into_std());
+    assert_eq!(state.standings().len(), 2);
+}
+
+#[test]
+fn a_registry_that_warms_up_merges_with_what_an_earlier_process_knew() {
+    let merged = |state: &mut ServiceState| {
+        assert_eq!((state.count(Standing::Alive), state.count(Standing::Stale)), (2, 8));
+        state.bookmark(&at("b", 2), Completeness::Complete, clock::now().into_std());
+        assert_eq!(state.standings(), [(1, Standing::Alive), (11, Standing::Alive)]);
+    };
+    let now = clock::now().into_std();
+    let partial = || snapshot(Presence::Populated, vec![good(1), good(11)], vec![removal(2, Cause::Told, 2)]);
+    let mut state = recalled();
+    state.chunk(&at("b", 2), Completeness::Warming, partial(), now);
+    merged(&mut state);
+    // The disk may also be slower than the registry.
+    let mut state = ServiceState::new();
+    state.chunk(
+        &at("b", 2),
+        Completeness::Warming,
+        snapshot(Presence::Populated, vec![good(1), good(11)], vec![]),
+        now,
+    );
+    state.recall(ten().known().unwrap().1.into_iter().filter(|known| known.instance.id.as_u128() != 2).collect(), now);
+    merged(&mut state);
+}
+
+#[test]
+fn an_empty_push_does_not_take_away_what_an_earlier_process_knew() {
+    for presence in [Presence::Populated, Presence::Unknown, Presence::Lapsed] {
+        let mut state = recalled();
+        assert_eq!(state.push(&at("b", 1), snapshot(presence, vec![], vec![])), TAKEN);
+        assert_eq!(state.count(Standing::Lapsed), 10, "{presence:?}");
+    }
+    let mut state = recalled();
+    state.push(&at("b", 1), snapshot(Presence::Emptied, vec![], vec![]));
+    assert_eq!(state.resolution().status, ResolutionStatus::Empty);
+}
+
 #[test]
 fn one_of_many_that_expires_is_gone() {
     let mut state = ten();

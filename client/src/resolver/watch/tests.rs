@@ -10,7 +10,7 @@ type Side = Stream<wire::WatchRequest, wire::WatchResponse>;
 
 fn started() -> (Watcher, Calls) {
     let (client, calls) = registry();
-    (Watcher::spawn(client, "default".into(), Entropy::seeded(11)), calls)
+    (Watcher::spawn(client, "default".into(), None, Entropy::seeded(11)), calls)
 }
 
 fn position(revision: u64) -> wire::Position {

@@ -1,0 +1,256 @@
+//! When what is known is written and read. The disk is touched on threads for blocking work only: one write at a time, a
+//! second after the first change at the earliest, the last state wins.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::task::{JoinError, JoinHandle, JoinSet, spawn_blocking};
+use tokio::time::{Instant, sleep_until};
+
+use super::folder::{SaveError, Saved, StateFolder};
+use super::record::{Known, Record, Unusable};
+use crate::clock;
+use crate::resolver::news::Position;
+
+/// From the first change to the write: a rolling restart is a few writes, not hundreds.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// Time without writes after each one, in times that it took: large services cost the disk 5 % of its time at most.
+const REST_TIMES: u32 = 19;
+
+/// From a write that failed to the next try.
+const RETRY: Duration = Duration::from_secs(60);
+
+/// How often what has not changed is written all the same: its age counts from when the registry vouched for it last.
+const REFRESH: Duration = Duration::from_secs(60 * 60);
+
+/// Records written while the process ends; the rest is as it was a second or so before.
+const LAST_WORDS_MAX: usize = 64;
+
+/// How often the end of the process tries again while another process writes, and how long it waits in between: 100 ms
+/// in all.
+const LAST_TRIES: u32 = 20;
+const LAST_TRY_PAUSE: Duration = Duration::from_millis(5);
+
+/// Keeps what is known of the followed services in a state folder.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    folder: Arc<StateFolder>,
+    namespace: Arc<str>,
+    /// Services whose file is behind; at most as many as were followed within a second.
+    behind: BTreeMap<Arc<str>, Behind>,
+    reading: JoinSet<Read>,
+    writing: Option<Writing>,
+    /// No write begins before.
+    rest_until: Instant,
+    refresh_at: Instant,
+    health: Health,
+}
+
+#[derive(Debug)]
+struct Behind {
+    due: Instant,
+    /// What is to be written of a service that is not followed any more.
+    parting: Option<Record>,
+}
+
+#[derive(Debug)]
+struct Writing {
+    service: Arc<str>,
+    begun: Instant,
+    task: JoinHandle<Result<Saved, SaveError>>,
+}
+
+/// Whether the last write worked: what stays broken is said once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Health {
+    Working,
+    Failing,
+}
+
+type Read = (Arc<str>, Result<Option<Record>, Unusable>);
+
+/// What the keeper has to say.
+#[derive(Debug)]
+pub(crate) enum Kept {
+    /// This is what was known of a service when the last process ended.
+    Known(Arc<str>, Vec<Known>),
+    /// It is time to write what is known of a service: [`Keeper::write`].
+    Due(Arc<str>),
+    /// Nothing that concerns anybody else.
+    Nothing,
+}
+
+impl Keeper {
+    pub(crate) fn new(folder: Arc<StateFolder>, namespace: Arc<str>) -> Self {
+        let now = clock::now();
+        Self {
+            folder,
+            namespace,
+            behind: BTreeMap::new(),
+            reading: JoinSet::new(),
+            writing: None,
+            rest_until: now,
+            refresh_at: now + REFRESH,
+            health: Health::Working,
+        }
+    }
+
+    /// Begins to read what is known of a service.
+    pub(crate) fn read(&mut self, service: Arc<str>) {
+        let (folder, namespace, now) = (self.folder.clone(), self.namespace.clone(), clock::wall());
+        self.reading.spawn_blocking(move || {
+            let known = folder.load(&namespace, &service, now);
+            (service, known)
+        });
+    }
+
+    /// What is known of a service has changed.
+    pub(crate) fn changed(&mut self, service: Arc<str>, now: Instant) {
+        self.behind.entry(service).or_insert(Behind { due: now + SETTLE, parting: None });
+    }
+
+    /// Whether it is time to write everything anew that the registry still vouches for.
+    pub(crate) fn refresh_is_due(&mut self, now: Instant) -> bool {
+        let due = now >= self.refresh_at;
+        if due {
+            self.refresh_at = now + REFRESH;
+        }
+        due
+    }
+
+    /// A service is followed no more; what is known of it may still have to be written.
+    pub(crate) fn part(&mut self, service: &str, known: Option<(Position, Vec<Known>)>, vouched: SystemTime) {
+        if !self.behind.contains_key(service) {
+            return;
+        }
+        let record = known.map(|known| self.record(service.into(), known, vouched));
+        match (record, self.behind.get_mut(service)) {
+            (Some(record), Some(behind)) => behind.parting = Some(record),
+            _ => drop(self.behind.remove(service)),
+        }
+    }
+
+    /// Waits for the next thing to happen; dropping the wait loses nothing.
+    pub(crate) async fn happens(&mut self) -> Kept {
+        let due = match &self.writing {
+            None => self.behind.iter().map(|(service, behind)| (behind.due.max(self.rest_until), service)).min(),
+            Some(_) => None,
+        };
+        let due = due.map(|(at, service)| (at, service.clone()));
+        tokio::select! {
+            Some(read) = self.reading.join_next() => self.take_read(read),
+            written = written(&mut self.writing) => {
+                self.take_written(written);
+                Kept::Nothing
+            }
+            service = at(due) => Kept::Due(service),
+        }
+    }
+
+    /// Begins to write what is known of a service, unless it has parted with other words.
+    pub(crate) fn write(&mut self, service: Arc<str>, known: Option<(Position, Vec<Known>)>, vouched: SystemTime) {
+        let parting = self.behind.remove(&service).and_then(|behind| behind.parting);
+        let record = parting.or_else(|| known.map(|known| self.record(service.clone(), known, vouched)));
+        let Some(record) = record else { return };
+        let folder = self.folder.clone();
+        let task = spawn_blocking(move || folder.save(&record));
+        self.writing = Some(Writing { service, begun: clock::now(), task });
+    }
+
+    /// Writes what is behind now, on this thread: the process, or the mesh, ends.
+    pub(crate) fn last_words(&mut self, known: impl Fn(&str) -> Option<(Position, Vec<Known>)>, vouched: SystemTime) {
+        // A write under way may hold the lock for a while yet.
+        let mut tries = LAST_TRIES;
+        for (service, behind) in std::mem::take(&mut self.behind).into_iter().take(LAST_WORDS_MAX) {
+            let record = behind.parting.or_else(|| Some(self.record(service.clone(), known(&service)?, vouched)));
+            let Some(record) = record else { continue };
+            let mut saved = self.folder.save(&record);
+            while matches!(saved, Ok(Saved::Busy)) && tries > 0 {
+                tries -= 1;
+                std::thread::sleep(LAST_TRY_PAUSE);
+                saved = self.folder.save(&record);
+            }
+            self.judge(&service, &saved);
+        }
+    }
+
+    fn record(&self, service: Arc<str>, (position, instances): (Position, Vec<Known>), vouched: SystemTime) -> Record {
+        Record { namespace: self.namespace.clone(), service, position, vouched, instances }
+    }
+
+    fn take_read(&mut self, read: Result<Read, JoinError>) -> Kept {
+        match read {
+            Ok((service, Ok(Some(record)))) => {
+                let age_s = clock::wall().duration_since(record.vouched).unwrap_or_default().as_secs();
+                tracing::info!(%service, instances = record.instances.len(), age_s, "known from before");
+                Kept::Known(service, record.instances)
+            }
+            Ok((_, Ok(None))) => Kept::Nothing,
+            Ok((service, Err(unusable))) => {
+                let (file, advice) = (self.folder.file(&self.namespace, &service), unusable.advice());
+                let file = file.display();
+                tracing::warn!(%service, %file, reason = %unusable, advice, "what was known before is not used");
+                Kept::Nothing
+            }
+            Err(error) => {
+                tracing::error!(%error, "reading what was known before ended early");
+                Kept::Nothing
+            }
+        }
+    }
+
+    fn take_written(&mut self, written: Result<Result<Saved, SaveError>, JoinError>) {
+        let Some(Writing { service, begun, .. }) = self.writing.take() else { return };
+        let now = clock::now();
+        let saved = written.unwrap_or_else(|error| Err(std::io::Error::other(error).into()));
+        self.judge(&service, &saved);
+        self.rest_until = now + (now - begun) * REST_TIMES;
+        let again = match saved {
+            Ok(Saved::Written | Saved::NotNeeded) => return,
+            Ok(Saved::Busy) => SETTLE,
+            Err(_) => RETRY,
+        };
+        self.behind.entry(service).or_insert(Behind { due: now + again, parting: None });
+    }
+
+    fn judge(&mut self, service: &str, saved: &Result<Saved, SaveError>) {
+        match saved {
+            Ok(Saved::Written | Saved::NotNeeded) => self.health = Health::Working,
+            Ok(Saved::Busy) => {}
+            Err(error) => {
+                let file = self.folder.file(&self.namespace, service);
+                let file = file.display();
+                if self.health == Health::Working {
+                    tracing::warn!(%service, %file, %error, "what is known is not written; tried again every minute");
+                } else {
+                    tracing::debug!(%service, %file, %error, "what is known is not written");
+                }
+                self.health = Health::Failing;
+            }
+        }
+    }
+}
+
+/// The end of the write under way; never, without one.
+async fn written(writing: &mut Option<Writing>) -> Result<Result<Saved, SaveError>, JoinError> {
+    match writing {
+        Some(writing) => (&mut writing.task).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The service, once its time has come; never, without one.
+async fn at(due: Option<(Instant, Arc<str>)>) -> Arc<str> {
+    match due {
+        Some((at, service)) => {
+            sleep_until(at).await;
+            service
+        }
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests;
