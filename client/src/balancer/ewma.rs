@@ -29,8 +29,13 @@ impl Ewma {
     /// How long the average remembers: a latency counts 1/e after this; Finagle's and linkerd's default.
     pub const DECAY: Duration = Duration::from_secs(10);
 
-    /// What a failure counts at least. Failing is quick, and whoever fails at once would otherwise attract every call.
-    pub const FAILURE: Duration = Duration::from_secs(1);
+    /// A failure counts as an answer that took this many times the average. Failing is quick, and whoever fails at once
+    /// would otherwise attract every call. A factor rather than a time: failures in a row soon reach
+    /// [`Ewma::FAILURE_MAX`], and one now and then on every endpoint still leaves a latency that says something.
+    pub const FAILURE_FACTOR: f32 = 10.0;
+
+    /// How far failures alone raise the average.
+    pub const FAILURE_MAX: Duration = Duration::from_secs(1);
 
     /// The smallest projection. Below it, differences are the scheduler's and not the endpoint's; and were an endpoint
     /// without calls projected to nothing, the calls sent to it in one burst would count as nothing too.
@@ -85,10 +90,12 @@ impl Ewma {
         if at_least > self.project(now_ms) { Self::pack(at_least, now_ms) } else { self }
     }
 
-    /// After a failure: it counts as an answer that took [`Ewma::FAILURE`], or as long as it took. It can only raise.
+    /// After a failure: it can only raise, and what is known of the endpoint does not fade for having failed.
     #[must_use]
     pub fn failed(self, took: Duration, now_ms: u32) -> Self {
-        self.raised(took.max(Self::FAILURE), now_ms)
+        let known = self.seconds();
+        let penalty = (known * Self::FAILURE_FACTOR).min(Self::FAILURE_MAX.as_secs_f32());
+        Self::pack(took.as_secs_f32().max(penalty).max(known), now_ms)
     }
 
     fn pack(seconds: f32, now_ms: u32) -> Self {

@@ -29,6 +29,7 @@ pub use preference::{Preference, pickable};
 pub use select::{Alarm, Fitness, Seen, Selection, Zone, select};
 pub use slow_start::warmth;
 pub use subset::subset;
+pub use weights::{Capacity, effective_weights};
 
 /// The candidates of one pick, as they are now.
 pub trait Candidates {

@@ -23,7 +23,7 @@ pub(super) struct Ring {
     /// The candidate at each place.
     owners: Box<[u32]>,
     /// Each candidate's share of the calls in flight times the bound factor.
-    bounds: Box<[f32]>,
+    bounds: Box<[f64]>,
 }
 
 impl Ring {
@@ -49,7 +49,7 @@ impl Ring {
         Self {
             hashes: placed.iter().map(|(hash, _)| *hash).collect(),
             owners: placed.iter().map(|(_, owner)| *owner).collect(),
-            bounds: present.iter().map(|weight| (f64::from(*weight) / sum * factor) as f32).collect(),
+            bounds: present.iter().map(|weight| f64::from(*weight) / sum * factor).collect(),
         }
     }
 
@@ -58,8 +58,9 @@ impl Ring {
         let key = key.unwrap_or_else(|| candidates.draw());
         let start = self.hashes.partition_point(|hash| *hash < key);
         let (before, after) = self.owners.split_at(start);
-        // With the call that is being placed.
-        let in_flight = candidates.in_flight() as f32 + 1.0;
+        // With the call that is being placed; and what rounding adds to a whole number must not make it the next one.
+        let in_flight = f64::from(candidates.in_flight()) + 1.0;
+        let bound = |index: usize| (self.bounds[index] * in_flight - 1e-9).ceil();
         let mut overloaded = None;
         let mut looked_at = u32::MAX;
         for owner in after.iter().chain(before).copied() {
@@ -69,7 +70,7 @@ impl Ring {
             looked_at = owner;
             let index = owner as usize;
             let Some(load) = candidates.load(index) else { continue };
-            if (load.in_flight as f32) < (self.bounds[index] * in_flight).ceil() {
+            if f64::from(load.in_flight) < bound(index) {
                 return Some(index);
             }
             overloaded.get_or_insert(index);

@@ -57,7 +57,7 @@ pub struct Selection {
 pub enum Alarm {
     /// The candidates are the endpoints that are fit, or on trial.
     Calm,
-    /// Too few are fit for that to be believed: whoever is connected is a candidate.
+    /// Too few are fit for that to be believed, or nobody is: whoever is connected is a candidate.
     Panic,
 }
 
@@ -66,7 +66,7 @@ pub enum Alarm {
 /// Whoever is fit or on trial is one. When nobody is fit, or less than `panic_threshold` of those who are connected, then
 /// everybody connected is: it is more likely that the judgement is wrong than that most of a service is, and a doubted
 /// endpoint is better than none. Endpoints that are not connected do not count here, because no judgement keeps them
-/// away.
+/// away; and while the own zone alone can take every call there is no panic, whatever is said of the others.
 ///
 /// Calls stay in the own zone while enough of it is fit: the part min(1, 1.4 × fit / known) of them, and the others go
 /// elsewhere. In a panic, or without candidates on either side, the zone makes no difference.
@@ -75,29 +75,24 @@ pub fn select(seen: &[Seen], panic_threshold: Percent) -> Selection {
     let count = |wanted: fn(&Seen) -> bool| seen.iter().filter(|seen| wanted(seen)).count();
     let fit = count(|seen| seen.fitness == Fitness::Fit);
     let connected = count(|seen| seen.fitness.is_connected());
-    let alarm = if connected > 0 && (fit == 0 || fit * 100 < usize::from(panic_threshold.get()) * connected) {
-        Alarm::Panic
-    } else {
-        Alarm::Calm
-    };
+    let own_fit = count(|seen| seen.zone == Zone::Own && seen.fitness == Fitness::Fit);
+    let own_known = count(|seen| seen.zone == Zone::Own && seen.fitness != Fitness::Draining);
+    let own_share = (OVERPROVISIONING * own_fit as f32 / own_known.max(1) as f32).min(1.0);
+
+    let too_few = fit * 100 < usize::from(panic_threshold.get()) * connected;
+    let alarm = if connected > 0 && (fit == 0 || (too_few && own_share < 1.0)) { Alarm::Panic } else { Alarm::Calm };
     let wanted = |fitness: Fitness| match alarm {
         Alarm::Calm => matches!(fitness, Fitness::Fit | Fitness::OnTrial),
         Alarm::Panic => fitness.is_connected(),
     };
-    let in_zone =
-        |zone: Zone| (0..seen.len()).filter(move |index| seen[*index].zone == zone && wanted(seen[*index].fitness));
-    let own: Vec<usize> = in_zone(Zone::Own).collect();
-    let other: Vec<usize> = in_zone(Zone::Other).collect();
-
-    let own_share = match alarm {
-        Alarm::Calm if !own.is_empty() && !other.is_empty() => {
-            let fit = count(|seen| seen.zone == Zone::Own && seen.fitness == Fitness::Fit);
-            let known = count(|seen| seen.zone == Zone::Own && seen.fitness != Fitness::Draining);
-            Some((OVERPROVISIONING * fit as f32 / known as f32).min(1.0))
-        }
-        Alarm::Calm | Alarm::Panic => None,
+    let in_zone = |zone: Zone| -> Vec<usize> {
+        let indices = 0..seen.len();
+        indices.filter(|index| seen[*index].zone == zone && wanted(seen[*index].fitness)).collect()
     };
-    Selection { indices: own.into_iter().chain(other).collect(), own_share, alarm }
+    let (mut indices, other) = (in_zone(Zone::Own), in_zone(Zone::Other));
+    let is_split = alarm == Alarm::Calm && !indices.is_empty() && !other.is_empty();
+    indices.extend(other);
+    Selection { own_share: is_split.then_some(own_share), indices, alarm }
 }
 
 impl Fitness {
