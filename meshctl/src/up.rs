@@ -27,6 +27,7 @@ pub(crate) async fn up(args: &UpArgs) -> Result<(), Failure> {
         data: args.data_dir.clone(),
         registry: Listen::Default,
         registry_flags: Vec::new(),
+        service_flags: Vec::new(),
     };
     let mut mesh = LocalMesh::without_registry(plan)
         .map_err(|error| Failure::Usage(format!("--data-dir {}: {error}", args.data_dir.display())))?;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use mesh_client::{ConnectivityState, EndpointHandle, Mesh, MeshChannel};
 use mesh_runtime::entropy;
-use meshctl::{Follower, Listen, Load, LoadPlan, LocalMesh, LocalMeshPlan, Member, Program};
+use meshctl::{Follower, Listen, Load, LoadPlan, LocalMesh, LocalMeshPlan, Member, Program, ServiceView};
 use rand::RngExt;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -60,6 +60,7 @@ pub(crate) fn plan(folder: &Path) -> LocalMeshPlan {
         data: folder.to_owned(),
         registry: Listen::Free,
         registry_flags: vec!["--default-ttl".into(), format!("{}s", TTL.as_secs()).into()],
+        service_flags: Vec::new(),
     }
 }
 
@@ -71,8 +72,15 @@ pub(crate) fn folder() -> TempDir {
 impl Story {
     /// Starts it all, and waits until everybody is registered and connected.
     pub(crate) async fn begin(users: usize, orders: usize) -> Story {
+        Story::begin_with(users, orders, &[]).await
+    }
+
+    /// The same, with services that have further flags.
+    pub(crate) async fn begin_with(users: usize, orders: usize, service_flags: &[&str]) -> Story {
         let folder = folder();
-        let mut mesh = LocalMesh::without_registry(plan(folder.path())).expect("its log folder can be made");
+        let mut plan = plan(folder.path());
+        plan.service_flags = service_flags.iter().map(Into::into).collect();
+        let mut mesh = LocalMesh::without_registry(plan).expect("its log folder can be made");
         mesh.start_registry().await.expect("the registry starts");
         let wanted =
             [vec![(Program::UserSvc, Listen::Free); users], vec![(Program::OrderSvc, Listen::Free); orders]].concat();
@@ -118,16 +126,49 @@ impl Story {
         .await;
     }
 
-    /// Starts the load, and waits until it has been going well for a while: a story told on a mesh that does not work in
-    /// the first place says nothing.
+    /// The load on both services at the usual rate, once it goes well.
     pub(crate) async fn under_load(&self) -> Load {
-        let plan = LoadPlan::new(self.user_channel.clone(), self.order_channel.clone(), RATE);
-        println!("load: seed {}", plan.seed);
-        let load = Load::start(plan).await.expect("the first customers are created");
-        until("the load to get going", || load.so_far().total.calls >= u64::from(2 * RATE)).await;
-        assert_eq!(load.so_far().total.failed, 0, "before anything happened: {:#?}", load.so_far().failures);
-        load
+        under_load(LoadPlan::new(self.user_channel.clone(), self.order_channel.clone(), RATE)).await
     }
+
+    /// Replaces every process as a deployment would, one after the other, the registry last.
+    pub(crate) async fn replace_everybody(&mut self) {
+        self.users = roll(&mut self.mesh, std::mem::take(&mut self.users), &mut self.user_news).await;
+        self.orders = roll(&mut self.mesh, std::mem::take(&mut self.orders), &mut self.order_news).await;
+
+        let store_before = self.user_news.view().store_id().to_owned();
+        self.mesh.drain_registry().await.expect("the registry drains and ends with 0");
+        self.mesh.start_registry().await.expect("it starts again");
+        let anew = |view: &ServiceView| view.store_id() != store_before && view.complete();
+        self.user_news.until("a new store", LONG, anew).await.expect("the watch comes back");
+        self.everybody_listed().await;
+    }
+}
+
+/// Replaces each member: asks it to end, starts its successor at the same address, and goes on when that one is listed.
+async fn roll(mesh: &mut LocalMesh, members: Vec<Member>, news: &mut Follower) -> Vec<Member> {
+    let mut successors = Vec::new();
+    for mut member in members {
+        let before = member.id.to_string();
+        member.process.drain().await.expect("it drains and ends with 0");
+        news.until("its goodbye", LONG, |view| !view.lists(&before)).await.expect("it says goodbye");
+        let successor = mesh.rejoin(member).await.expect("its successor starts");
+        let after = successor.id.to_string();
+        news.until("its successor", LONG, |view| view.lists(&after)).await.expect("its successor registers");
+        successors.push(successor);
+    }
+    successors
+}
+
+/// Starts a load, and waits until it has been going well for two seconds' worth of calls: a story told on a mesh that does
+/// not work in the first place says nothing.
+pub(crate) async fn under_load(plan: LoadPlan) -> Load {
+    println!("load: seed {}", plan.seed);
+    let calls = u64::from(2 * plan.rate);
+    let load = Load::start(plan).await.expect("the first customers are created");
+    until("the load to get going", || load.so_far().total.calls >= calls).await;
+    assert_eq!(load.so_far().total.failed, 0, "before anything happened: {:#?}", load.so_far().failures);
+    load
 }
 
 /// Ends the load; every call must have gone as expected.

@@ -113,6 +113,7 @@ impl Stage {
             data: folder.to_owned(),
             registry: Listen::Free,
             registry_flags: vec!["--default-ttl".into(), format!("{}s", TTL.as_secs()).into()],
+            service_flags: Vec::new(),
         };
         let mut mesh = LocalMesh::without_registry(plan)?;
         mesh.start_registry().await.map_err(failed)?;

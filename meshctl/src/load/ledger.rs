@@ -71,6 +71,8 @@ pub struct MethodReport {
     pub p50: Duration,
     /// 99 % of the calls were faster.
     pub p99: Duration,
+    /// The slowest of those that went well.
+    pub longest: Duration,
 }
 
 impl CallFailure {
@@ -155,7 +157,14 @@ impl Ledger {
 impl Entry {
     fn report(&self, method: String) -> MethodReport {
         let at = |quantile| Duration::from_micros(self.latency_us.value_at_quantile(quantile));
-        MethodReport { method, calls: self.started, failed: self.failed, p50: at(0.50), p99: at(0.99) }
+        MethodReport {
+            method,
+            calls: self.started,
+            failed: self.failed,
+            p50: at(0.50),
+            p99: at(0.99),
+            longest: at(1.0),
+        }
     }
 }
 

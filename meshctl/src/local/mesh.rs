@@ -61,6 +61,8 @@ pub struct LocalMeshPlan {
     pub registry: Listen,
     /// Flags of the registry besides its addresses.
     pub registry_flags: Vec<OsString>,
+    /// Flags of every service besides what makes it an instance of this mesh.
+    pub service_flags: Vec<OsString>,
 }
 
 /// A registry, and what its services have in common. The services themselves belong to whoever had them join.
@@ -216,6 +218,7 @@ impl LocalMesh {
         flags.extend(["--registry".into(), self.registry_url().to_string().into()]);
         flags.extend(["--instance-id".into(), id.to_string().into()]);
         flags.extend(["--database".into(), database]);
+        flags.extend(self.plan.service_flags.iter().cloned());
         (id, Launch { name, program, flags })
     }
 }

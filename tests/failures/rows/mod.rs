@@ -1,0 +1,91 @@
+//! The rows of the table.
+
+mod deadline;
+mod degraded;
+mod killed;
+mod leaving;
+mod outage;
+mod registry;
+mod shop;
+mod storm;
+mod unreachable;
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use crate::args::Length;
+use crate::report::Finding;
+
+/// How long everything is down in the full form (T35).
+pub(crate) const OUTAGE_FULL: Duration = Duration::from_secs(30);
+
+/// How long it is down otherwise: several times the longest pause between two attempts to connect.
+const OUTAGE_SHORT: Duration = Duration::from_secs(10);
+
+/// What a row begins with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scene {
+    /// Of payloads, picks and jitter.
+    pub(crate) seed: u64,
+    /// How long outages last.
+    pub(crate) length: Length,
+}
+
+impl Scene {
+    fn outage(self) -> Duration {
+        match self.length {
+            Length::Short => OUTAGE_SHORT,
+            Length::Full => OUTAGE_FULL,
+        }
+    }
+}
+
+type Telling = Pin<Box<dyn Future<Output = Finding> + Send>>;
+
+/// One row.
+pub(crate) struct Row {
+    pub(crate) name: &'static str,
+    /// In words; beside it, every row promises its share of attempts.
+    pub(crate) promise: &'static str,
+    pub(crate) run: fn(Scene) -> Telling,
+}
+
+impl fmt::Debug for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+macro_rules! rows {
+    ($($name:literal: $promise:literal => $run:expr;)*) => {
+        &[$(Row { name: $name, promise: $promise, run: |scene| Box::pin($run(scene)) }),*]
+    };
+}
+
+/// All of them, in the order of the table.
+pub(crate) const ROWS: &[Row] = rows![
+    "killed_one_of_three": "0 failed; at most 10 picks of it after the kill" => killed::one_of_three;
+    "half_killed_at_once": "0 failed; at most 20 picks of both after the kill" => killed::half_at_once;
+    "stopped_one_of_three": "0 failed; at most 30 picks of it after SIGSTOP; it serves again after SIGCONT"
+        => killed::stopped_one_of_three;
+    "refused_one": "0 failed; 0 picks of it" => unreachable::refused;
+    "mute_one": "0 failed; 0 picks of who accepts and never speaks" => unreachable::mute;
+    "black_hole_one": "0 failed; 0 picks of who drops every SYN" => unreachable::black_hole;
+    "slow_one_of_three": "0 failed; ten times slower, it gets at most 5 % of the calls" => degraded::slow;
+    "unavailable_one_of_three": "0 failed; out after at most 8 answers; back when it is well" => degraded::unavailable;
+    "internal_one_of_three": "0 failed; out after at most 8 answers; back when it is well" => degraded::internal;
+    "reset_one_of_three": "0 failed; out after at most 8 resets; back when it is well" => degraded::reset;
+    "majority_bad": "at most 1 % fail while three of five flap" => degraded::majority;
+    "goaway_1000_times": "0 failed, repeatable or not; every call is served once" => leaving::goaway;
+    "one_stream_each": "0 failed at 24 calls at once; every call is served once" => leaving::one_stream;
+    "all_down_and_back": "failed only while down; all is well within 10 s of the return" => outage::all_down;
+    "all_unavailable": "1.2 attempts per call; all is well within 10 s of the return" => outage::all_unavailable;
+    "connect_storm": "500 channels come back, at most 15 % of them in any 100 ms" => storm::storm;
+    "deadline_and_cancel": "taken back within 100 ms; at most 1 % is worked on past its deadline; expired work is refused"
+        => deadline::deadline_and_cancel;
+    "empty_push": "0 failed; nobody goes for an empty, a short or an old snapshot" => registry::empty_push;
+    "connection_age": "0 failed on connections that live for 2 s" => shop::connection_age;
+    "rolling_restart": "0 failed, repeatable or not, while every process is replaced twice at 400 calls/s" => shop::rolling_restart;
+];
