@@ -1,5 +1,6 @@
 //! What a program brings to the shell.
 
+use prometheus_client::collector::Collector;
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -60,10 +61,17 @@ impl App {
         self
     }
 
-    /// The program's own metric families; `/metrics` shows them after the shell's.
+    /// The program's own metric families, in place of any there were; `/metrics` shows them after the shell's.
     #[must_use]
     pub fn metrics(mut self, registry: Registry) -> Self {
         self.metrics = Some(registry);
+        self
+    }
+
+    /// Adds what is asked at each scrape to the program's own families.
+    #[must_use]
+    pub fn collector(mut self, collector: impl Collector) -> Self {
+        self.metrics.get_or_insert_default().register_collector(Box::new(collector));
         self
     }
 

@@ -1,7 +1,9 @@
 //! The one place that reads a clock. Everything else is handed an instant, so that a test or a simulation with paused
 //! time decides what time it is.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
+
+use rustix::time::{ClockId, clock_gettime};
 
 use tokio::time::Instant;
 
@@ -11,6 +13,13 @@ use tokio::time::Instant;
 pub fn now() -> Instant {
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the monotonic clock")]
     Instant::now()
+}
+
+/// Processor time that this process has used, in user and system mode.
+#[must_use]
+pub(crate) fn cpu() -> Duration {
+    let used = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(used.tv_sec.try_into().unwrap_or_default(), used.tv_nsec.try_into().unwrap_or_default())
 }
 
 /// The calendar time: for what people read and for what is stored, never for measuring.

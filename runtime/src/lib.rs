@@ -22,7 +22,7 @@
 //!
 //! Inside, from the outside in: `program` and `parse` (a program from its arguments to its exit code), `args` (the flags
 //! every server has), `shell` (two ports, from bound to gone), `drain` (the way out), `server` (one HTTP/2 connection and
-//! its calls), `admin`, `health`, `reflection` and `metrics` (what others may ask). Only `clock` and `entropy` read a
+//! its calls), `admin`, `health`, `reflection`, `metrics` and `load` (what others may ask). Only `clock` and `entropy` read a
 //! clock or draw randomness.
 //!
 //! It knows nothing of discovery: whoever registers the process reaches it through [`Hooks`], closures over std types.
@@ -46,6 +46,7 @@ mod error;
 mod health;
 mod hooks;
 mod lifecycle;
+mod load;
 mod logs;
 mod metrics;
 mod open_files;
@@ -62,6 +63,7 @@ pub use args::{Advertise, LogFormat, ProcessArgs, ServerArgs, duration};
 pub use drain::GONE_MAX;
 pub use error::Error;
 pub use hooks::{BoxFuture, Hooks, Ready, Standing, Step};
+pub use load::{Load, LoadMeter};
 pub use metrics::Refused;
 pub use metrics::code_name;
 pub use program::{Program, main};

@@ -20,6 +20,7 @@ use crate::drain::{Connections, Plan};
 use crate::error::Error;
 use crate::hooks::Hooks;
 use crate::lifecycle::{Lifecycle, Stage};
+use crate::load::LoadMeter;
 use crate::metrics::{self, Calls, Methods, Metrics};
 use crate::program::Program;
 use crate::server::{Ends, Limits, Server, Slots, accept, hardened_server};
@@ -37,6 +38,7 @@ pub struct Shell {
     grpc_addr: SocketAddr,
     http_addr: SocketAddr,
     advertised: SocketAddr,
+    load: LoadMeter,
 }
 
 impl Shell {
@@ -67,7 +69,16 @@ impl Shell {
             Advertise::Address(address) if address.port() == 0 => SocketAddr::new(address.ip(), grpc_addr.port()),
             Advertise::Address(address) => address,
         };
-        Ok(Self { program: *program, args: args.clone(), grpc, http, grpc_addr, http_addr, advertised })
+        Ok(Self {
+            program: *program,
+            args: args.clone(),
+            grpc,
+            http,
+            grpc_addr,
+            http_addr,
+            advertised,
+            load: LoadMeter::start(),
+        })
     }
 
     /// Where the gRPC port is bound.
@@ -102,6 +113,12 @@ impl Shell {
         Some(SocketAddr::new(ip, self.http_addr.port()))
     }
 
+    /// What measures how busy the server is. To be asked by one who tells others, at each beat.
+    #[must_use]
+    pub fn load(&self) -> LoadMeter {
+        self.load.clone()
+    }
+
     /// Serves until SIGTERM or SIGINT, then drains; a second signal ends the process at once. Prints the ready line,
     /// the only thing that ever goes to stdout.
     pub async fn serve(self, app: App, hooks: Hooks) -> Result<(), Error> {
@@ -124,9 +141,11 @@ impl Shell {
         let mut metrics = Metrics::new(&self.program, Arc::clone(&registration), app.metrics);
         let connections = metrics::Connections::register(metrics.registry());
         let served = Served::of(app.routes, app.services, app.descriptors, &lifecycle)?;
-        let mut server = hardened_server(served.routes)
-            .limits(self.args.limits())
-            .calls(Calls::register(served.methods, metrics.registry()));
+        let mut server = hardened_server(served.routes).limits(self.args.limits()).calls(Calls::register(
+            served.methods,
+            self.load.counts(),
+            metrics.registry(),
+        ));
         for name in app.authorities {
             server = server.authority(name);
         }

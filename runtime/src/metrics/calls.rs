@@ -1,6 +1,6 @@
 //! gRFC A66: what a gRPC server measures of its calls. Names, labels and buckets are the proposal's.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -11,6 +11,7 @@ use prometheus_client::registry::{Registry, Unit};
 use tonic::Code;
 
 use super::methods::Methods;
+use crate::load::Counts;
 
 /// Upper bounds of the latency buckets, in seconds (A66).
 const SECONDS: [f64; 41] = [
@@ -62,6 +63,7 @@ pub(crate) struct Calls {
     sent: Sizes,
     received: Sizes,
     expired_unbegun: Counter,
+    load: Arc<Counts>,
 }
 
 struct Method {
@@ -86,7 +88,7 @@ pub(crate) struct Measured {
 
 impl Calls {
     /// Registers the families and gives every method its counter, so that a method never called shows as 0.
-    pub(crate) fn register(methods: Methods, registry: &mut Registry) -> Self {
+    pub(crate) fn register(methods: Methods, load: Arc<Counts>, registry: &mut Registry) -> Self {
         let started = Family::<Started, Counter>::default();
         let duration = Sizes::new_with_constructor(|| Histogram::new(SECONDS));
         let sent = Sizes::new_with_constructor(|| Histogram::new(BYTES));
@@ -124,13 +126,14 @@ impl Calls {
                 ended: [const { OnceLock::new() }; CODES],
             })
             .collect();
-        Self { methods, per_method, duration, sent, received, expired_unbegun }
+        Self { methods, per_method, duration, sent, received, expired_unbegun, load }
     }
 
     /// Counts a call that begins; the index is for [`Calls::ended`].
     pub(crate) fn started(&self, path: &str) -> usize {
         let method = self.methods.index(path);
         self.per_method[method].started.inc();
+        self.load.begun();
         method
     }
 
@@ -141,6 +144,7 @@ impl Calls {
 
     /// Takes what a call came to.
     pub(crate) fn ended(&self, call: &Measured) {
+        self.load.ended(call.code);
         let slot = &self.per_method[call.method].ended[code_number(call.code)];
         let outcome = slot.get_or_init(|| {
             let labels =

@@ -48,7 +48,7 @@ pub struct Server {
 /// A server of these routes with the default [`Limits`].
 #[must_use]
 pub fn hardened_server(routes: Routes) -> Server {
-    let calls = Arc::new(Calls::register(Methods::none(), &mut Registry::default()));
+    let calls = Arc::new(Calls::register(Methods::none(), Arc::default(), &mut Registry::default()));
     let front = Front { routes: routes.prepare(), authorities: Arc::default(), calls };
     Server { front, limits: Arc::default() }
 }
