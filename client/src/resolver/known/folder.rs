@@ -101,7 +101,7 @@ impl StateFolder {
     }
 
     /// Where the file of a service is, whether or not it exists.
-    pub(super) fn file(&self, namespace: &str, service: &str) -> PathBuf {
+    pub(in crate::resolver) fn file(&self, namespace: &str, service: &str) -> PathBuf {
         self.path.join(format!("{}.known", file_stem(namespace, service)))
     }
 

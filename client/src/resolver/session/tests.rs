@@ -155,3 +155,22 @@ fn what_is_older_is_counted() {
     let counters = session.counters();
     assert_eq!((counters.older_ignored, counters.malformed), (1, 1));
 }
+
+#[test]
+fn what_changed_is_to_be_saved_once_it_is_complete_and_what_is_refused_is_not_vouched_for() {
+    let now = start();
+    let mut session = following(now);
+    let unsaved = |session: &mut Session| session.take_unsaved().len();
+    session.take_unsaved();
+    session.received(snapshot("user-svc", 11, Presence::Populated), now);
+    assert_eq!((unsaved(&mut session), unsaved(&mut session)), (1, 0));
+    assert_eq!(session.known("user-svc").unwrap().0, at(11));
+    let bookmark = |completeness| News { position: at(11), completeness, event: Event::Bookmark };
+    session.received(bookmark(Completeness::Complete), now);
+    assert_eq!(unsaved(&mut session), 0);
+    session.received(bookmark(Completeness::Warming), now);
+    assert_eq!((unsaved(&mut session), session.known("user-svc")), (1, None));
+    assert_eq!(session.vouched_for().count(), 1);
+    session.received(refusal("user-svc"), now);
+    assert_eq!(session.vouched_for().count(), 0);
+}

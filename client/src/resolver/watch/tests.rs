@@ -4,7 +4,7 @@ use wire::watch_response::Event;
 
 use super::*;
 use crate::fake_registry::{Calls, Stream, registry};
-use crate::resolver::ResolutionStatus;
+use crate::resolver::{ResolutionStatus, ResolvedEndpoint, Standing};
 
 type Side = Stream<wire::WatchRequest, wire::WatchResponse>;
 
@@ -212,4 +212,121 @@ async fn a_message_that_makes_no_sense_does_not_end_the_stream() {
     stream.say(snapshot("user-svc", 5, &[1])).await;
     assert_eq!(ports(&mut users).await, [1]);
     assert_eq!(watcher.status().counters.malformed, 1);
+}
+
+/// Watchers of processes that share a state folder.
+struct Kin {
+    parent: tempfile::TempDir,
+    folder: Arc<StateFolder>,
+}
+
+impl Kin {
+    fn new() -> Self {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = Arc::new(StateFolder::open(&parent.path().join("state")).unwrap());
+        Self { parent, folder }
+    }
+
+    fn started(&self) -> (Watcher, Calls) {
+        let (client, calls) = registry();
+        (Watcher::spawn(client, "default".into(), Some(self.folder.clone()), Entropy::seeded(11)), calls)
+    }
+
+    fn written(&self) -> usize {
+        std::fs::read_dir(self.parent.path().join("state")).unwrap().count()
+    }
+
+    async fn wrote(&self) {
+        while !self.folder.file("default", "user-svc").exists() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+fn standings(resolution: &Resolution) -> Vec<(u16, Standing)> {
+    let of = |endpoint: &ResolvedEndpoint| (endpoint.address.tcp().unwrap().port(), endpoint.standing);
+    resolution.endpoints.iter().map(of).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_process_heard_the_next_one_knows_without_the_registry_and_until_it_speaks() {
+    let kin = Kin::new();
+    let (watcher, mut calls) = kin.started();
+    let mut users = watcher.follow("user-svc").unwrap();
+    let mut stream = calls.watch().await;
+    stream.request().await;
+    stream.say(snapshot("user-svc", 5, &[1, 2])).await;
+    assert_eq!(ports(&mut users).await, [1, 2]);
+    // Long before the write is due.
+    drop((users, watcher));
+    kin.wrote().await;
+
+    let (watcher, mut calls) = kin.started();
+    let mut users = watcher.follow("user-svc").unwrap();
+    let mut stream = calls.watch().await;
+    assert_eq!(ports(&mut users).await, [1, 2]);
+    assert_eq!(standings(&users.borrow()), [(1, Standing::Stale), (2, Standing::Stale)]);
+    assert_eq!(subscribed(&mut stream).await, [("user-svc".to_owned(), None)]);
+    stream.say(snapshot("user-svc", 6, &[2, 3])).await;
+    assert_eq!(ports(&mut users).await, [2, 3]);
+    assert_eq!(standings(&users.borrow()), [(2, Standing::Alive), (3, Standing::Alive)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_warms_up_writes_nothing() {
+    let kin = Kin::new();
+    let (watcher, mut calls) = kin.started();
+    let mut users = watcher.follow("user-svc").unwrap();
+    let mut stream = calls.watch().await;
+    stream.request().await;
+    stream.say(wire::WatchResponse { complete: false, ..snapshot("user-svc", 5, &[1]) }).await;
+    assert_eq!(ports(&mut users).await, [1]);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(kin.written(), 0);
+    let bookmark = Event::Bookmark(wire::Bookmark::default());
+    stream.say(wire::WatchResponse { service: String::new(), ..message("", 5, bookmark) }).await;
+    kin.wrote().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_registry_vouches_for_stays_young_and_what_it_does_not_ages() {
+    let kin = Kin::new();
+    let (watcher, mut calls) = kin.started();
+    let mut users = watcher.follow("user-svc").unwrap();
+    let mut stream = calls.watch().await;
+    stream.request().await;
+    stream.say(snapshot("user-svc", 5, &[1])).await;
+    ports(&mut users).await;
+    kin.wrote().await;
+    let file = kin.folder.file("default", "user-svc");
+    let first = std::fs::read(&file).unwrap();
+    for _ in 0..=(60 * 60 / 5) {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        stream.say(message("", 5, Event::Bookmark(wire::Bookmark::default()))).await;
+    }
+    while std::fs::read(&file).unwrap() == first {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let second = std::fs::read(&file).unwrap();
+    drop(stream);
+    drop(calls);
+    tokio::time::sleep(Duration::from_secs(3 * 60 * 60)).await;
+    assert_eq!(std::fs::read(&file).unwrap(), second);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_spoilt_file_costs_nothing_but_itself() {
+    let kin = Kin::new();
+    let file = kin.folder.file("default", "user-svc");
+    std::fs::write(&file, "rubbish").unwrap();
+    let (watcher, mut calls) = kin.started();
+    let mut users = watcher.follow("user-svc").unwrap();
+    let mut stream = calls.watch().await;
+    stream.request().await;
+    stream.say(snapshot("user-svc", 5, &[1])).await;
+    assert_eq!(ports(&mut users).await, [1]);
+    while kin.written() == 1 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(std::fs::read(file.with_extension("refused")).unwrap(), b"rubbish");
 }
