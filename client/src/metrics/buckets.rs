@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Upper bounds of the latency buckets, in nanoseconds (A66; there in seconds).
-pub(super) const NANOS: [u64; 41] = [
+pub(super) static NANOS: Bounds<41> = Bounds::new([
     0,
     10_000,
     50_000,
@@ -47,10 +47,10 @@ pub(super) const NANOS: [u64; 41] = [
     20_000_000_000,
     50_000_000_000,
     100_000_000_000,
-];
+]);
 
 /// Upper bounds of the size buckets, in bytes (A66).
-pub(super) const BYTES: [u64; 14] = [
+pub(super) static BYTES: Bounds<14> = Bounds::new([
     0,
     1 << 10,
     2 << 10,
@@ -65,12 +65,50 @@ pub(super) const BYTES: [u64; 14] = [
     256 << 20,
     1 << 30,
     4 << 30,
-];
+]);
 
 /// Upper bounds of retries and hedges of one call (A96).
-pub(super) const REPEATS: [u64; 5] = [1, 2, 3, 4, 5];
+pub(super) static REPEATS: Bounds<5> = Bounds::new([1, 2, 3, 4, 5]);
 /// Upper bounds of transparent retries of one call (A96).
-pub(super) const TRANSPARENT: [u64; 6] = [1, 2, 3, 4, 5, 10];
+pub(super) static TRANSPARENT: Bounds<6> = Bounds::new([1, 2, 3, 4, 5, 10]);
+
+/// Upper bounds of buckets, rising, and where to begin looking for the one of a value.
+pub(super) struct Bounds<const N: usize> {
+    upper: [u64; N],
+    /// By how many bits a value has: the first bound that is not below every such value.
+    first: [u8; 65],
+}
+
+impl<const N: usize> Bounds<N> {
+    const fn new(upper: [u64; N]) -> Self {
+        let mut first = [0; 65];
+        let mut bits = 1;
+        while bits < first.len() {
+            let least = 1 << (bits - 1);
+            let mut bound = first[bits - 1];
+            while (bound as usize) < N && upper[bound as usize] < least {
+                bound += 1;
+            }
+            first[bits] = bound;
+            bits += 1;
+        }
+        Self { upper, first }
+    }
+
+    pub(super) fn upper(&self) -> &[u64; N] {
+        &self.upper
+    }
+
+    /// The first bound that the value does not exceed; `N` is past all of them. Of A66's bounds at most three lie between a
+    /// power of two and the next one, so this is a few steps, where halving 41 bounds takes six.
+    fn bucket(&self, value: u64) -> usize {
+        let mut bucket = usize::from(self.first[(u64::BITS - value.leading_zeros()) as usize]);
+        while self.upper.get(bucket).is_some_and(|bound| *bound < value) {
+            bucket += 1;
+        }
+        bucket
+    }
+}
 
 /// Counts by upper bound. `N` bounds make `N + 1` buckets, of which the last has no bound and stands in `over`.
 ///
@@ -89,11 +127,9 @@ impl<const N: usize> Default for Histogram<N> {
 }
 
 impl<const N: usize> Histogram<N> {
-    /// Counts a value under the first of `bounds` that it does not exceed. The bounds come with the call and not with the
-    /// histogram: they are constants, which the search is compiled for.
-    pub(super) fn observe(&self, bounds: &'static [u64; N], value: u64) {
-        let bucket = bounds.partition_point(|bound| *bound < value);
-        self.counts.get(bucket).unwrap_or(&self.over).fetch_add(1, Ordering::Relaxed);
+    /// Counts a value under the first bound that it does not exceed. The bounds are the same with every call.
+    pub(super) fn observe(&self, bounds: &Bounds<N>, value: u64) {
+        self.counts.get(bounds.bucket(value)).unwrap_or(&self.over).fetch_add(1, Ordering::Relaxed);
         self.sum.fetch_add(value, Ordering::Relaxed);
     }
 
@@ -125,8 +161,19 @@ mod tests {
     }
 
     #[test]
-    fn bounds_rise() {
-        assert!(NANOS.is_sorted() && BYTES.is_sorted() && REPEATS.is_sorted() && TRANSPARENT.is_sorted());
+    fn every_value_finds_the_bucket_that_a_search_finds() {
+        fn check<const N: usize>(bounds: &Bounds<N>) {
+            assert!(bounds.upper.is_sorted());
+            let around = |edge: u64| [edge.saturating_sub(1), edge, edge.saturating_add(1)];
+            let powers = (0..64).map(|bit| 1 << bit);
+            for value in bounds.upper.into_iter().chain(powers).chain([u64::MAX]).flat_map(around) {
+                assert_eq!(bounds.bucket(value), bounds.upper.partition_point(|bound| *bound < value), "{value}");
+            }
+        }
+        check(&NANOS);
+        check(&BYTES);
+        check(&REPEATS);
+        check(&TRANSPARENT);
     }
 
     #[test]

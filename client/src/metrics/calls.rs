@@ -39,18 +39,18 @@ pub(super) struct Method {
 /// What ended with one status.
 #[derive(Debug, Default)]
 pub(super) struct Ended {
-    pub(super) attempt: Histogram<{ NANOS.len() }>,
-    pub(super) sent: Histogram<{ BYTES.len() }>,
-    pub(super) received: Histogram<{ BYTES.len() }>,
-    pub(super) call: Histogram<{ NANOS.len() }>,
+    pub(super) attempt: Histogram<41>,
+    pub(super) sent: Histogram<14>,
+    pub(super) received: Histogram<14>,
+    pub(super) call: Histogram<41>,
 }
 
 /// How calls were repeated; those that were not are not in here (A96).
 #[derive(Debug, Default)]
 pub(super) struct Repeated {
-    pub(super) retries: Histogram<{ REPEATS.len() }>,
-    pub(super) transparent: Histogram<{ TRANSPARENT.len() }>,
-    pub(super) hedges: Histogram<{ REPEATS.len() }>,
+    pub(super) retries: Histogram<5>,
+    pub(super) transparent: Histogram<6>,
+    pub(super) hedges: Histogram<5>,
 }
 
 /// What one call took beyond its first attempt.

@@ -10,7 +10,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::registry::Unit;
 
-use super::buckets::{BYTES, Histogram, NANOS, REPEATS, TRANSPARENT};
+use super::buckets::{BYTES, Bounds, Histogram, NANOS, REPEATS, TRANSPARENT};
 use super::calls::{Ended, Repeated};
 use super::status;
 use crate::target::Target;
@@ -131,7 +131,7 @@ struct Family<const N: usize> {
     name: &'static str,
     help: &'static str,
     scale: Scale,
-    bounds: &'static [u64; N],
+    bounds: &'static Bounds<N>,
 }
 
 impl<const N: usize> Family<N> {
@@ -151,7 +151,7 @@ impl<const N: usize> Family<N> {
         if count == 0 {
             return Ok(());
         }
-        let bounds = self.bounds.iter().map(|bound| self.scale.shown(*bound)).chain([f64::INFINITY]);
+        let bounds = self.bounds.upper().iter().map(|bound| self.scale.shown(*bound)).chain([f64::INFINITY]);
         let buckets: Vec<_> = bounds.zip(counts).collect();
         let none: Option<&HashMap<usize, Exemplar<NoLabelSet, f64>>> = None;
         family.encode_family(labels)?.encode_histogram(self.scale.shown(sum), count, &buckets, none)

@@ -105,13 +105,12 @@ impl<T> fmt::Debug for Methods<T> {
 fn hash(path: &[u8]) -> usize {
     /// The multiplier of rustc's `FxHasher`.
     const K: u64 = 0xf135_7aea_2e62_a9c5;
-    let (words, rest) = path.as_chunks::<8>();
-    let mut last = [0; 8];
-    last[..rest.len()].copy_from_slice(rest);
     let mut hash = path.len() as u64;
-    for word in words.iter().chain([&last]) {
-        hash = hash.rotate_left(5).wrapping_add(u64::from_le_bytes(*word)).wrapping_mul(K);
-    }
+    let mut take = |word: &[u8; 8]| hash = hash.rotate_left(5).wrapping_add(u64::from_le_bytes(*word)).wrapping_mul(K);
+    let (words, _) = path.as_chunks();
+    words.iter().for_each(&mut take);
+    // Its end once more, which is what tells methods of one service apart.
+    path.last_chunk().into_iter().for_each(&mut take);
     // The upper bits are the well-mixed ones.
     (hash >> 32) as usize
 }
