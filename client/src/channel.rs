@@ -8,6 +8,7 @@ use tower::Service;
 
 use crate::call::{CallFuture, ResponseBody};
 use crate::endpoint::{ConnectivityState, EndpointHandle};
+use crate::explain::Explanation;
 use crate::target::Target;
 
 /// Calls to one service: found, balanced, retried where that is safe. Cheap to clone; clones share everything.
@@ -46,6 +47,23 @@ impl MeshChannel {
     /// Every endpoint that is resolved now, READY or not.
     pub fn endpoints(&self) -> Vec<EndpointHandle> {
         self.target.endpoints()
+    }
+
+    /// Every endpoint with what the balancer sees of it, and why it is or is not picked.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mesh = mesh_client::Mesh::builder().static_service("user-svc", ["127.0.0.1:7410".parse()?]).build()?;
+    /// let channel = mesh.channel("user-svc");
+    /// for endpoint in channel.explain().endpoints {
+    ///     println!("{}: {}", endpoint.address, endpoint.verdict); // 127.0.0.1:7410: picked
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn explain(&self) -> Explanation {
+        self.target.explain()
     }
 }
 

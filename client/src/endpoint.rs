@@ -1,15 +1,20 @@
 //! One endpoint of a service as the data path sees it: who it is, and the counters that calls keep on it.
 
+mod trial;
+
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::time::Instant;
+pub(crate) use trial::{Trial, TrialCell};
 use uuid::Uuid;
 
 use crate::Address;
+use crate::balancer::Ewma;
+use crate::clock;
 use crate::resolver::{MethodLevels, ResolvedEndpoint};
 
 /// Connectivity of an endpoint or of a whole channel, after gRPC's connectivity semantics.
@@ -55,34 +60,52 @@ impl fmt::Display for ConnectivityState {
 pub(crate) struct Endpoint {
     pub(crate) instance_id: Uuid,
     pub(crate) address: Address,
-    /// What `last_pick` counts from.
-    born: Instant,
+    /// What every stamp here counts from: the target's birth, so that a pick works out its own stamp once.
+    origin: Instant,
     incarnation: AtomicU64,
     /// Read only when an attempt has failed.
     methods: ArcSwap<MethodLevels>,
     state: AtomicU8,
+    trial: TrialCell,
+    /// Whether a call found every connection full since the manager last opened one.
+    crowded: AtomicBool,
+    failures: AtomicU64,
+    ejections: AtomicU64,
     hot: Hot,
 }
 
 /// What every call writes, on cache lines of its own: neighbouring endpoints do not slow each other down.
+///
+/// Each number stands for itself and none says that another one is already written, so every access is relaxed. Two counters
+/// that only rise take one addition each at the pick and at the end, where a count of calls in flight beside one of picks
+/// would take three.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Hot {
-    in_flight: AtomicU32,
-    picks: AtomicU64,
-    /// Nanoseconds since `born` plus one; zero is never.
+    started: AtomicU64,
+    ended: AtomicU64,
+    /// Nanoseconds since `origin` plus one; zero is never.
     last_pick: AtomicU64,
+    /// An [`Ewma`]; zero is not known. Written without a read-modify-write: of two samples at one moment one may be lost.
+    latency: AtomicU64,
+    /// Failures without an answer in between.
+    row: AtomicU32,
 }
 
 impl Endpoint {
-    pub(crate) fn new(resolved: &ResolvedEndpoint, born: Instant) -> Self {
+    /// `origin`: what its stamps count from.
+    pub(crate) fn new(resolved: &ResolvedEndpoint, origin: Instant) -> Self {
         Self {
             instance_id: resolved.instance_id,
             address: resolved.address.clone(),
-            born,
+            origin,
             incarnation: AtomicU64::new(resolved.incarnation),
             methods: ArcSwap::new(resolved.methods.clone()),
             state: AtomicU8::new(ConnectivityState::Idle as u8),
+            trial: TrialCell::default(),
+            crowded: AtomicBool::new(false),
+            failures: AtomicU64::new(0),
+            ejections: AtomicU64::new(0),
             hot: Hot::default(),
         }
     }
@@ -109,20 +132,137 @@ impl Endpoint {
         ConnectivityState::from_repr(self.state.load(Ordering::Acquire))
     }
 
+    /// Calls between their pick and their trailers. The ended are read first: a call that ends between the two reads is
+    /// counted rather than missed.
     pub(crate) fn in_flight(&self) -> u32 {
-        self.hot.in_flight.load(Ordering::Relaxed)
+        let ended = self.hot.ended.load(Ordering::Relaxed);
+        let started = self.hot.started.load(Ordering::Relaxed);
+        u32::try_from(started.saturating_sub(ended)).unwrap_or(u32::MAX)
     }
 
-    /// Counts a pick at `now`. Every entry is paired with one [`Endpoint::leave`]: `guard::InFlight` sees to it.
-    pub(crate) fn enter(&self, now: Instant) {
-        self.hot.in_flight.fetch_add(1, Ordering::Relaxed);
-        self.hot.picks.fetch_add(1, Ordering::Relaxed);
-        let nanos = u64::try_from(now.saturating_duration_since(self.born).as_nanos()).unwrap_or(u64::MAX - 1);
-        self.hot.last_pick.fetch_max(nanos + 1, Ordering::Relaxed);
+    /// Counts a pick. Every entry is paired with one [`Endpoint::leave`]: the target's guard sees to it.
+    pub(crate) fn enter(&self, now: Stamp) {
+        self.hot.started.fetch_add(1, Ordering::Relaxed);
+        let nanos = now.nanos.saturating_add(1);
+        // Two picks at one moment may leave the earlier one's time.
+        if nanos > self.hot.last_pick.load(Ordering::Relaxed) {
+            self.hot.last_pick.store(nanos, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn leave(&self) {
-        self.hot.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.hot.ended.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What a call costs here in time, in seconds.
+    pub(crate) fn latency(&self, now: Stamp) -> f32 {
+        self.ewma().project(now.millis())
+    }
+
+    /// The first guess on a new connection: what came over the one before may have been another process's.
+    pub(crate) fn seed_latency(&self, rtt: Duration, now: Stamp) {
+        self.set_ewma(Ewma::new(rtt.max(Ewma::FLOOR), now.millis()));
+    }
+
+    /// An answer began after this long.
+    pub(crate) fn answered(&self, took: Duration, now: Stamp) {
+        self.learn(|ewma| ewma.sampled(took, now.millis()));
+    }
+
+    /// A call got no answer for this long, and will get none.
+    pub(crate) fn waited(&self, at_least: Duration, now: Stamp) {
+        self.learn(|ewma| ewma.raised(at_least, now.millis()));
+    }
+
+    /// A call ended with an answer of the service's own making, whatever it says.
+    pub(crate) fn succeeded(&self) {
+        // Mostly there is nothing to write.
+        if self.hot.row.load(Ordering::Relaxed) != 0 {
+            self.hot.row.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// A call failed; returns how many have in a row.
+    pub(crate) fn failed(&self, took: Duration, now: Stamp) -> u32 {
+        self.penalise(took, now);
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        self.hot.row.fetch_add(1, Ordering::Relaxed).saturating_add(1)
+    }
+
+    /// An answer that came too easily: who refuses at once must not look fast.
+    pub(crate) fn penalise(&self, took: Duration, now: Stamp) {
+        self.learn(|ewma| ewma.failed(took, now.millis()));
+    }
+
+    /// Failures without an answer in between.
+    pub(crate) fn failures_in_a_row(&self) -> u32 {
+        self.hot.row.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn trial(&self) -> &TrialCell {
+        &self.trial
+    }
+
+    /// The manager has ejected it.
+    pub(crate) fn eject(&self) {
+        self.trial.set(Trial::Off);
+        self.ejections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The manager trusts it again.
+    pub(crate) fn acquit(&self) {
+        self.hot.row.store(0, Ordering::Relaxed);
+        self.trial.set(Trial::Off);
+    }
+
+    /// A call found every connection full; `true` for the first one to say so.
+    pub(crate) fn crowd(&self) -> bool {
+        !self.crowded.load(Ordering::Relaxed) && !self.crowded.swap(true, Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.crowded.load(Ordering::Relaxed)
+    }
+
+    /// There is another connection, or the connections have become fewer: who finds them full may say so again.
+    pub(crate) fn uncrowd(&self) {
+        self.crowded.store(false, Ordering::Relaxed);
+    }
+
+    fn ewma(&self) -> Ewma {
+        Ewma::from_bits(self.hot.latency.load(Ordering::Relaxed))
+    }
+
+    fn set_ewma(&self, ewma: Ewma) {
+        self.hot.latency.store(ewma.to_bits(), Ordering::Relaxed);
+    }
+
+    fn learn(&self, lesson: impl FnOnce(Ewma) -> Ewma) {
+        let known = self.ewma();
+        let learnt = lesson(known);
+        if learnt != known {
+            self.set_ewma(learnt);
+        }
+    }
+}
+
+/// A moment as endpoints keep it: since their target's birth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Stamp {
+    nanos: u64,
+}
+
+impl Stamp {
+    /// `now` on the clock of a target that was born at `origin`.
+    pub(crate) fn new(origin: Instant, now: Instant) -> Self {
+        const PER_SECOND: u64 = 1_000_000_000;
+        let age = now.saturating_duration_since(origin);
+        Self { nanos: age.as_secs().wrapping_mul(PER_SECOND).wrapping_add(u64::from(age.subsec_nanos())) }
+    }
+
+    /// Milliseconds, which go round every 49 days: [`Ewma`] expects that.
+    fn millis(self) -> u32 {
+        (self.nanos / 1_000_000) as u32
     }
 }
 
@@ -159,25 +299,48 @@ impl EndpointHandle {
 
     /// Calls sent to it so far, attempts counted one by one.
     pub fn picks(&self) -> u64 {
-        self.endpoint.hot.picks.load(Ordering::Relaxed)
+        self.endpoint.hot.started.load(Ordering::Relaxed)
     }
 
     /// When it was picked last, on tokio's clock.
     pub fn last_pick(&self) -> Option<Instant> {
         let nanos = self.endpoint.hot.last_pick.load(Ordering::Relaxed).checked_sub(1)?;
-        Some(self.endpoint.born + Duration::from_nanos(nanos))
+        Some(self.endpoint.origin + Duration::from_nanos(nanos))
     }
 
     /// Calls between their pick and their trailers.
     pub fn in_flight(&self) -> u32 {
         self.endpoint.in_flight()
     }
+
+    /// How long it takes until it begins to answer, as the balancer sees it now: a peak-sensitive moving average in which a
+    /// failure counts as a second. `None` until its first connection.
+    pub fn latency(&self) -> Option<Duration> {
+        let known = self.endpoint.hot.latency.load(Ordering::Relaxed) != 0;
+        let now = Stamp::new(self.endpoint.origin, clock::now());
+        known.then(|| Duration::from_secs_f32(self.endpoint.latency(now)))
+    }
+
+    /// Calls that failed so far by the endpoint's doing: UNAVAILABLE, INTERNAL, UNKNOWN or DATA_LOSS, or a stream or a
+    /// connection that broke.
+    pub fn failures(&self) -> u64 {
+        self.endpoint.failures.load(Ordering::Relaxed)
+    }
+
+    /// Failures since its last other answer.
+    pub fn failures_in_a_row(&self) -> u32 {
+        self.endpoint.failures_in_a_row()
+    }
+
+    /// How often it was left alone for its failures so far.
+    pub fn ejections(&self) -> u64 {
+        self.endpoint.ejections.load(Ordering::Relaxed)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock;
     use crate::resolver::Standing;
 
     fn resolved(incarnation: u64) -> ResolvedEndpoint {
@@ -201,8 +364,9 @@ mod tests {
         assert_eq!((handle.picks(), handle.last_pick(), handle.in_flight()), (0, None, 0));
 
         let later = born + Duration::from_secs(5);
-        endpoint.enter(later);
-        endpoint.enter(born);
+        let stamp = |at| Stamp::new(born, at);
+        endpoint.enter(stamp(later));
+        endpoint.enter(stamp(born));
         assert_eq!((handle.picks(), handle.last_pick(), handle.in_flight()), (2, Some(later), 2));
         endpoint.leave();
         drop(endpoint);
@@ -222,5 +386,20 @@ mod tests {
             endpoint.set_state(state);
             assert_eq!(endpoint.state(), state);
         }
+    }
+
+    #[test]
+    fn failures_count_until_something_else_is_answered_and_look_slow() {
+        let born = clock::now();
+        let endpoint = Arc::new(Endpoint::new(&resolved(0), born));
+        let handle = EndpointHandle::new(endpoint.clone());
+        assert_eq!(handle.latency(), None);
+        let now = Stamp::new(born, born);
+        endpoint.seed_latency(Duration::from_millis(2), now);
+        assert_eq!(endpoint.latency(now), 0.002);
+        assert_eq!([0; 3].map(|_| endpoint.failed(Duration::from_micros(50), now)), [1, 2, 3]);
+        assert_eq!(endpoint.latency(now), 1.0);
+        endpoint.succeeded();
+        assert_eq!((handle.failures(), handle.failures_in_a_row()), (3, 0));
     }
 }

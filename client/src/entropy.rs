@@ -40,10 +40,13 @@ impl Entropy {
 
     /// 64 uniform bits.
     pub(crate) fn next(&self) -> u64 {
-        let mut bits = self.state.fetch_add(GAMMA, Ordering::Relaxed).wrapping_add(GAMMA);
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^ (bits >> 31)
+        scramble(self.state.fetch_add(GAMMA, Ordering::Relaxed).wrapping_add(GAMMA))
+    }
+
+    /// What `turn + 1` draws from [`Entropy::seeded`] end with: for whoever counts turns anyway, and would pay for a second
+    /// shared counter otherwise.
+    pub(crate) fn nth(seed: u64, turn: u64) -> u64 {
+        scramble(seed.wrapping_add(GAMMA.wrapping_mul(turn.wrapping_add(1))))
     }
 
     /// A uniform part of `span`, from nothing to all of it: full jitter.
@@ -60,9 +63,23 @@ impl Entropy {
     }
 }
 
+/// splitmix64's output function.
+fn scramble(mut bits: u64) -> u64 {
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_turn_of_a_sequence_is_what_that_many_draws_give() {
+        let entropy = Entropy::seeded(7);
+        let drawn = [0; 8].map(|_| entropy.next());
+        assert_eq!(drawn, [0, 1, 2, 3, 4, 5, 6, 7].map(|turn| Entropy::nth(7, turn)));
+    }
 
     #[test]
     fn one_seed_gives_one_sequence() {

@@ -57,6 +57,7 @@ mod conn;
 pub mod context;
 mod endpoint;
 mod entropy;
+mod explain;
 #[cfg(test)]
 mod fake_registry;
 mod grpc;
@@ -88,5 +89,6 @@ pub use call::{CallFuture, HashKey, ResponseBody, WaitForReady};
 pub use channel::MeshChannel;
 pub use conn::{Connecting, Connector, Io, SocketConnector};
 pub use endpoint::{ConnectivityState, EndpointHandle};
+pub use explain::{EndpointExplanation, Explanation, Verdict};
 pub use metrics::MeshMetrics;
 pub use policy::{Balancer, Ejection, Hedging, Percent, PercentError, Policy, Retry, RingHash, SlowStart};

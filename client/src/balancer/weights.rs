@@ -4,11 +4,6 @@ use std::time::Duration;
 
 use crate::LoadReport;
 
-/// How old a report may be: gRFC A58's expiration period.
-const REPORT_AGE_MAX: Duration = Duration::from_secs(180);
-/// How long an endpoint is READY before its reports count: gRFC A58's blackout period. What it says of itself while its
-/// first calls arrive tells nothing about its capacity.
-const BLACKOUT: Duration = Duration::from_secs(10);
 /// What errors count for: at 1.0, an endpoint that answers every call with an error looks as busy as one at full load.
 const ERROR_PENALTY: f64 = 1.0;
 /// What a call a second at full load weighs. Reports are weighed against each other only, so it may be any number that
@@ -39,11 +34,19 @@ pub fn effective_weights(endpoints: &[Capacity<'_>]) -> Vec<u32> {
 }
 
 impl Capacity<'_> {
+    /// How old a report may be: gRFC A58's expiration period.
+    pub const REPORT_AGE_MAX: Duration = Duration::from_secs(180);
+
+    /// How long an endpoint is READY before its reports count: gRFC A58's blackout period. What it says of itself while its
+    /// first calls arrive tells nothing about its capacity.
+    pub const BLACKOUT: Duration = Duration::from_secs(10);
+
     /// What its report says, or 0 when it says nothing or does not count.
     fn reported(&self) -> u32 {
         let Some((report, age)) = self.report else { return 0 };
         let rate = report.requests_per_second;
-        if age > REPORT_AGE_MAX || self.ready_for < BLACKOUT || rate <= 0.0 || report.cpu_utilization <= 0.0 {
+        if age > Self::REPORT_AGE_MAX || self.ready_for < Self::BLACKOUT || rate <= 0.0 || report.cpu_utilization <= 0.0
+        {
             return 0;
         }
         let busy = report.cpu_utilization + report.errors_per_second / rate * ERROR_PENALTY;

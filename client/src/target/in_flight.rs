@@ -5,11 +5,11 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tonic::Code;
 
-use super::Wanted;
+use super::pick::Wanted;
 use super::subchannel::Subchannel;
 use crate::clock;
 use crate::conn::{Conn, Wire};
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, Stamp, Trial};
 use crate::metrics::MethodIndex;
 
 /// How an attempt ended.
@@ -42,6 +42,56 @@ impl Outcome {
     }
 }
 
+/// What the outcome of an attempt says about the endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Judgement {
+    /// It answered; what it answered is the service's business.
+    Well,
+    /// It answered that it cannot take as much: well, but it must not look fast for it.
+    Overloaded,
+    /// It failed.
+    Failed,
+    /// Nobody knows.
+    Open,
+}
+
+impl Judgement {
+    fn of(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Code(Code::Unavailable | Code::Internal | Code::Unknown | Code::DataLoss) => Self::Failed,
+            Outcome::Lost | Outcome::Broken => Self::Failed,
+            Outcome::Code(Code::ResourceExhausted) => Self::Overloaded,
+            Outcome::Code(_) => Self::Well,
+            Outcome::Unprocessed | Outcome::Cancelled | Outcome::Expired => Self::Open,
+        }
+    }
+}
+
+/// Why an attempt is made at this endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    Ordinary,
+    /// To see whether it is well again.
+    Trial,
+}
+
+impl Role {
+    /// The attempt is not made after all.
+    pub(super) fn give_back(self, endpoint: &Endpoint) {
+        if self == Self::Trial {
+            endpoint.trial().end(Trial::Undecided);
+        }
+    }
+}
+
+/// How far an attempt is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    Sent,
+    Answered,
+    Ended,
+}
+
 /// A call in flight, from its pick until its trailers, its failure or its cancellation: dropping it is what ends the count,
 /// so no path can forget to. Dropped without [`InFlight::end`] it was given up: by its deadline, or by the caller.
 #[derive(Debug)]
@@ -49,25 +99,27 @@ pub(crate) struct InFlight {
     subchannel: Arc<Subchannel>,
     picked: Instant,
     deadline: Option<Instant>,
-    metric: MethodIndex,
     sent_bytes: u64,
     received_bytes: u64,
-    /// Whether the end is booked.
-    ended: bool,
+    metric: MethodIndex,
+    role: Role,
+    progress: Progress,
 }
 
 impl InFlight {
-    /// For a call that has entered `subchannel`.
-    pub(super) fn new(subchannel: Arc<Subchannel>, wanted: &Wanted<'_>) -> Self {
+    /// For a call that has taken a place on the connection.
+    pub(super) fn new(subchannel: Arc<Subchannel>, wanted: &Wanted<'_>, now: Stamp, role: Role) -> Self {
+        subchannel.endpoint.enter(now);
         subchannel.ledger.stats.attempt_started(wanted.metric);
         Self {
             subchannel,
             picked: wanted.now,
             deadline: wanted.deadline,
-            metric: wanted.metric,
             sent_bytes: 0,
             received_bytes: 0,
-            ended: false,
+            metric: wanted.metric,
+            role,
+            progress: Progress::Sent,
         }
     }
 
@@ -81,8 +133,14 @@ impl InFlight {
 
     /// The head of the answer came: that is what latency is measured by, since what follows it may be a long stream.
     pub(crate) fn answered(&mut self, now: Instant) {
+        self.progress = Progress::Answered;
+        let Subchannel { endpoint, ledger, .. } = &*self.subchannel;
         let took = now.saturating_duration_since(self.picked);
-        self.subchannel.ledger.stats.answered(now, took);
+        endpoint.answered(took, ledger.stamp(now));
+        ledger.stats.answered(now, took);
+        if self.role == Role::Trial {
+            endpoint.trial().answered();
+        }
     }
 
     /// So many bytes of messages went out.
@@ -97,28 +155,58 @@ impl InFlight {
 
     /// The attempt is over; its place is given back when the guard is dropped. The first word stands.
     pub(crate) fn end(&mut self, outcome: Outcome, now: Instant) {
-        if !self.ended {
+        if self.progress != Progress::Ended {
             self.book(outcome, now);
         }
     }
 
     fn book(&mut self, outcome: Outcome, now: Instant) {
-        self.ended = true;
+        let answered = self.progress == Progress::Answered;
+        self.progress = Progress::Ended;
+        let Subchannel { endpoint, ledger, .. } = &*self.subchannel;
         let took = now.saturating_duration_since(self.picked);
-        let stats = &self.subchannel.ledger.stats;
-        stats.attempt_ended(self.metric, outcome.code(), took, self.sent_bytes, self.received_bytes);
+        ledger.stats.attempt_ended(self.metric, outcome.code(), took, self.sent_bytes, self.received_bytes);
+
+        let judgement = Judgement::of(outcome);
+        match judgement {
+            Judgement::Well => endpoint.succeeded(),
+            Judgement::Overloaded => {
+                endpoint.succeeded();
+                endpoint.penalise(took, ledger.stamp(now));
+            }
+            Judgement::Failed => ledger.tell_failures(endpoint.failed(took, ledger.stamp(now))),
+            // What was not processed says nothing about how long it would have taken.
+            Judgement::Open if outcome == Outcome::Unprocessed => {}
+            // With an answer begun, the latency is known; the rest is as long as the answer is.
+            Judgement::Open if answered => {}
+            Judgement::Open => endpoint.waited(took, ledger.stamp(now)),
+        }
+        if self.role == Role::Trial {
+            endpoint.trial().end(match judgement {
+                Judgement::Well | Judgement::Overloaded => Trial::Passed,
+                Judgement::Failed => Trial::Failed,
+                // The caller's own deadline has passed without a sign of an answer.
+                Judgement::Open if outcome == Outcome::Expired && !answered => Trial::Failed,
+                Judgement::Open if answered => Trial::Passed,
+                Judgement::Open => Trial::Undecided,
+            });
+            ledger.bell.notify_one();
+        }
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        if !self.ended {
+        if self.progress != Progress::Ended {
             let now = clock::now();
             let expired = self.deadline.is_some_and(|at| at <= now);
             self.book(if expired { Outcome::Expired } else { Outcome::Cancelled }, now);
         }
-        self.subchannel.endpoint.leave();
-        self.subchannel.conn.vitals().leave();
-        self.subchannel.ledger.queue.wake_one();
+        let Subchannel { endpoint, ledger, conn, .. } = &*self.subchannel;
+        endpoint.leave();
+        ledger.end();
+        // The place is free before anybody who waits is told so.
+        conn.vitals().leave();
+        ledger.queue.wake_one();
     }
 }

@@ -1,14 +1,18 @@
 //! What is common to the calls of one target.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::config::TargetConfig;
 use super::snapshot::Snapshot;
 use super::waiting::WaitQueue;
+use crate::endpoint::Stamp;
+use crate::entropy::Entropy;
 use crate::metrics::CallStats;
+use crate::policy::Policy;
 
 /// What the manager writes and the calls read.
 #[derive(Debug)]
@@ -36,14 +40,101 @@ pub(crate) struct Ledger {
     pub(crate) service: Arc<str>,
     pub(super) queue: WaitQueue,
     pub(crate) stats: CallStats,
+    /// Rung when the manager should look.
+    pub(super) bell: Arc<Notify>,
+    /// What stamps count from.
+    pub(super) origin: Instant,
+    in_flight_max: u64,
+    /// Failures in a row, and multiples of it, that the manager is told of; 0 is never.
+    failures_told: u32,
+    seed: u64,
+    turns: AtomicU64,
+    counts: Counts,
 }
 
+/// What every call writes, on cache lines of its own. Two counters that only rise: the first is also what draws are made
+/// from, so that a pick changes one shared word and not two.
+///
+/// Relaxed, since nothing is read on the strength of them. Whoever sees an old `over` sees too many calls in flight; the cap
+/// may refuse one early then, and never lets one through too many.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Counts {
+    begun: AtomicU64,
+    over: AtomicU64,
+}
+
+/// As many calls are in flight as may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Capped;
+
 impl Ledger {
-    pub(super) fn new(config: &TargetConfig, born: Instant) -> Self {
+    pub(super) fn new(service: Arc<str>, policy: &Policy, entropy: &Entropy, origin: Instant) -> Self {
         Self {
-            service: config.service.clone(),
-            queue: WaitQueue::new(config.policy.waiting_max),
-            stats: CallStats::new(born),
+            service,
+            queue: WaitQueue::new(policy.waiting_max),
+            stats: CallStats::new(origin),
+            bell: Arc::default(),
+            origin,
+            in_flight_max: policy.in_flight_max.into(),
+            failures_told: policy.ejection.map_or(0, |rule| rule.failures),
+            seed: entropy.next(),
+            // Somewhere, so that callers that start together do not go round together; low enough to never wrap.
+            turns: AtomicU64::new(entropy.next() >> 32),
+            counts: Counts::default(),
         }
+    }
+
+    /// Counts an attempt, if one more may be in flight, and gives 64 uniform bits for its pick.
+    pub(super) fn begin(&self) -> Result<u64, Capped> {
+        let before = self.counts.begun.fetch_add(1, Ordering::Relaxed);
+        if before.saturating_sub(self.counts.over.load(Ordering::Relaxed)) >= self.in_flight_max {
+            self.end();
+            return Err(Capped);
+        }
+        Ok(Entropy::nth(self.seed, before))
+    }
+
+    /// An attempt that was counted is over.
+    pub(super) fn end(&self) {
+        self.counts.over.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn in_flight(&self) -> u32 {
+        let over = self.counts.over.load(Ordering::Relaxed);
+        let begun = self.counts.begun.load(Ordering::Relaxed);
+        u32::try_from(begun.saturating_sub(over)).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn turn(&self) -> u64 {
+        self.turns.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(super) fn stamp(&self, now: Instant) -> Stamp {
+        Stamp::new(self.origin, now)
+    }
+
+    /// An endpoint has failed so many calls in a row: the manager judges it.
+    pub(super) fn tell_failures(&self, in_a_row: u32) {
+        if self.failures_told > 0 && in_a_row.is_multiple_of(self.failures_told) {
+            self.bell.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+
+    #[test]
+    fn one_attempt_too_many_is_refused_and_leaves_no_trace() {
+        let policy = Policy { in_flight_max: 2, ..Policy::default() };
+        let ledger = Ledger::new("user-svc".into(), &policy, &Entropy::seeded(1), clock::now());
+        assert_ne!(ledger.begin().unwrap(), ledger.begin().unwrap());
+        assert_eq!((ledger.begin(), ledger.begin()), (Err(Capped), Err(Capped)));
+        assert_eq!(ledger.in_flight(), 2);
+        ledger.end();
+        assert!(ledger.begin().is_ok());
     }
 }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::task::{JoinError, JoinSet};
@@ -15,14 +16,14 @@ use uuid::Uuid;
 use super::config::TargetConfig;
 use super::ledger::Shared;
 use super::one_per_address;
-use super::slot::{Due, Slot};
-use super::snapshot::{Candidate, Outlook, Snapshot};
+use super::publish::Publisher;
+use super::slot::{Change, Due, Reach, Slot};
 use super::subchannel::Subchannel;
 use crate::Address;
-use crate::balancer::pickable;
+use crate::balancer::ejection::{Conduct, Record, may_eject};
+use crate::balancer::{Fitness, subset};
 use crate::clock;
-use crate::conn::{Conn, ConnectError, Wire, dial};
-use crate::endpoint::ConnectivityState;
+use crate::conn::{ConnectError, Wire, dial};
 use crate::policy::Backoff;
 use crate::resolver::{Resolution, ResolutionStatus, Resolutions, Standing};
 
@@ -32,6 +33,9 @@ type Key = (Uuid, Address);
 /// How a dial ended.
 type Dialled = (Key, Result<Wire, ConnectError>);
 
+/// How many endpoints that are gone are remembered for having been ejected. One that is not is called like a new one.
+const RECORDS_MAX: usize = 1024;
+
 pub(super) struct Manager {
     config: Arc<TargetConfig>,
     shared: Arc<Shared>,
@@ -39,23 +43,31 @@ pub(super) struct Manager {
     slots: BTreeMap<Key, Slot>,
     /// Lapsed endpoints that were given up, with the incarnation that was: kept while the resolver lists them.
     dropped: BTreeMap<Key, u64>,
+    /// Ejections of endpoints that are not listed now, with the incarnation that was: they may be back in a moment.
+    records: BTreeMap<Key, (u64, Record)>,
     status: ResolutionStatus,
     /// At most one per slot.
     dials: JoinSet<Dialled>,
     bell: Arc<Notify>,
+    /// This caller's own order of the endpoints, where it connects to some of them only.
+    subset_seed: u64,
+    publisher: Publisher,
     last_error: Option<Arc<str>>,
 }
 
 impl Manager {
     pub(super) fn new(config: Arc<TargetConfig>, shared: Arc<Shared>) -> Self {
         Self {
+            subset_seed: config.entropy.next(),
+            publisher: Publisher::new(config.clone()),
+            bell: shared.ledger.bell.clone(),
             config,
             shared,
             slots: BTreeMap::new(),
             dropped: BTreeMap::new(),
+            records: BTreeMap::new(),
             status: ResolutionStatus::Unresolved,
             dials: JoinSet::new(),
-            bell: Arc::default(),
             last_error: None,
         }
     }
@@ -81,8 +93,8 @@ impl Manager {
                 }
                 News::Look => {}
             }
-            let due = self.advance();
-            self.publish();
+            let now = clock::now();
+            let due = [self.advance(now), self.judge(now), self.publish(now)].into_iter().flatten().min();
 
             news = tokio::select! {
                 () = dropped.cancelled() => return,
@@ -100,6 +112,7 @@ impl Manager {
     /// Brings the slots in line with what is resolved. What has not changed is left alone.
     fn reconcile(&mut self, resolution: &Resolution) {
         let now = clock::now();
+        let age = self.age(now);
         self.status = resolution.status.clone();
         let listed: BTreeMap<Key, _> = one_per_address(&resolution.endpoints)
             .map(|endpoint| ((endpoint.instance_id, endpoint.address.clone()), endpoint))
@@ -110,59 +123,92 @@ impl Manager {
                 .get(key)
                 .is_some_and(|endpoint| endpoint.standing == Standing::Lapsed && endpoint.incarnation == *incarnation)
         });
-        self.slots.retain(|key, _| listed.contains_key(key));
+        self.records.retain(|_, (_, record)| !record.is_clean(age));
+        for (key, slot) in self.slots.extract_if(.., |key, _| !listed.contains_key(key)) {
+            if !slot.record().is_clean(age) && self.records.len() < RECORDS_MAX {
+                self.records.insert(key, (slot.endpoint.incarnation(), slot.record()));
+            }
+        }
         for (key, endpoint) in listed {
             if self.dropped.contains_key(&key) {
                 continue;
             }
-            self.slots
-                .entry(key)
-                .and_modify(|slot| slot.update(endpoint, now))
-                .or_insert_with(|| Slot::new(endpoint, Backoff::new(self.config.backoff_max), now));
+            if let Some(slot) = self.slots.get_mut(&key) {
+                slot.update(endpoint, now, age);
+                continue;
+            }
+            let backoff = Backoff::new(self.config.backoff_max);
+            let mut slot = Slot::new(endpoint, backoff, self.shared.ledger.origin, now);
+            match self.records.remove(&key) {
+                Some((incarnation, record)) if incarnation == endpoint.incarnation => slot.remember(record),
+                Some(_) | None => {}
+            }
+            self.slots.insert(key, slot);
+        }
+        self.choose_subset(now);
+    }
+
+    /// Says which endpoints are connected to. Those that leave do not count: somebody takes their place.
+    fn choose_subset(&mut self, now: Instant) {
+        let Some(max) = self.config.policy.subset_max else { return };
+        let mut staying: Vec<&mut Slot> =
+            self.slots.values_mut().filter(|slot| slot.standing != Standing::Draining).collect();
+        let names: Vec<Arc<str>> = staying.iter().map(|slot| slot.name.clone()).collect();
+        let mut inside = subset(self.subset_seed, &names, max.into()).into_iter().peekable();
+        for (index, slot) in staying.iter_mut().enumerate() {
+            let taken = inside.next_if_eq(&index).is_some();
+            slot.set_reach(if taken { Reach::Inside } else { Reach::Outside }, now);
         }
     }
 
     /// Books the end of a dial. Its slot may be gone; the connection then closes with its handle.
     fn settle(&mut self, dialled: Result<Dialled, JoinError>) {
         let now = clock::now();
+        let age = self.age(now);
+        let ledger = &self.shared.ledger;
         let (key, outcome) = match dialled {
             Ok(dialled) => dialled,
             Err(ended) => {
                 // Called off with its slot, or the connector panicked: then the slot is still there and waits for it.
                 if let Some(slot) = self.slots.values_mut().find(|slot| slot.awaits(ended.id())) {
-                    tracing::error!(service = %self.config.service, address = %slot.endpoint.address, "the connector panicked");
-                    slot.failed(now, &self.config.entropy);
+                    tracing::error!(service = %self.config.service, address = %slot.name, "the connector panicked");
+                    slot.failed(Some("the connector panicked".into()), now, &self.config.entropy);
                 }
                 return;
             }
         };
-        let Some(slot) = self.slots.get_mut(&key) else { return };
+        let Some(slot) = self.slots.get_mut(&key).filter(|slot| slot.reach == Reach::Inside) else { return };
         match outcome {
             Ok(conn) => {
                 tracing::debug!(service = %self.config.service, instance = %key.0, address = %key.1, "endpoint ready");
-                slot.connected(Subchannel::new(slot.endpoint.clone(), conn, self.shared.ledger.clone()), now);
+                let subchannel = Subchannel::new(slot.endpoint.clone(), conn, ledger.clone());
+                slot.connected(subchannel, ledger.stamp(now), now, age);
             }
             Err(error) => {
                 tracing::debug!(service = %self.config.service, instance = %key.0, address = %key.1, %error, "connect failed");
-                self.last_error = Some(format!("{}: {error}", key.1).into());
-                slot.failed(now, &self.config.entropy);
+                let why: Arc<str> = error.to_string().into();
+                self.last_error = Some(format!("{}: {why}", key.1).into());
+                slot.failed(Some(why), now, &self.config.entropy);
             }
         }
     }
 
     /// Does what is due and returns when the next thing is.
-    fn advance(&mut self) -> Option<Instant> {
-        let now = clock::now();
+    fn advance(&mut self, now: Instant) -> Option<Instant> {
         let mut next: Option<Instant> = None;
         let mut given_up = Vec::new();
+        let connections_max = usize::from(self.config.policy.connections_per_endpoint.get());
         for (key, slot) in &mut self.slots {
-            let (due, lost) = slot.advance(now, &self.config.entropy);
-            if let Some(ending) = lost {
+            let look = slot.advance(now, connections_max, &self.config.entropy);
+            next = next.into_iter().chain(look.next).min();
+            if let Some(ending) = look.lost {
                 tracing::debug!(service = %self.config.service, instance = %key.0, address = %key.1, %ending, "connection ended");
-                self.last_error = Some(format!("{}: {ending}", key.1).into());
+                let why: Arc<str> = ending.to_string().into();
+                self.last_error = Some(format!("{}: {why}", key.1).into());
+                slot.blame(why);
             }
-            match due {
-                Due::At(at) => next = next.into_iter().chain(at).min(),
+            match look.due {
+                Due::Nothing => {}
                 Due::Drop => given_up.push(key.clone()),
                 Due::Dial => {
                     let (key, config, bell) = (key.clone(), self.config.clone(), self.bell.clone());
@@ -183,48 +229,60 @@ impl Manager {
         next
     }
 
-    /// Hands the calls a new snapshot.
-    fn publish(&self) {
-        let ready: Vec<_> = self.slots.values().filter_map(|slot| Some((slot, slot.candidate()?))).collect();
-        let preferences: Vec<_> = ready.iter().map(|(_, (_, preference))| *preference).collect();
-        let candidates: Box<[Candidate]> = pickable(&preferences)
-            .into_iter()
-            .map(|index| {
-                let (slot, (subchannel, _)) = &ready[index];
-                let limits = subchannel.conn.vitals().limits();
-                Candidate { subchannel: Arc::clone(subchannel), weight: slot.weight, limits }
-            })
-            .collect();
-        let state = self.state(&candidates);
-        self.shared.publish(Snapshot {
-            outlook: self.outlook(state),
-            endpoints: self.slots.values().map(|slot| slot.endpoint.clone()).collect(),
-            candidates,
-            state,
-        });
+    /// Ejects who fails, and follows those who are out. Returns when the next look is due.
+    fn judge(&mut self, now: Instant) -> Option<Instant> {
+        let rule = self.config.policy.ejection?;
+        let age = self.age(now);
+        let service = &self.config.service;
+        let mut next: Option<Instant> = None;
+        for (key, slot) in &mut self.slots {
+            let (change, look) = slot.advance_conduct(&rule, now, age);
+            next = next.into_iter().chain(look).min();
+            match change {
+                Some(Change::Acquitted) => {
+                    tracing::info!(%service, instance = %key.0, address = %key.1, "endpoint is well again");
+                }
+                Some(Change::EjectedAgain) => {
+                    tracing::info!(%service, instance = %key.0, address = %key.1, "endpoint failed its trial");
+                }
+                None => {}
+            }
+        }
+
+        let members = self.slots.values().filter(|slot| slot.is_member());
+        let members_count = members.clone().count();
+        let mut ejected = members.filter(|slot| slot.conduct() != Conduct::Trusted).count();
+        let mut fit = self.slots.values().filter(|slot| slot.is_member() && slot.fitness() == Fitness::Fit).count();
+        for (key, slot) in self.slots.iter_mut().filter(|(_, slot)| slot.is_member()) {
+            let failures = slot.endpoint.failures_in_a_row();
+            if failures < rule.failures.max(1) || slot.conduct() != Conduct::Trusted {
+                continue;
+            }
+            let is_fit = slot.fitness() == Fitness::Fit;
+            let others = fit - usize::from(is_fit);
+            if may_eject(&rule, members_count, ejected, others) {
+                tracing::info!(%service, instance = %key.0, address = %key.1, failures, "endpoint ejected");
+                slot.eject(&rule, age);
+                next = next.into_iter().chain(slot.advance_conduct(&rule, now, age).1).min();
+                ejected += 1;
+                fit = others;
+            }
+        }
+        next
     }
 
-    /// gRPC's aggregation: READY if any is; else CONNECTING if any may become so; else TRANSIENT_FAILURE, which sticks
-    /// to an endpoint until it is READY.
-    fn state(&self, candidates: &[Candidate]) -> ConnectivityState {
-        let settled = matches!(self.status, ResolutionStatus::Empty | ResolutionStatus::Refused(_));
-        let failing = self.slots.values().all(Slot::is_failing);
-        match candidates {
-            [_, ..] => ConnectivityState::Ready,
-            [] if self.slots.is_empty() && !settled => ConnectivityState::Connecting,
-            [] if failing => ConnectivityState::TransientFailure,
-            [] => ConnectivityState::Connecting,
-        }
+    /// Hands the calls a new snapshot. Returns when it will be out of date by time alone.
+    fn publish(&mut self, now: Instant) -> Option<Instant> {
+        let slots: Vec<&Slot> = self.slots.values().collect();
+        let (snapshot, until) =
+            self.publisher.snapshot(&slots, &self.status, self.last_error.as_ref(), self.shared.ledger.origin, now);
+        self.shared.publish(snapshot);
+        until
     }
 
-    fn outlook(&self, state: ConnectivityState) -> Outlook {
-        match (&self.status, &self.last_error) {
-            (ResolutionStatus::Empty, _) if self.slots.is_empty() => Outlook::Empty,
-            (ResolutionStatus::Refused(reason), _) if self.slots.is_empty() => Outlook::Refused(reason.clone()),
-            (ResolutionStatus::Unresolved, _) if self.slots.is_empty() => Outlook::Unresolved,
-            (_, Some(error)) if state == ConnectivityState::TransientFailure => Outlook::Failing(error.clone()),
-            _ => Outlook::Connecting,
-        }
+    /// What the times of ejections count from the target's birth.
+    fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.shared.ledger.origin)
     }
 }
 

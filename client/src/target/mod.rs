@@ -5,9 +5,12 @@
 //! nothing can be picked.
 
 mod config;
+mod explain;
 mod in_flight;
 mod ledger;
 mod manager;
+mod pick;
+mod publish;
 mod slot;
 mod snapshot;
 mod subchannel;
@@ -28,15 +31,15 @@ pub(crate) use in_flight::{InFlight, Outcome};
 pub(crate) use ledger::Ledger;
 use ledger::Shared;
 use manager::Manager;
+pub(crate) use pick::{Unplaced, Wanted};
 pub(crate) use snapshot::Outlook;
-use snapshot::{All, Snapshot, Untried};
+use snapshot::Snapshot;
 pub(crate) use waiting::{Full, WaitQueue};
 
 use crate::Address;
-use crate::balancer::{Candidates, LeastRequest};
 use crate::clock;
 use crate::endpoint::{ConnectivityState, Endpoint, EndpointHandle};
-use crate::metrics::{CallStats, MethodIndex};
+use crate::metrics::CallStats;
 use crate::policy::{Policy, RetryBudget};
 use crate::resolver::{Idempotency, Resolutions, ResolvedEndpoint};
 
@@ -46,53 +49,21 @@ pub(crate) struct Target {
     config: Arc<TargetConfig>,
     shared: Arc<Shared>,
     budget: RetryBudget,
-    balancer: LeastRequest,
     _manager: DropGuard,
-}
-
-/// What a call wants of a pick.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Wanted<'a> {
-    /// When it is made.
-    pub(crate) now: Instant,
-    /// Endpoints that have failed this call.
-    pub(crate) tried: &'a [Arc<Endpoint>],
-    /// Where the call belongs on a ring.
-    pub(crate) key: Option<u64>,
-    /// The method, as in `:path`.
-    pub(crate) method: &'a str,
-    /// The same method in [`Target::stats`].
-    pub(crate) metric: MethodIndex,
-    /// When the call must be over.
-    pub(crate) deadline: Option<Instant>,
-}
-
-/// Why a call got no place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Unplaced {
-    /// Nobody can take a call now; somebody may soon.
-    Wait,
-    /// [`Policy::in_flight_max`] calls are in flight: UNAVAILABLE, and not tried again (gRFC A32).
-    Capped,
 }
 
 impl Target {
     /// Starts the target's manager on the current tokio runtime. It ends when the last channel and call are gone.
     pub(crate) fn spawn(config: TargetConfig, resolutions: Resolutions) -> Arc<Self> {
+        let born = clock::now();
         let config = Arc::new(config);
         let shared = Arc::new(Shared {
-            snapshot: ArcSwap::from_pointee(Snapshot::unresolved()),
-            ledger: Arc::new(Ledger::new(&config, clock::now())),
+            snapshot: ArcSwap::from_pointee(Snapshot::unresolved(&config.policy.balancer)),
+            ledger: Arc::new(Ledger::new(config.service.clone(), &config.policy, &config.entropy, born)),
         });
         let dropped = CancellationToken::new();
         tokio::spawn(Manager::new(config.clone(), shared.clone()).run(resolutions, dropped.clone()));
-        Arc::new(Self {
-            config,
-            shared,
-            budget: RetryBudget::new(clock::now()),
-            balancer: LeastRequest,
-            _manager: dropped.drop_guard(),
-        })
+        Arc::new(Self { config, shared, budget: RetryBudget::new(born), _manager: dropped.drop_guard() })
     }
 
     pub(crate) fn config(&self) -> &TargetConfig {
@@ -108,7 +79,8 @@ impl Target {
     }
 
     pub(crate) fn endpoints(&self) -> Vec<EndpointHandle> {
-        self.shared.snapshot.load().endpoints.iter().cloned().map(EndpointHandle::new).collect()
+        let snapshot = self.shared.snapshot.load();
+        snapshot.members.iter().map(|member| EndpointHandle::new(member.endpoint.clone())).collect()
     }
 
     pub(crate) fn outlook(&self) -> Outlook {
@@ -147,35 +119,6 @@ impl Target {
     pub(crate) fn hedge_delay(&self, now: Instant) -> Option<Duration> {
         let hedging = self.config.policy.hedging?;
         Some(self.stats().p95(now)?.max(hedging.delay_min))
-    }
-
-    /// Picks an endpoint and takes a place on its connection. Endpoints that were tried are picked only when nobody else
-    /// has room.
-    pub(crate) fn pick(&self, wanted: &Wanted<'_>) -> Result<InFlight, Unplaced> {
-        let snapshot = self.shared.snapshot.load();
-        if !wanted.tried.is_empty()
-            && let Some(place) = self.take(&snapshot, &Untried(&snapshot, wanted.tried), wanted)
-        {
-            return Ok(place);
-        }
-        self.take(&snapshot, &All(&snapshot), wanted).ok_or(Unplaced::Wait)
-    }
-
-    /// Whether an endpoint that is not in `tried` could take a call now.
-    pub(crate) fn has_untried(&self, tried: &[Arc<Endpoint>]) -> bool {
-        let snapshot = self.shared.snapshot.load();
-        let untried = Untried(&snapshot, tried);
-        (0..untried.count()).any(|index| untried.load(index).is_some())
-    }
-
-    /// Between the balancer's look and taking the place another call may take the last one; then the balancer looks
-    /// again. The bound is for the reader: each miss means that somebody else made progress.
-    fn take(&self, snapshot: &Snapshot, candidates: &impl Candidates, wanted: &Wanted<'_>) -> Option<InFlight> {
-        const LOOKS_MAX: usize = 64;
-        (0..LOOKS_MAX).find_map(|_| {
-            let Some(index) = self.balancer.pick(candidates, self.config.entropy.next()) else { return Some(None) };
-            snapshot.candidates[index].subchannel.enter(wanted).map(Some)
-        })?
     }
 
     /// What is declared about repeating `method` at `endpoint`: by the caller, or else by the service's own record.

@@ -1,19 +1,30 @@
 //! What a call sees of its target: one immutable value, replaced whole.
 
+use std::iter;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::subchannel::Subchannel;
-use crate::balancer::{Candidates, Load};
+use crate::balancer::{Picker, Zone};
 use crate::conn::Conn;
 use crate::endpoint::{ConnectivityState, Endpoint};
+use crate::policy::Balancer;
+use crate::resolver::Standing;
 
 /// The target at one moment.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
-    /// The READY endpoints to pick from.
+    /// Who may be picked.
     pub(super) candidates: Box<[Candidate]>,
+    /// Which of them are on trial, by index.
+    pub(super) trials: Box<[usize]>,
+    /// How one of them is chosen.
+    pub(super) picker: Arc<Picker>,
+    /// The part of the calls that stays in the caller's zone, where the zone makes a difference.
+    pub(super) own_share: Option<f32>,
     /// Every endpoint that is resolved.
-    pub(super) endpoints: Box<[Arc<Endpoint>]>,
+    pub(super) members: Box<[Member]>,
     pub(super) state: ConnectivityState,
     /// Why nobody can be picked, where that is so.
     pub(super) outlook: Outlook,
@@ -22,16 +33,88 @@ pub(crate) struct Snapshot {
 /// A READY endpoint with what a balancer weighs.
 #[derive(Clone, Debug)]
 pub(super) struct Candidate {
-    pub(super) subchannel: Arc<Subchannel>,
+    /// The oldest connection, and mostly the only one.
+    pub(super) first: Arc<Subchannel>,
+    /// Further ones, oldest first.
+    pub(super) more: Box<[Arc<Subchannel>]>,
     pub(super) weight: u16,
-    /// How often its peer had changed how many streams it allows when the snapshot was made.
+    /// How often its peers had changed how many streams they allow when the snapshot was made.
     pub(super) limits: u32,
+    pub(super) growth: Growth,
+    pub(super) probation: Probation,
+    /// Since when it warms up, while it does.
+    pub(super) warming: Option<Instant>,
+}
+
+/// Whether another connection may be opened where those there are are full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Growth {
+    Possible,
+    Over,
+}
+
+/// Whether an endpoint takes calls one by one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Probation {
+    None,
+    OnTrial,
 }
 
 impl Candidate {
-    fn is_as(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.subchannel, &other.subchannel) && (self.weight, self.limits) == (other.weight, other.limits)
+    pub(super) fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.first.endpoint
     }
+
+    /// Oldest first: that one is filled before the next is used, so that the last ones fall idle when they are not needed.
+    pub(super) fn connections(&self) -> impl Iterator<Item = &Arc<Subchannel>> {
+        iter::once(&self.first).chain(&self.more)
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.first.conn.vitals().has_room() || self.more.iter().any(|further| further.conn.vitals().has_room())
+    }
+
+    fn is_as(&self, other: &Self) -> bool {
+        let same = |(ours, theirs): (&Arc<Subchannel>, &Arc<Subchannel>)| Arc::ptr_eq(ours, theirs);
+        let what = |candidate: &Self| (candidate.weight, candidate.limits, candidate.probation, candidate.more.len());
+        what(self) == what(other) && self.connections().zip(other.connections()).all(same)
+    }
+}
+
+/// An endpoint that is resolved, and how the manager saw it.
+#[derive(Clone, Debug)]
+pub(super) struct Member {
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) zone: Arc<str>,
+    pub(super) side: Zone,
+    pub(super) weight: u16,
+    pub(super) standing: Standing,
+    pub(super) connections: usize,
+    pub(super) place: Place,
+    /// Where it is among the candidates, if it is one.
+    pub(super) candidate: Option<usize>,
+}
+
+/// What the manager has to say about an endpoint.
+#[derive(Clone, Debug)]
+pub(super) enum Place {
+    /// READY, and nobody has anything against it.
+    Fit,
+    /// Not connected to, because the subset is elsewhere.
+    Outside,
+    /// Not connected.
+    Absent {
+        /// Why the last attempt or connection failed.
+        error: Option<Arc<str>>,
+        /// When the next attempt begins; absent while one is under way.
+        next: Option<Instant>,
+    },
+    Draining,
+    Doubted,
+    Ejected {
+        until: Instant,
+    },
+    OnTrial,
 }
 
 /// What a call without a candidate can hope for.
@@ -75,10 +158,13 @@ impl std::fmt::Display for Outlook {
 
 impl Snapshot {
     /// Before the manager has run for the first time.
-    pub(super) fn unresolved() -> Self {
+    pub(super) fn unresolved(balancer: &Balancer) -> Self {
         Self {
             candidates: Box::default(),
-            endpoints: Box::default(),
+            trials: Box::default(),
+            picker: Arc::new(Picker::new(balancer, &[], &[], None)),
+            own_share: None,
+            members: Box::default(),
             state: ConnectivityState::Idle,
             outlook: Outlook::Unresolved,
         }
@@ -91,78 +177,5 @@ impl Snapshot {
             ours.len() == theirs.len() && ours.iter().zip(theirs).all(|(ours, theirs)| ours.is_as(theirs))
         };
         self.outlook != former.outlook || !same(&self.candidates, &former.candidates)
-    }
-}
-
-/// The candidates of a first attempt: whoever has room.
-pub(super) struct All<'a>(pub(super) &'a Snapshot);
-
-impl Candidates for All<'_> {
-    fn count(&self) -> usize {
-        self.0.candidates.len()
-    }
-
-    fn load(&self, index: usize) -> Option<Load> {
-        let candidate = &self.0.candidates[index];
-        let subchannel = &candidate.subchannel;
-        let load = Load { in_flight: subchannel.endpoint.in_flight(), weight: candidate.weight };
-        subchannel.conn.vitals().has_room().then_some(load)
-    }
-
-    fn latency(&self, index: usize) -> f32 {
-        let _ = index;
-        1.0
-    }
-
-    fn warmth(&self, index: usize) -> f32 {
-        let _ = index;
-        1.0
-    }
-
-    fn in_flight(&self) -> u32 {
-        self.0.candidates.iter().map(|candidate| candidate.subchannel.endpoint.in_flight()).sum()
-    }
-
-    fn turn(&self) -> u64 {
-        0
-    }
-
-    fn draw(&self) -> u64 {
-        0
-    }
-}
-
-/// The candidates of a later attempt: whoever has room and was not tried.
-pub(super) struct Untried<'a>(pub(super) &'a Snapshot, pub(super) &'a [Arc<Endpoint>]);
-
-impl Candidates for Untried<'_> {
-    fn count(&self) -> usize {
-        self.0.candidates.len()
-    }
-
-    fn load(&self, index: usize) -> Option<Load> {
-        let endpoint = &self.0.candidates[index].subchannel.endpoint;
-        let tried = self.1.iter().any(|tried| Arc::ptr_eq(tried, endpoint));
-        if tried { None } else { All(self.0).load(index) }
-    }
-
-    fn latency(&self, index: usize) -> f32 {
-        All(self.0).latency(index)
-    }
-
-    fn warmth(&self, index: usize) -> f32 {
-        All(self.0).warmth(index)
-    }
-
-    fn in_flight(&self) -> u32 {
-        All(self.0).in_flight()
-    }
-
-    fn turn(&self) -> u64 {
-        All(self.0).turn()
-    }
-
-    fn draw(&self) -> u64 {
-        All(self.0).draw()
     }
 }

@@ -1,32 +1,38 @@
 //! A READY connection of an endpoint as calls see it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::Wanted;
-use super::in_flight::InFlight;
 use super::ledger::Ledger;
 use crate::conn::{Conn, Wire};
 use crate::endpoint::Endpoint;
 
-/// One endpoint's connection, READY when it was made.
+/// One of an endpoint's connections, READY when it was made.
 #[derive(Debug)]
 pub(crate) struct Subchannel {
     pub(crate) endpoint: Arc<Endpoint>,
     pub(crate) conn: Wire,
     pub(super) ledger: Arc<Ledger>,
+    /// Whether a call has entered since somebody asked.
+    used: AtomicBool,
 }
 
 impl Subchannel {
     pub(super) fn new(endpoint: Arc<Endpoint>, conn: Wire, ledger: Arc<Ledger>) -> Self {
-        Self { endpoint, conn, ledger }
+        Self { endpoint, conn, ledger, used: AtomicBool::new(true) }
     }
 
-    /// Takes a place for a call, if the connection still has one.
-    pub(super) fn enter(self: &Arc<Self>, wanted: &Wanted<'_>) -> Option<InFlight> {
-        if !self.conn.vitals().enter() {
-            return None;
+    /// Takes a place on the connection, if it still has one.
+    pub(super) fn enter(&self) -> bool {
+        let entered = self.conn.vitals().enter();
+        if entered {
+            self.used.store(true, Ordering::Relaxed);
         }
-        self.endpoint.enter(wanted.now);
-        Some(InFlight::new(self.clone(), wanted))
+        entered
+    }
+
+    /// Whether there are calls, or were some since this was asked last.
+    pub(super) fn was_used(&self) -> bool {
+        self.used.swap(false, Ordering::Relaxed) || self.conn.vitals().is_busy()
     }
 }

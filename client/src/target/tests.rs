@@ -270,7 +270,7 @@ async fn waiting_calls_are_woken_only_by_what_may_help_them() {
     assert!(!woken_by(&|| rig.resolve([endpoint(1), endpoint(2)])).await, "nobody listens there");
     assert!(!woken_by(&|| {}).await);
     assert!(woken_by(&|| rig.resolve([ResolvedEndpoint { weight: 7, ..endpoint(1) }])).await, "another choice");
-    let more_room = || target.shared.snapshot.load().candidates[0].subchannel.conn.vitals().set_limit(2);
+    let more_room = || target.shared.snapshot.load().candidates[0].first.conn.vitals().set_limit(2);
     assert!(woken_by(&more_room).await, "more room");
     drop(full);
     assert!(woken_by(&|| {}).await, "nobody is READY any more");

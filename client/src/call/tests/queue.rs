@@ -1,5 +1,6 @@
 //! Calls that find nobody READY wait: bounded in number and in time.
 
+use std::num::NonZeroU8;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -10,7 +11,13 @@ use tonic::Code;
 
 use crate::resolver::{Resolution, ResolutionStatus};
 use crate::rig::{CREATE, GET, Manners, Net, Rig, Server, call, eventually, finish, hang, ok, request, send};
+use crate::target::TargetConfig;
 use crate::{ConnectivityState, WaitForReady, clock};
+
+/// So that a full connection is a full endpoint.
+fn one_connection(config: &mut TargetConfig) {
+    config.policy.connections_per_endpoint = NonZeroU8::MIN;
+}
 
 #[tokio::test(start_paused = true)]
 async fn three_seconds_of_nothing_ready_end_a_call_with_the_last_connect_error() {
@@ -28,7 +35,7 @@ async fn three_seconds_of_nothing_ready_end_a_call_with_the_last_connect_error()
 async fn failfast_counts_from_when_nothing_was_ready_any_more() {
     let net = Net::default();
     let full = Server::with_manners(&net, 1, Manners { streams_max: Some(1) }, hang);
-    let rig = Rig::new(&net, [1]);
+    let rig = Rig::with(&net, [1], one_connection);
     let in_line = || {
         let channel = rig.channel.clone();
         tokio::spawn(async move { call(&channel, CREATE).await })
@@ -141,7 +148,7 @@ async fn a_server_gets_no_more_streams_than_it_allows() {
             }
         }
     });
-    let rig = Rig::new(&net, [1]);
+    let rig = Rig::with(&net, [1], one_connection);
     let mut calls = JoinSet::new();
     // They take 5 s, more than failfast: full is not the same as not READY.
     for _ in 0..1000 {
@@ -170,7 +177,7 @@ async fn no_wake_up_is_lost_to_a_cancelled_call() {
             }
         }
     });
-    let rig = Rig::new(&net, [1]);
+    let rig = Rig::with(&net, [1], one_connection);
     let mut calls = Vec::new();
     for _ in 0..100 {
         let channel = rig.channel.clone();

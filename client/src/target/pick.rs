@@ -1,0 +1,187 @@
+//! The pick: from what a call wants to a place on a connection.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::Target;
+use super::in_flight::{InFlight, Role};
+use super::ledger::{Capped, Ledger};
+use super::snapshot::{Candidate, Growth, Probation, Snapshot};
+use crate::balancer::{Candidates, Load, warmth};
+use crate::endpoint::{Endpoint, Stamp};
+use crate::entropy::Entropy;
+use crate::metrics::MethodIndex;
+use crate::policy::Balancer;
+
+/// What a call wants of a pick.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted<'a> {
+    /// When it is made.
+    pub(crate) now: Instant,
+    /// Endpoints that have failed this call.
+    pub(crate) tried: &'a [Arc<Endpoint>],
+    /// Where the call belongs on a ring.
+    pub(crate) key: Option<u64>,
+    /// The method, as in `:path`.
+    pub(crate) method: &'a str,
+    /// The same method in [`Target::stats`].
+    pub(crate) metric: MethodIndex,
+    /// When the call must be over.
+    pub(crate) deadline: Option<Instant>,
+}
+
+/// Why a call got no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unplaced {
+    /// Nobody can take a call now; somebody may soon.
+    Wait,
+    /// [`Policy::in_flight_max`](crate::Policy::in_flight_max) calls are in flight: UNAVAILABLE, and not tried again (gRFC A32).
+    Capped,
+}
+
+impl Target {
+    /// Picks an endpoint and takes a place on its connection. Endpoints that were tried are picked only when nobody else
+    /// has room.
+    pub(crate) fn pick(&self, wanted: &Wanted<'_>) -> Result<InFlight, Unplaced> {
+        let ledger = &*self.shared.ledger;
+        let draw = ledger.begin().map_err(|Capped| Unplaced::Capped)?;
+        let snapshot = self.shared.snapshot.load();
+        let now = ledger.stamp(wanted.now);
+        let field = |avoided| Field { target: self, snapshot: &snapshot, wanted, avoided, now, draws: Cell::new(draw) };
+
+        let untried = field(wanted.tried);
+        let trial = if snapshot.trials.is_empty() { None } else { untried.try_trials() };
+        let picked = trial.or_else(|| untried.pick());
+        let picked = if wanted.tried.is_empty() { picked } else { picked.or_else(|| field(&[]).pick()) };
+        picked.ok_or_else(|| {
+            ledger.end();
+            Unplaced::Wait
+        })
+    }
+
+    /// Whether an endpoint that is not in `tried` could take a call now.
+    pub(crate) fn has_untried(&self, tried: &[Arc<Endpoint>]) -> bool {
+        let snapshot = self.shared.snapshot.load();
+        snapshot.candidates.iter().any(|candidate| {
+            let is_tried = tried.iter().any(|tried| Arc::ptr_eq(tried, candidate.endpoint()));
+            !is_tried && candidate.probation == Probation::None && candidate.has_room()
+        })
+    }
+}
+
+/// The candidates of one pick, as they are at its moment.
+struct Field<'a> {
+    target: &'a Target,
+    snapshot: &'a Snapshot,
+    wanted: &'a Wanted<'a>,
+    /// Endpoints that are not to be picked.
+    avoided: &'a [Arc<Endpoint>],
+    now: Stamp,
+    /// The next draw.
+    draws: Cell<u64>,
+}
+
+impl Field<'_> {
+    /// Between the balancer's look and taking the place another call may take the last one; then the balancer looks
+    /// again. The bound is for the reader: each miss means that somebody else made progress.
+    fn pick(&self) -> Option<InFlight> {
+        const LOOKS_MAX: usize = 64;
+        for _ in 0..LOOKS_MAX {
+            let index = self.snapshot.picker.pick(self, self.wanted.key)?;
+            if let Some(place) = self.enter(&self.snapshot.candidates[index]) {
+                return Some(place);
+            }
+        }
+        None
+    }
+
+    /// Gives the call to an endpoint that waits for one to try it. Left to the balancer, one that is known for failures would
+    /// wait until those are forgotten. On a ring it waits for a call that belongs there.
+    #[cold]
+    fn try_trials(&self) -> Option<InFlight> {
+        if matches!(self.target.policy().balancer, Balancer::RingHash(_)) {
+            return None;
+        }
+        let admitted = self.snapshot.trials.iter().filter(|index| self.load(**index).is_some());
+        admitted.filter_map(|index| self.enter(&self.snapshot.candidates[*index])).next()
+    }
+
+    /// Takes a place on the oldest connection that has one.
+    fn enter(&self, candidate: &Candidate) -> Option<InFlight> {
+        let role = match candidate.probation {
+            Probation::None => Role::Ordinary,
+            Probation::OnTrial => self.take_trial(candidate)?,
+        };
+        let Some(subchannel) = candidate.connections().find(|subchannel| subchannel.enter()) else {
+            role.give_back(candidate.endpoint());
+            return None;
+        };
+        Some(InFlight::new(subchannel.clone(), self.wanted, self.now, role))
+    }
+
+    #[cold]
+    fn take_trial(&self, candidate: &Candidate) -> Option<Role> {
+        let taken = candidate.endpoint().trial().take(|| self.is_repeatable(candidate));
+        // The manager watches how long it takes.
+        taken.then(|| self.ledger().bell.notify_one()).map(|()| Role::Trial)
+    }
+
+    fn is_repeatable(&self, candidate: &Candidate) -> bool {
+        self.target.idempotency(self.wanted.method, candidate.endpoint()).repeatable()
+    }
+
+    fn ledger(&self) -> &Ledger {
+        &self.target.shared.ledger
+    }
+}
+
+impl Candidates for Field<'_> {
+    fn count(&self) -> usize {
+        self.snapshot.candidates.len()
+    }
+
+    fn load(&self, index: usize) -> Option<Load> {
+        let candidate = &self.snapshot.candidates[index];
+        let endpoint = candidate.endpoint();
+        if self.avoided.iter().any(|avoided| Arc::ptr_eq(avoided, endpoint)) {
+            return None;
+        }
+        if candidate.probation == Probation::OnTrial && !endpoint.trial().admits(|| self.is_repeatable(candidate)) {
+            return None;
+        }
+        if !candidate.has_room() {
+            if candidate.growth == Growth::Possible && endpoint.crowd() {
+                self.ledger().bell.notify_one();
+            }
+            return None;
+        }
+        Some(Load { in_flight: endpoint.in_flight(), weight: candidate.weight })
+    }
+
+    fn latency(&self, index: usize) -> f32 {
+        self.snapshot.candidates[index].endpoint().latency(self.now)
+    }
+
+    fn warmth(&self, index: usize) -> f32 {
+        let warming = self.snapshot.candidates[index].warming;
+        let warmed = |since| self.target.policy().slow_start.map(|rule| warmth(self.wanted.now - since, rule));
+        warming.and_then(warmed).unwrap_or(1.0)
+    }
+
+    fn in_flight(&self) -> u32 {
+        // Without this one.
+        self.ledger().in_flight().saturating_sub(1)
+    }
+
+    fn turn(&self) -> u64 {
+        self.ledger().turn()
+    }
+
+    fn draw(&self) -> u64 {
+        let draw = self.draws.get();
+        self.draws.set(Entropy::nth(draw, 0));
+        draw
+    }
+}
