@@ -9,6 +9,7 @@ mod connector;
 mod dial;
 mod driver;
 mod h2;
+mod hygiene;
 mod orders;
 mod silence;
 #[cfg(test)]

@@ -21,6 +21,7 @@
 
 mod errors;
 mod flow;
+mod fuzz;
 mod lifetime;
 mod liveness;
 
