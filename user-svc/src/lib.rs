@@ -63,7 +63,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 async fn run(Args { process, database }: Args) -> Result<(), Error> {
     let shell = Shell::bind(&PROGRAM, &process.server, process.advertise).await?; // first: a taken port creates no file
-    let mesh = Mesh::builder().registry(&process.registry).zone(&*process.zone);
+    let mut mesh = Mesh::builder().registry(&process.registry).zone(&*process.zone);
+    if let Some(folder) = process.state_dir {
+        mesh = mesh.state_dir(folder);
+    }
     let mesh = mesh.build().map_err(Error::startup)?; // does not wait: the registry may be down
     let database = Database::open(&database, &store::SCHEMA).await.map_err(Error::startup)?;
 

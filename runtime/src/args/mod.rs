@@ -3,6 +3,7 @@
 mod units;
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{BoolishValueParser, RangedU64ValueParser};
@@ -84,6 +85,11 @@ pub struct ProcessArgs {
     /// Identity of this process in the registry [default: a new one at each start]
     #[arg(long, env = "MESH_INSTANCE_ID", value_name = "UUID", value_parser = units::instance_id)]
     pub instance_id: Option<Uuid>,
+
+    /// Folder in which this process keeps what the registry last told it of the services it calls, so that it finds them
+    /// when it starts while no registry answers; made if missing, for its owner only [default: nothing is kept]
+    #[arg(long, env = "MESH_STATE_DIR", value_name = "DIR", value_parser = units::folder)]
+    pub state_dir: Option<PathBuf>,
 }
 
 /// Shape of the log lines.

@@ -1,6 +1,7 @@
 //! Values that people type: durations with a unit, registry addresses, names.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -91,6 +92,11 @@ pub(super) fn zone(text: &str) -> Result<String, String> {
         return Err(format!("expected at most {BYTES_MAX} letters, digits, '.', '_' and '-'"));
     }
     Ok(text.to_owned())
+}
+
+/// Reads the name of a folder; the empty one is what a forgotten variable looks like.
+pub(super) fn folder(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() { Err("expected the path of a folder".to_owned()) } else { Ok(PathBuf::from(text)) }
 }
 
 #[cfg(test)]
