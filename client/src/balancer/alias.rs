@@ -1,6 +1,6 @@
 //! Random by weight.
 
-use super::{Candidates, walk, weights};
+use super::{Candidates, takes_turn, walk, weights};
 
 /// Vose's alias method: any distribution over n candidates as n columns of equal height, each shared by at most two of
 /// them, so that one draw and two reads choose by weight.
@@ -53,7 +53,7 @@ impl Alias {
         for _ in 0..DRAWS_MAX {
             let draw = candidates.draw();
             index = self.choose(draw);
-            if candidates.load(index).is_some() && accepts(candidates.warmth(index), candidates) {
+            if candidates.load(index).is_some() && takes_turn(candidates, index) {
                 return Some(index);
             }
         }
@@ -66,10 +66,4 @@ impl Alias {
         let Column { own, other } = self.columns[column];
         if (draw as u32) < own { column } else { other as usize }
     }
-}
-
-/// Whether a candidate that warms up takes its turn.
-fn accepts(warmth: f32, candidates: &impl Candidates) -> bool {
-    // 24 bits fill an f32's mantissa: the quotient is uniform in [0, 1).
-    warmth >= 1.0 || (candidates.draw() >> 40) as f32 / (1_u32 << 24) as f32 <= warmth
 }

@@ -11,9 +11,7 @@
 mod alias;
 pub mod ejection;
 mod ewma;
-mod least_request;
 mod picker;
-mod preference;
 mod ring;
 mod select;
 mod slow_start;
@@ -23,9 +21,7 @@ mod two_choices;
 mod weights;
 
 pub use ewma::Ewma;
-pub use least_request::LeastRequest;
 pub use picker::{Member, Picker};
-pub use preference::{Preference, pickable};
 pub use select::{Alarm, Fitness, Seen, Selection, Zone, select};
 pub use slow_start::warmth;
 pub use subset::subset;
@@ -66,8 +62,15 @@ pub struct Load {
     pub weight: u16,
 }
 
-/// The first of `count` candidates that can take a call, beginning at `start` and going round once.
+/// The candidates that can take a call, beginning at `start` and going round once.
 fn walk(candidates: &impl Candidates, start: usize) -> impl Iterator<Item = (usize, Load)> {
     let count = candidates.count();
     (start..count).chain(0..start.min(count)).filter_map(|index| Some((index, candidates.load(index)?)))
+}
+
+/// Whether a candidate takes a turn that is its own: while it warms up, it lets the others have that part of them.
+fn takes_turn(candidates: &impl Candidates, index: usize) -> bool {
+    let warmth = candidates.warmth(index);
+    // 24 bits fill an `f32`'s mantissa: the quotient is uniform in [0, 1).
+    warmth >= 1.0 || (candidates.draw() >> 40) as f32 / (1_u32 << 24) as f32 <= warmth
 }

@@ -1,6 +1,6 @@
 //! Round robin, plain and by weight.
 
-use super::{Candidates, walk, weights};
+use super::{Candidates, takes_turn, walk, weights};
 
 /// The weight of the heaviest.
 const FULL: u16 = u16::MAX;
@@ -37,7 +37,10 @@ impl Stride {
     }
 
     pub(super) fn pick(&self, candidates: &impl Candidates) -> Option<usize> {
-        let count = candidates.count();
+        if self.weights.is_empty() {
+            return None;
+        }
+        let count = self.weights.len();
         // Two rounds hold a turn of the heaviest. One turn more, so that a pick that uses them all leaves the next one to
         // begin with the next candidate.
         let turns_max = 2 * count + 1;
@@ -47,16 +50,13 @@ impl Stride {
             let turn = candidates.turn();
             let (index, round) = ((turn % count as u64) as usize, turn / count as u64);
             last = index;
-            let weight = self.weights[index];
-            if is_skipped(index, round, weight) || candidates.load(index).is_none() {
+            if is_skipped(index, round, self.weights[index]) || candidates.load(index).is_none() {
                 continue;
             }
-            let warmth = candidates.warmth(index);
-            if warmth < 1.0 && is_skipped(index, round, (f32::from(weight) * warmth) as u16) {
-                warming.get_or_insert(index);
-                continue;
+            if takes_turn(candidates, index) {
+                return Some(index);
             }
-            return Some(index);
+            warming.get_or_insert(index);
         }
         // Everybody warms up, or the only ones with room are light: whoever's turn it was, or comes next.
         warming.or_else(|| walk(candidates, last).next().map(|(index, _)| index))
