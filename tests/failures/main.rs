@@ -40,7 +40,7 @@ use crate::rows::{ROWS, Row, Scene};
 /// The first argument of a process that is to be a fault server.
 pub(crate) const SERVE: &str = "serve-faults";
 
-/// Longest that a row may take beside the outage that it is about: only a hung one gets there.
+/// Longest that a row may take, beside its outage in the full form: only a hung one gets there.
 const ROW_MAX: Duration = Duration::from_secs(150);
 
 fn main() -> ExitCode {
@@ -75,7 +75,7 @@ async fn tell(args: &Args, chosen: &[&'static Row]) -> ExitCode {
 
 /// One row in a task of its own: a panic is the end of the row, and not of the table.
 async fn run(row: &'static Row, scene: Scene) -> Finding {
-    let most = ROW_MAX + if scene.length == Length::Full { rows::OUTAGE_FULL } else { Duration::ZERO };
+    let most = ROW_MAX + if scene.length == Length::Full { rows::AWAY_FULL } else { Duration::ZERO };
     let mut telling = tokio::spawn((row.run)(scene));
     match tokio::time::timeout(most, &mut telling).await {
         Ok(Ok(finding)) => finding,

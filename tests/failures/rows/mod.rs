@@ -18,8 +18,10 @@ use std::time::Duration;
 use crate::args::Length;
 use crate::report::Finding;
 
+pub(crate) use shop::AWAY_FULL;
+
 /// How long everything is down in the full form (T35).
-pub(crate) const OUTAGE_FULL: Duration = Duration::from_secs(30);
+const OUTAGE_FULL: Duration = Duration::from_secs(30);
 
 /// How long it is down otherwise: several times the longest pause between two attempts to connect.
 const OUTAGE_SHORT: Duration = Duration::from_secs(10);
@@ -86,6 +88,8 @@ pub(crate) const ROWS: &[Row] = rows![
     "deadline_and_cancel": "taken back within 100 ms; at most 1 % is worked on past its deadline; expired work is refused"
         => deadline::deadline_and_cancel;
     "empty_push": "0 failed; nobody goes for an empty, a short or an old snapshot" => registry::empty_push;
+    "registry_down": "0 failed, and everybody stays ready, for a minute; in full for ten minutes" => shop::registry_down;
     "connection_age": "0 failed on connections that live for 2 s" => shop::connection_age;
-    "rolling_restart": "0 failed, repeatable or not, while every process is replaced twice at 400 calls/s" => shop::rolling_restart;
+    "rolling_restart": "0 failed, repeatable or not, while every process is replaced twice; optimised, at 400 calls/s"
+        => shop::rolling_restart;
 ];
