@@ -65,14 +65,27 @@ impl ClientArgs {
 pub(crate) enum Section {
     /// Instructions (by callgrind) and allocations of one call; they repeat, so they are what is gated.
     Instructions,
+    /// Calls a second and latencies with 1 and 64 calls in flight.
+    Closed,
+    /// Latencies when calls arrive at 20, 50 and 80 % of what a tonic channel can do.
+    Open,
 }
 
 /// `bench serve`.
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
     /// Ports to serve on.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long)]
     pub(crate) ports: u16,
+    /// How long each port takes for a call, in microseconds; 0 is no longer than it takes to echo.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) service_us: u64,
+    /// How many calls each port works on at once, if it takes any time; others wait.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) places: usize,
+    /// How many times longer the first port takes.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) first_slower: u32,
 }
 
 /// `bench drive`.
@@ -84,13 +97,118 @@ pub(crate) struct DriveArgs {
     /// Where the servers are.
     #[arg(long, value_delimiter = ',')]
     pub(crate) servers: Vec<SocketAddr>,
+    /// Their process, whose CPU time is told too.
+    #[arg(long)]
+    pub(crate) server_pid: u32,
     /// Size of the message, in bytes.
     #[arg(long)]
     pub(crate) payload_bytes: usize,
+    /// Which calls.
+    #[command(subcommand)]
+    pub(crate) plan: Plan,
+}
+
+/// Which calls a driver makes.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum Plan {
+    /// One after the other, counted.
+    Sequence(SequencePlan),
+    /// So many in flight.
+    Closed(ClosedPlan),
+    /// So many a second.
+    Open(OpenPlan),
+}
+
+/// `bench drive … sequence`.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct SequencePlan {
     /// Calls that are not counted, before those that are.
     #[arg(long)]
     pub(crate) warm_up: u32,
     /// Calls that are counted.
     #[arg(long)]
     pub(crate) calls: u32,
+}
+
+/// `bench drive … closed`.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct ClosedPlan {
+    /// Calls in flight.
+    #[arg(long)]
+    pub(crate) in_flight: u16,
+    /// How long nothing is measured yet.
+    #[arg(long)]
+    pub(crate) warm_up_ms: u64,
+    /// How long it is.
+    #[arg(long)]
+    pub(crate) millis: u64,
+}
+
+/// `bench drive … open`.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct OpenPlan {
+    /// Calls a second.
+    #[arg(long)]
+    pub(crate) per_second: f64,
+    /// The same seed gives the same arrivals.
+    #[arg(long)]
+    pub(crate) seed: u64,
+    /// How long nothing is measured yet.
+    #[arg(long)]
+    pub(crate) warm_up_ms: u64,
+    /// How long it is.
+    #[arg(long)]
+    pub(crate) millis: u64,
+}
+
+impl DriveArgs {
+    /// The arguments that give these.
+    pub(crate) fn command_line(&self) -> Vec<String> {
+        let servers: Vec<String> = self.servers.iter().map(SocketAddr::to_string).collect();
+        let mut line = vec!["drive".to_owned()];
+        let mut flag = |name: &str, value: String| line.extend([format!("--{name}"), value]);
+        flag("contestant", self.contestant.name().to_owned());
+        flag("servers", servers.join(","));
+        flag("server-pid", self.server_pid.to_string());
+        flag("payload-bytes", self.payload_bytes.to_string());
+        let (plan, flags) = match &self.plan {
+            Plan::Sequence(plan) => {
+                ("sequence", vec![("warm-up", plan.warm_up.to_string()), ("calls", plan.calls.to_string())])
+            }
+            Plan::Closed(plan) => (
+                "closed",
+                vec![
+                    ("in-flight", plan.in_flight.to_string()),
+                    ("warm-up-ms", plan.warm_up_ms.to_string()),
+                    ("millis", plan.millis.to_string()),
+                ],
+            ),
+            Plan::Open(plan) => (
+                "open",
+                vec![
+                    ("per-second", plan.per_second.to_string()),
+                    ("seed", plan.seed.to_string()),
+                    ("warm-up-ms", plan.warm_up_ms.to_string()),
+                    ("millis", plan.millis.to_string()),
+                ],
+            ),
+        };
+        line.push(plan.to_owned());
+        line.extend(flags.into_iter().flat_map(|(name, value)| [format!("--{name}"), value]));
+        line
+    }
+}
+
+impl ServeArgs {
+    /// The arguments that give these.
+    pub(crate) fn command_line(&self) -> Vec<String> {
+        let flags = [
+            ("--ports", self.ports.to_string()),
+            ("--service-us", self.service_us.to_string()),
+            ("--places", self.places.to_string()),
+            ("--first-slower", self.first_slower.to_string()),
+        ];
+        let flags = flags.into_iter().flat_map(|(name, value)| [name.to_owned(), value]);
+        std::iter::once("serve".to_owned()).chain(flags).collect()
+    }
 }

@@ -2,28 +2,30 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::args::DriveArgs;
-use crate::drive::Counts;
+use crate::args::{DriveArgs, ServeArgs};
 use crate::failure::Failure;
+use crate::machine::Cpus;
 
 /// The echo server, for as long as this is held.
 pub(crate) struct EchoServer {
     addresses: Vec<SocketAddr>,
+    pid: u32,
     /// It ends when its stdin does, and this holds that.
     _process: Child,
 }
 
 impl EchoServer {
     /// Starts it, and returns once it listens.
-    pub(crate) async fn start(ports: u16) -> Result<Self, Failure> {
-        let mut process = Command::new(this_binary()?)
-            .args(["serve", "--ports", &ports.to_string()])
+    pub(crate) async fn start(args: &ServeArgs, cpus: Cpus) -> Result<Self, Failure> {
+        let mut process = pinned(cpus.server)?
+            .args(args.command_line())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -34,7 +36,13 @@ impl EchoServer {
         BufReader::new(stdout).read_line(&mut line).await.map_err(Failure::io("read from the echo server"))?;
         let addresses = line.trim().split(',').map(str::parse).collect::<Result<Vec<_>, _>>();
         let addresses = addresses.map_err(|_| Failure::Child(format!("the echo server said {line:?}")))?;
-        Ok(Self { addresses, _process: process })
+        let pid = process.id().ok_or_else(|| Failure::Child("the echo server has ended".to_owned()))?;
+        Ok(Self { addresses, pid, _process: process })
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
     }
 
     /// The first `count` of its addresses.
@@ -44,23 +52,23 @@ impl EchoServer {
 }
 
 /// Makes calls in a process of its own, and returns what it says they cost.
-pub(crate) async fn drive(args: &DriveArgs) -> Result<Counts, Failure> {
-    run(Command::new(this_binary()?).args(flags(args))).await
+pub(crate) async fn drive<A: DeserializeOwned>(args: &DriveArgs, cpus: Cpus) -> Result<A, Failure> {
+    run(pinned(cpus.driver)?.args(args.command_line())).await
 }
 
-/// The same under callgrind, which writes what happened within [`drive::measured`](crate::drive) to `profile`.
-pub(crate) async fn drive_under_callgrind(args: &DriveArgs, profile: &Path) -> Result<Counts, Failure> {
+/// The same under callgrind, which writes what happened in the driver's `measured` to `profile`.
+pub(crate) async fn drive_under_callgrind<A: DeserializeOwned>(args: &DriveArgs, profile: &Path) -> Result<A, Failure> {
     let mut file = OsString::from("--callgrind-out-file=");
     file.push(profile);
     run(Command::new("valgrind")
-        .args(["--tool=callgrind", "--quiet", "--toggle-collect=*drive*measured*"])
+        .args(["--tool=callgrind", "--quiet", "--toggle-collect=*sequence*measured*"])
         .arg(file)
         .arg(this_binary()?)
-        .args(flags(args)))
+        .args(args.command_line()))
     .await
 }
 
-async fn run(command: &mut Command) -> Result<Counts, Failure> {
+async fn run<A: DeserializeOwned>(command: &mut Command) -> Result<A, Failure> {
     let output = command
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
@@ -74,23 +82,19 @@ async fn run(command: &mut Command) -> Result<Counts, Failure> {
     serde_json::from_slice(&output.stdout).map_err(|error| Failure::Child(format!("a driver's answer: {error}")))
 }
 
-fn flags(args: &DriveArgs) -> [String; 11] {
-    let servers: Vec<String> = args.servers.iter().map(SocketAddr::to_string).collect();
-    [
-        "drive".to_owned(),
-        "--contestant".to_owned(),
-        args.contestant.name().to_owned(),
-        "--servers".to_owned(),
-        servers.join(","),
-        "--payload-bytes".to_owned(),
-        args.payload_bytes.to_string(),
-        "--warm-up".to_owned(),
-        args.warm_up.to_string(),
-        "--calls".to_owned(),
-        args.calls.to_string(),
-    ]
+/// This binary, on one CPU if it is to be.
+fn pinned(cpu: Option<u16>) -> Result<Command, Failure> {
+    let this = this_binary()?;
+    Ok(match cpu {
+        None => Command::new(this),
+        Some(cpu) => {
+            let mut command = Command::new("taskset");
+            command.arg("--cpu-list").arg(cpu.to_string()).arg(this);
+            command
+        }
+    })
 }
 
-fn this_binary() -> Result<std::path::PathBuf, Failure> {
+fn this_binary() -> Result<PathBuf, Failure> {
     std::env::current_exe().map_err(Failure::io("find this binary"))
 }

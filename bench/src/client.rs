@@ -2,11 +2,13 @@
 
 use std::fs;
 
-use crate::args::{ClientArgs, Section};
+use crate::args::{ClientArgs, Section, ServeArgs};
 use crate::child::EchoServer;
 use crate::contestant::Contestant;
 use crate::failure::Failure;
 use crate::instructions::{self, Depth};
+use crate::machine::Cpus;
+use crate::timed::{self, Arena, Rounds};
 use crate::{gate, machine, profile, report};
 
 /// Measures what was asked for, prints it, and writes it down.
@@ -14,7 +16,9 @@ pub(crate) async fn client(args: &ClientArgs) -> Result<(), Failure> {
     fs::create_dir_all(&args.out).map_err(Failure::io(format!("make {}", args.out.display())))?;
     let depth = if args.quick { Depth::QUICK } else { Depth::FULL };
     let ports = Contestant::ALL.iter().map(|contestant| contestant.endpoints()).max().unwrap_or(1);
-    let server = EchoServer::start(ports).await?;
+    let cpus = Cpus::choose();
+    let server = ServeArgs { ports, service_us: 0, places: 1, first_slower: 1 };
+    let server = EchoServer::start(&server, cpus).await?;
 
     if let Some(contestant) = args.profile {
         let path = profile::profile(&server, contestant, depth, &args.out).await?;
@@ -41,6 +45,20 @@ pub(crate) async fn client(args: &ClientArgs) -> Result<(), Failure> {
         } else {
             println!("instructions are left out: valgrind is not here");
         }
+    }
+    println!("{}", cpus.describe());
+    let arena = Arena { server: &server, cpus, rounds: if args.quick { Rounds::QUICK } else { Rounds::FULL } };
+    let mut channel_capacity = None;
+    if args.wants(Section::Closed) {
+        let results = timed::closed(arena, &Contestant::ALL).await?;
+        println!("{}", results.tables);
+        channel_capacity = Some(results.channel_capacity);
+        records.extend(results.records);
+    }
+    if args.wants(Section::Open) {
+        let results = timed::open(arena, channel_capacity).await?;
+        println!("{}", results.tables);
+        records.extend(results.records);
     }
     report::write_json(&args.out.join("client.json"), &records)
 }

@@ -7,10 +7,12 @@
 use std::fs;
 use std::path::Path;
 
-use crate::args::DriveArgs;
+use crate::args::{DriveArgs, Plan, SequencePlan};
 use crate::child::{self, EchoServer};
 use crate::contestant::Contestant;
+use crate::drive::Counts;
 use crate::failure::Failure;
+use crate::machine::Cpus;
 use crate::report::{self, Record};
 
 /// The size of the message that budgets are about.
@@ -75,12 +77,12 @@ pub(crate) async fn cost(
     let args = DriveArgs {
         contestant,
         servers: server.addresses(contestant.endpoints()),
+        server_pid: server.pid(),
         payload_bytes,
-        warm_up: depth.warm_up,
-        calls: depth.calls,
+        plan: Plan::Sequence(SequencePlan { warm_up: depth.warm_up, calls: depth.calls }),
     };
-    child::drive_under_callgrind(&args, profile).await?;
-    let counts = child::drive(&args).await?;
+    child::drive_under_callgrind::<Counts>(&args, profile).await?;
+    let counts: Counts = child::drive(&args, Cpus::ANY).await?;
     let per_call = |total: u64| total as f64 / f64::from(depth.calls);
     Ok(Cost {
         contestant,
@@ -127,14 +129,11 @@ pub(crate) fn report(costs: &[Cost]) -> (String, Vec<Record>) {
     let mut records = Vec::new();
     for cost in costs.iter().filter(|cost| cost.contestant.is_mesh()) {
         let size = if cost.payload_bytes == SMALL_BYTES { String::new() } else { format!("_{}b", cost.payload_bytes) };
-        let endpoints = match cost.contestant.endpoints() {
-            3 => String::new(),
-            endpoints => format!("_{endpoints}_endpoints"),
-        };
+        let endpoints = cost.contestant.endpoints_suffix();
         let peers = [
             (Contestant::Channel, ""),
             (Contestant::RawH2, "_over_raw_h2"),
-            (Contestant::BalanceList3, "_over_balance_list"),
+            (Contestant::BalanceList3, "_over_balance_list_3"),
         ];
         for (peer, over) in peers {
             let Some(peer) = find(peer, cost) else { continue };

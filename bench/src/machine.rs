@@ -26,7 +26,60 @@ pub(crate) fn has(program: &str) -> bool {
     first_line(program, &["--version"]).is_some()
 }
 
+/// Where the two sides run, so that neither takes the other's time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cpus {
+    pub(crate) server: Option<u16>,
+    pub(crate) driver: Option<u16>,
+}
+
+impl Cpus {
+    /// Wherever the kernel likes: for what is counted and not timed.
+    pub(crate) const ANY: Self = Self { server: None, driver: None };
+
+    /// The first two that this process may use, or wherever the kernel likes if there is but one, or no `taskset`.
+    pub(crate) fn choose() -> Self {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap_or_default();
+        let mut cpus = first_cpus(list.trim());
+        match (cpus.next(), cpus.next()) {
+            (Some(driver), Some(server)) if has("taskset") => Self { server: Some(server), driver: Some(driver) },
+            _ => Self::ANY,
+        }
+    }
+
+    /// In words.
+    pub(crate) fn describe(self) -> String {
+        match (self.driver, self.server) {
+            (Some(driver), Some(server)) => format!("client on CPU {driver}, server on CPU {server}"),
+            _ => "client and server wherever the kernel puts them: there are no two CPUs, or no taskset".to_owned(),
+        }
+    }
+}
+
+/// The CPUs of a list as the kernel writes it: `0-3,8`.
+fn first_cpus(list: &str) -> impl Iterator<Item = u16> {
+    list.split(',').flat_map(|range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        match (first.parse::<u16>(), last.parse::<u16>()) {
+            (Ok(first), Ok(last)) => first..last.saturating_add(1),
+            _ => 0..0,
+        }
+    })
+}
+
 fn first_line(program: &str, args: &[&str]) -> Option<String> {
     let output = Command::new(program).args(args).output().ok().filter(|output| output.status.success())?;
     String::from_utf8_lossy(&output.stdout).lines().next().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_cpus_is_read() {
+        assert_eq!(first_cpus("0-2,5").collect::<Vec<_>>(), [0, 1, 2, 5]);
+        assert_eq!(first_cpus("").count(), 0);
+    }
 }

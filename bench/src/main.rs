@@ -5,9 +5,9 @@
 //! client        `bench client`: the order of a run
 //! echo          the service that everybody calls: messages, the stub's part of a call, the server
 //! contestant/   those who are measured: tonic's channels, bare h2 as the floor, the mesh
-//! drive         a process of its own that makes calls: counted, or under callgrind
+//! drive/        a process of its own that makes calls: one by one and counted, so many in flight, so many a second
 //! child         processes: the echo server, the driver   counting   an allocator that counts
-//! instructions  instructions and allocations of one call
+//! instructions  instructions and allocations of one call    timed      rates and latencies, in interleaved rounds
 //! gate          the budgets, judged                        profile    the same, function by function
 //! report        rows for people and for programs         machine    what it was measured on
 //! ```
@@ -19,6 +19,7 @@
 mod args;
 mod child;
 mod client;
+mod clock;
 mod contestant;
 mod counting;
 mod drive;
@@ -29,6 +30,7 @@ mod instructions;
 mod machine;
 mod profile;
 mod report;
+mod timed;
 
 use std::process::ExitCode;
 

@@ -28,9 +28,26 @@ impl Record {
         peer: f64,
         peer_name: &'static str,
     ) -> Self {
-        let round = |value: f64| (value * 1000.0).round() / 1000.0;
-        Self { name: name.into(), unit, ours: round(ours), peer: round(peer), peer_name, ratio: round(ours / peer) }
+        Self {
+            name: name.into(),
+            unit,
+            ours: rounded(ours),
+            peer: rounded(peer),
+            peer_name,
+            ratio: rounded(ours / peer),
+        }
     }
+}
+
+/// To three digits after the point: more would be noise.
+pub(crate) fn rounded(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
+}
+
+/// The value in the middle; of an even number of them, the upper one. Zero for none.
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
 /// Writes the records as a JSON list.
@@ -74,6 +91,12 @@ mod tests {
         assert_eq!(grouped(999.0), "999");
         assert_eq!(grouped(56_742.4), "56 742");
         assert_eq!(grouped(-1_234_567.0), "-1 234 567");
+    }
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        assert_eq!(median(vec![5.0, 1.0, 3.0]), 3.0);
+        assert_eq!(median(Vec::new()), 0.0);
     }
 
     #[test]

@@ -77,6 +77,14 @@ impl Contestant {
         }
     }
 
+    /// What names of figures say where there are not three endpoints, which is what budgets are about.
+    pub(crate) fn endpoints_suffix(self) -> String {
+        match self.endpoints() {
+            3 => String::new(),
+            endpoints => format!("_{endpoints}_endpoints"),
+        }
+    }
+
     /// Connects to `servers`, and does `work` over what came of it once every endpoint is there.
     pub(crate) fn compete<W: Work>(
         self,

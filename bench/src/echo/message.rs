@@ -20,6 +20,9 @@ pub(crate) struct EchoResponse {
     /// The request's bytes.
     #[prost(bytes = "vec", tag = "1")]
     pub(crate) payload: Vec<u8>,
+    /// Which port answered, from 1, where that is asked for; 0, which takes no bytes, where it is not.
+    #[prost(uint32, tag = "2")]
+    pub(crate) served_by: u32,
 }
 
 /// An encoded descriptor set that declares the method idempotent: what a service's own build would hand to the mesh. Only

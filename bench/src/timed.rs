@@ -1,0 +1,211 @@
+//! What calls take: rates and latencies, in interleaved rounds. Every round lets each contestant run once, in turn, so that
+//! a machine that changes its mind between rounds changes it for all; figures and ratios are medians over the rounds.
+
+use crate::args::{ClosedPlan, DriveArgs, OpenPlan, Plan};
+use crate::child::{self, EchoServer};
+use crate::contestant::Contestant;
+use crate::drive::Times;
+use crate::failure::Failure;
+use crate::instructions::{PAYLOADS, SMALL_BYTES};
+use crate::machine::Cpus;
+use crate::report::{self, Record, median};
+
+/// Calls in flight of the closed loops.
+const IN_FLIGHT: [u16; 2] = [1, 64];
+/// Rates of the open loops, in percent of what a tonic channel can do.
+const LOADS_PERCENT: [u32; 3] = [20, 50, 80];
+/// Those in the open loops: what an application would take.
+const OPEN_CONTESTANTS: [Contestant; 4] =
+    [Contestant::Channel, Contestant::BalanceList3, Contestant::Mesh1, Contestant::Mesh3];
+
+/// How often and how long each contestant runs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rounds {
+    pub(crate) count: u32,
+    pub(crate) warm_up_ms: u64,
+    pub(crate) millis: u64,
+}
+
+impl Rounds {
+    /// A result.
+    pub(crate) const FULL: Self = Self { count: 5, warm_up_ms: 200, millis: 1000 };
+    /// A look.
+    pub(crate) const QUICK: Self = Self { count: 3, warm_up_ms: 100, millis: 250 };
+}
+
+/// Where contestants meet.
+#[derive(Clone, Copy)]
+pub(crate) struct Arena<'a> {
+    pub(crate) server: &'a EchoServer,
+    pub(crate) cpus: Cpus,
+    pub(crate) rounds: Rounds,
+}
+
+/// One contestant's rounds under one plan.
+struct Entry {
+    contestant: Contestant,
+    rounds: Vec<Times>,
+}
+
+/// A table, and the same as records.
+pub(crate) struct Results {
+    pub(crate) tables: String,
+    pub(crate) records: Vec<Record>,
+    /// What a tonic channel did in a second with 64 small calls in flight.
+    pub(crate) channel_capacity: f64,
+}
+
+/// So many calls in flight, each size of message.
+pub(crate) async fn closed(arena: Arena<'_>, contestants: &[Contestant]) -> Result<Results, Failure> {
+    let mut results = Results { tables: String::new(), records: Vec::new(), channel_capacity: 0.0 };
+    for payload_bytes in PAYLOADS {
+        for in_flight in IN_FLIGHT {
+            eprintln!("{in_flight} in flight, {payload_bytes} B, {} rounds ...", arena.rounds.count);
+            let entries = arena.run(contestants, payload_bytes, closed_plan(arena.rounds, in_flight)).await?;
+            if payload_bytes == SMALL_BYTES && in_flight == 64 {
+                results.channel_capacity = capacity(&entries);
+            }
+            let size = if payload_bytes == SMALL_BYTES { String::new() } else { format!("_{payload_bytes}b") };
+            results.tables += &table(&format!("{in_flight} in flight, {payload_bytes} B"), &entries);
+            results.records.extend(records(&entries, &format!("_in_flight_{in_flight}{size}"), true));
+        }
+    }
+    Ok(results)
+}
+
+/// Calls at fixed rates.
+pub(crate) async fn open(arena: Arena<'_>, channel_capacity: Option<f64>) -> Result<Results, Failure> {
+    let channel_capacity = match channel_capacity {
+        Some(known) => known,
+        None => {
+            eprintln!("capacity of a tonic channel ...");
+            capacity(&arena.run(&[Contestant::Channel], SMALL_BYTES, closed_plan(arena.rounds, 64)).await?)
+        }
+    };
+    let mut results = Results { tables: String::new(), records: Vec::new(), channel_capacity };
+    for percent in LOADS_PERCENT {
+        let per_second = (channel_capacity * f64::from(percent) / 100.0).round().max(1.0);
+        eprintln!("{per_second} calls a second, {} rounds ...", arena.rounds.count);
+        let Rounds { warm_up_ms, millis, .. } = arena.rounds;
+        let plan = |round| Plan::Open(OpenPlan { per_second, seed: u64::from(round), warm_up_ms, millis });
+        let entries = arena.run(&OPEN_CONTESTANTS, SMALL_BYTES, plan).await?;
+        let title = format!(
+            "Arriving at {} calls a second, {percent} % of a tonic channel's capacity, {SMALL_BYTES} B",
+            report::grouped(per_second)
+        );
+        results.tables += &table(&title, &entries);
+        results.records.extend(records(&entries, &format!("_at_{percent}_percent"), false));
+    }
+    Ok(results)
+}
+
+fn closed_plan(rounds: Rounds, in_flight: u16) -> impl Fn(u32) -> Plan {
+    move |_round| Plan::Closed(ClosedPlan { in_flight, warm_up_ms: rounds.warm_up_ms, millis: rounds.millis })
+}
+
+impl Arena<'_> {
+    /// Lets each contestant run once a round. `plan` is told the round.
+    async fn run(
+        self,
+        contestants: &[Contestant],
+        payload_bytes: usize,
+        plan: impl Fn(u32) -> Plan,
+    ) -> Result<Vec<Entry>, Failure> {
+        let mut entries: Vec<Entry> =
+            contestants.iter().map(|&contestant| Entry { contestant, rounds: Vec::new() }).collect();
+        for round in 0..self.rounds.count {
+            for entry in &mut entries {
+                let args = DriveArgs {
+                    contestant: entry.contestant,
+                    servers: self.server.addresses(entry.contestant.endpoints()),
+                    server_pid: self.server.pid(),
+                    payload_bytes,
+                    plan: plan(round),
+                };
+                entry.rounds.push(child::drive(&args, self.cpus).await?);
+            }
+        }
+        Ok(entries)
+    }
+}
+
+impl Entry {
+    fn median(&self, figure: impl Fn(&Times) -> f64) -> f64 {
+        median(self.rounds.iter().map(figure).collect())
+    }
+
+    /// The median over rounds of this one's figure over the peer's in the same round.
+    fn ratio(&self, peer: &Entry, figure: impl Fn(&Times) -> f64) -> f64 {
+        median(self.rounds.iter().zip(&peer.rounds).map(|(ours, theirs)| figure(ours) / figure(theirs)).collect())
+    }
+}
+
+fn capacity(entries: &[Entry]) -> f64 {
+    let channel = entries.iter().find(|entry| entry.contestant == Contestant::Channel);
+    channel.map_or(0.0, |channel| channel.median(|times| times.calls_per_second))
+}
+
+fn table(title: &str, entries: &[Entry]) -> String {
+    let channel = entries.iter().find(|entry| entry.contestant == Contestant::Channel);
+    let rows = entries.iter().map(|entry| {
+        let micros = |figure: fn(&Times) -> f64| format!("{:.1}", entry.median(figure));
+        vec![
+            entry.contestant.title().to_owned(),
+            report::grouped(entry.median(|times| times.calls_per_second)),
+            channel
+                .map_or_else(String::new, |peer| format!("{:.2}", entry.ratio(peer, |times| times.calls_per_second))),
+            micros(|times| times.p50_us),
+            micros(|times| times.p99_us),
+            micros(|times| times.p999_us),
+            micros(|times| times.cpu_us_per_call),
+            micros(|times| times.server_cpu_us_per_call),
+            entry.rounds.iter().map(|times| times.failed).sum::<u64>().to_string(),
+        ]
+    });
+    let header = [
+        "",
+        "calls/s",
+        "of a channel's",
+        "p50, us",
+        "p99, us",
+        "p99.9, us",
+        "client CPU, us",
+        "server CPU, us",
+        "failed",
+    ];
+    report::table(title, &header, rows)
+}
+
+/// The mesh beside everybody else. Where calls arrive by themselves, their rate is no result.
+fn records(entries: &[Entry], suffix: &str, with_rate: bool) -> Vec<Record> {
+    type Figure = (&'static str, &'static str, fn(&Times) -> f64);
+    let rate: Figure = ("call_rate", "calls/s", |times| times.calls_per_second);
+    let others: [Figure; 4] = [
+        ("call_p50", "us", |times| times.p50_us),
+        ("call_p99", "us", |times| times.p99_us),
+        ("call_p999", "us", |times| times.p999_us),
+        ("call_cpu", "us", |times| times.cpu_us_per_call),
+    ];
+    let figures: Vec<Figure> = with_rate.then_some(rate).into_iter().chain(others).collect();
+    let mut records = Vec::new();
+    for ours in entries.iter().filter(|entry| entry.contestant.is_mesh()) {
+        for peer in entries.iter().filter(|entry| !entry.contestant.is_mesh()) {
+            let against = match peer.contestant {
+                Contestant::Channel => String::new(),
+                peer => format!("_over_{}", peer.name().replace('-', "_")),
+            };
+            let endpoints = ours.contestant.endpoints_suffix();
+            records.extend(figures.iter().map(|&(name, unit, figure)| Record {
+                ratio: report::rounded(ours.ratio(peer, figure)),
+                ..Record::new(
+                    format!("{name}{endpoints}{suffix}{against}"),
+                    unit,
+                    ours.median(figure),
+                    peer.median(figure),
+                    peer.contestant.title(),
+                )
+            }));
+        }
+    }
+    records
+}
