@@ -260,6 +260,11 @@ impl Stamp {
         Self { nanos: age.as_secs().wrapping_mul(PER_SECOND).wrapping_add(u64::from(age.subsec_nanos())) }
     }
 
+    /// Nanoseconds since then; they last for 584 years.
+    pub(crate) fn nanos(self) -> u64 {
+        self.nanos
+    }
+
     /// Milliseconds, which go round every 49 days: [`Ewma`] expects that.
     fn millis(self) -> u32 {
         (self.nanos / 1_000_000) as u32

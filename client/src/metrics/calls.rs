@@ -5,12 +5,12 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::time::Instant;
 use tonic::Code;
 
 use super::buckets::{BYTES, Histogram, NANOS, REPEATS, TRANSPARENT, nanos};
 use super::methods::{MethodIndex, Methods};
 use super::recent::Recent;
+use crate::endpoint::Stamp;
 
 /// gRPC has the codes 0 to 16.
 const CODES: usize = 17;
@@ -84,8 +84,8 @@ impl Method {
 }
 
 impl CallStats {
-    pub(crate) fn new(born: Instant) -> Self {
-        Self { methods: Methods::new(), recent: Recent::new(born) }
+    pub(crate) fn new() -> Self {
+        Self { methods: Methods::new(), recent: Recent::new() }
     }
 
     /// Every method that was called and `other`, each by its label.
@@ -142,13 +142,13 @@ impl CallStats {
     }
 
     /// The head of an answer has come, this long after its attempt began: a sample of [`CallStats::p95`].
-    pub(crate) fn answered(&self, now: Instant, took: Duration) {
-        self.recent.record(now, took);
+    pub(crate) fn answered(&self, took: Duration, now: Stamp) {
+        self.recent.record(nanos(took), now);
     }
 
     /// The time within which nineteen of twenty answers began lately; `None` below a hundred samples in the last half
     /// minute. Worked out once a second; otherwise it is read.
-    pub(crate) fn p95(&self, now: Instant) -> Option<Duration> {
+    pub(crate) fn p95(&self, now: Stamp) -> Option<Duration> {
         self.recent.p95(now)
     }
 }

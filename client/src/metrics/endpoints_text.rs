@@ -31,7 +31,14 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, targets: &[Arc<Target>
     gauge(encoder, &rows, "in_flight", "Attempts between their pick and their trailers.", None, |endpoint| {
         Some(endpoint.in_flight())
     })?;
-    counter(encoder, &rows, "picks", "Attempts that were given to it.", EndpointHandle::picks)
+    let help = "What the balancer takes for its latency; absent until its first connection.";
+    gauge(encoder, &rows, "latency", help, Some(&Unit::Seconds), |endpoint| {
+        endpoint.latency().map(|latency| latency.as_secs_f64())
+    })?;
+    counter(encoder, &rows, "picks", "Attempts that were given to it.", EndpointHandle::picks)?;
+    counter(encoder, &rows, "failures", "Attempts that failed by its doing.", EndpointHandle::failures)?;
+    let help = "Times that it was left alone for its failures.";
+    counter(encoder, &rows, "ejections", help, EndpointHandle::ejections)
 }
 
 fn rows(target: &Target) -> Vec<Row> {

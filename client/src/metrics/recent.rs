@@ -5,13 +5,12 @@ use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use crate::endpoint::Stamp;
 
-use super::buckets::nanos;
-
+const SECOND_NANOS: u64 = 1_000_000_000;
 /// How long one window takes samples. Read are the one that does and the one before it: what is known is at least this old
 /// at its oldest, and at most twice.
-const WINDOW: Duration = Duration::from_secs(15);
+const WINDOW_NANOS: u64 = 15 * SECOND_NANOS;
 /// Fewer samples say nothing about a twentieth of them.
 const SAMPLES_MIN: u32 = 100;
 /// Buckets to each doubling: each is at most an eighth wide, and a percentile that much too long.
@@ -27,37 +26,34 @@ const UNKNOWN: u32 = u32::MAX;
 /// A sliding distribution of latencies. Lock-free: a thread that turns the windows over while others count may cost a few
 /// samples.
 pub(super) struct Recent {
-    born: Instant,
     windows: [[AtomicU32; BUCKETS]; 2],
-    /// Which window takes samples, counted from `born`: its parity is the index.
+    /// Which window takes samples, counted from the first stamp there can be: its parity is the index.
     turn: AtomicU64,
-    /// The percentile in microseconds, below the second since `born` in which it was worked out, plus one.
+    /// The percentile in microseconds, below the second in which it was worked out, plus one.
     cached: AtomicU64,
 }
 
 impl Recent {
-    pub(super) fn new(born: Instant) -> Self {
+    pub(super) fn new() -> Self {
         Self {
-            born,
             windows: array::from_fn(|_| array::from_fn(|_| AtomicU32::new(0))),
             turn: AtomicU64::new(0),
             cached: AtomicU64::new(0),
         }
     }
 
-    /// Counts an answer that took this long, at `now`.
-    pub(super) fn record(&self, now: Instant, took: Duration) {
-        let turn = self.turn_to(self.age(now));
-        self.windows[(turn % 2) as usize][bucket(nanos(took))].fetch_add(1, Ordering::Relaxed);
+    /// Counts an answer that took so many nanoseconds, at `now`.
+    pub(super) fn record(&self, took: u64, now: Stamp) {
+        let turn = self.turn_to(now);
+        self.windows[(turn % 2) as usize][bucket(took)].fetch_add(1, Ordering::Relaxed);
     }
 
     /// The 95th percentile of the last 15 to 30 s, worked out once a second; `None` for want of samples.
-    pub(super) fn p95(&self, now: Instant) -> Option<Duration> {
-        let age = self.age(now);
-        let second = age / 1_000_000_000 + 1;
+    pub(super) fn p95(&self, now: Stamp) -> Option<Duration> {
+        let second = now.nanos() / SECOND_NANOS + 1;
         let cached = self.cached.load(Ordering::Relaxed);
         if cached >> 32 != second & u64::from(u32::MAX) {
-            self.turn_to(age);
+            self.turn_to(now);
             let micros = self.percentile(95);
             self.cached.store(second << 32 | u64::from(micros), Ordering::Relaxed);
             return known(micros);
@@ -65,14 +61,9 @@ impl Recent {
         known(cached as u32)
     }
 
-    /// Nanoseconds since `born`.
-    fn age(&self, now: Instant) -> u64 {
-        nanos(now.saturating_duration_since(self.born))
-    }
-
-    /// Moves on to the window of this age, emptied, and gives its number.
-    fn turn_to(&self, age: u64) -> u64 {
-        let due = age / WINDOW.as_nanos() as u64;
+    /// Moves on to the window of this moment, emptied, and gives its number.
+    fn turn_to(&self, now: Stamp) -> u64 {
+        let due = now.nanos() / WINDOW_NANOS;
         let held = self.turn.load(Ordering::Relaxed);
         if held < due { self.turn_over(held, due) } else { held }
     }
@@ -142,6 +133,15 @@ mod tests {
 
     const MILLI: Duration = Duration::from_millis(1);
 
+    fn at(millis: u64) -> Stamp {
+        let origin = clock::now();
+        Stamp::new(origin, origin + Duration::from_millis(millis))
+    }
+
+    fn record(recent: &Recent, now: Stamp, took: Duration) {
+        recent.record(took.as_nanos() as u64, now);
+    }
+
     #[test]
     fn every_latency_is_below_the_end_of_its_bucket_by_an_eighth_at_most() {
         let mut nanos = 1 << FIRST;
@@ -155,17 +155,17 @@ mod tests {
 
     #[test]
     fn the_slowest_twentieth_is_past_the_percentile() {
-        let now = clock::now();
-        let recent = Recent::new(now);
+        let now = at(0);
+        let recent = Recent::new();
         for sample in 0..1000 {
-            recent.record(now, if sample % 25 == 0 { 900 * MILLI } else { 10 * MILLI });
+            record(&recent, now, if sample % 25 == 0 { 900 * MILLI } else { 10 * MILLI });
         }
         let p95 = recent.p95(now).unwrap();
         assert!((10 * MILLI..12 * MILLI).contains(&p95), "four in a hundred are slow: {p95:?}");
 
-        let recent = Recent::new(now);
+        let recent = Recent::new();
         for sample in 0..1000 {
-            recent.record(now, if sample % 16 == 0 { 900 * MILLI } else { 10 * MILLI });
+            record(&recent, now, if sample % 16 == 0 { 900 * MILLI } else { 10 * MILLI });
         }
         let p95 = recent.p95(now).unwrap();
         assert!((900 * MILLI..1013 * MILLI).contains(&p95), "six in a hundred are slow: {p95:?}");
@@ -173,31 +173,30 @@ mod tests {
 
     #[test]
     fn too_few_samples_say_nothing() {
-        let now = clock::now();
-        let recent = Recent::new(now);
+        let now = at(0);
+        let recent = Recent::new();
         assert_eq!(recent.p95(now), None);
-        (0..99).for_each(|_| recent.record(now, MILLI));
-        let later = now + Duration::from_secs(1);
+        (0..99).for_each(|_| record(&recent, now, MILLI));
+        let later = at(1_000);
         assert_eq!(recent.p95(later), None);
-        recent.record(later, MILLI);
+        record(&recent, later, MILLI);
         assert_eq!(recent.p95(later), None, "worked out once a second");
-        assert!(recent.p95(later + Duration::from_secs(1)).is_some());
+        assert!(recent.p95(at(2_000)).is_some());
     }
 
     #[test]
     fn samples_are_forgotten_after_two_windows_at_most() {
-        let born = clock::now();
-        let recent = Recent::new(born);
-        (0..200).for_each(|_| recent.record(born, 500 * MILLI));
-        let at = |seconds: u64| born + Duration::from_secs(seconds);
+        let at = |seconds: u64| at(1_000 * seconds);
+        let recent = Recent::new();
+        (0..200).for_each(|_| record(&recent, at(0), 500 * MILLI));
         assert!(recent.p95(at(14)).unwrap() >= 500 * MILLI);
-        (0..10_000).for_each(|_| recent.record(at(16), 5 * MILLI));
+        (0..10_000).for_each(|_| record(&recent, at(16), 5 * MILLI));
         assert!(recent.p95(at(29)).unwrap() < 6 * MILLI);
-        (0..200).for_each(|_| recent.record(at(31), 500 * MILLI));
+        (0..200).for_each(|_| record(&recent, at(31), 500 * MILLI));
         assert!(recent.p95(at(44)).unwrap() < 6 * MILLI, "the second window still counts");
         assert!(recent.p95(at(46)).unwrap() >= 500 * MILLI, "and then it does not");
         assert_eq!(recent.p95(at(1_000)), None);
-        recent.record(at(2_000), MILLI);
+        record(&recent, at(2_000), MILLI);
         assert_eq!(recent.p95(at(2_000)), None);
     }
 }

@@ -136,8 +136,9 @@ impl InFlight {
         self.progress = Progress::Answered;
         let Subchannel { endpoint, ledger, .. } = &*self.subchannel;
         let took = now.saturating_duration_since(self.picked);
-        endpoint.answered(took, ledger.stamp(now));
-        ledger.stats.answered(now, took);
+        let now = ledger.stamp(now);
+        endpoint.answered(took, now);
+        ledger.stats.answered(took, now);
         if self.role == Role::Trial {
             endpoint.trial().answered();
         }

@@ -73,7 +73,7 @@ impl Ledger {
         Self {
             service,
             queue: WaitQueue::new(policy.waiting_max),
-            stats: CallStats::new(origin),
+            stats: CallStats::new(),
             bell: Arc::default(),
             origin,
             in_flight_max: policy.in_flight_max.into(),

@@ -118,7 +118,7 @@ impl Target {
     /// what is slow here.
     pub(crate) fn hedge_delay(&self, now: Instant) -> Option<Duration> {
         let hedging = self.config.policy.hedging?;
-        Some(self.stats().p95(now)?.max(hedging.delay_min))
+        Some(self.stats().p95(self.shared.ledger.stamp(now))?.max(hedging.delay_min))
     }
 
     /// What is declared about repeating `method` at `endpoint`: by the caller, or else by the service's own record.
