@@ -2,73 +2,169 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::task::Poll;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::task::{Context, Poll, ready};
 
-use http::Response;
+use bytes::Bytes;
+use http::{Request, Response};
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::Status;
+use tonic::{Code, Status};
 
-use super::response::ResponseBody;
-use super::status::{HeadOnly, head_only};
+use super::response::Rest;
+use super::status::{self, Meaning};
 use super::upload::{RequestBody, UploadError};
-use crate::conn::{Conn, Ending, StreamError, Upload, Wire};
-use crate::target::InFlight;
+use crate::clock;
+use crate::conn::{Conn, End, Ending, StreamError, Upload, Wire};
+use crate::endpoint::Endpoint;
+use crate::policy::{Pushback, Retry};
+use crate::target::{InFlight, Outcome};
 
-/// How an attempt ended that the caller does not get to see as it is.
-pub(super) enum Failed {
+/// One attempt under way: its stream, and its place until the end of it. Dropping it resets the stream and gives the place
+/// back.
+pub(super) struct Attempt {
+    answer: <Wire as Conn>::Answer,
+    /// `None` once the request was sent, or cannot be.
+    upload: Option<<Wire as Conn>::Upload>,
+    in_flight: InFlight,
+}
+
+/// What an attempt came to that has not failed. This is the commit point: an answer with messages to come is the caller's,
+/// whatever happens to it later.
+pub(super) enum Answer {
+    /// Messages follow, or trailers.
+    Begun(Response<<Wire as Conn>::Download>),
+    /// A status and nothing else.
+    Whole(Response<()>, Code),
+}
+
+/// An attempt that failed, and is over.
+pub(super) struct Failed {
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) cause: Cause,
+}
+
+/// How an attempt ended that the caller does not get to see as it is, unless it was the last one.
+pub(super) enum Cause {
     /// The stream failed.
     Stream(StreamError),
-    /// The server answered UNAVAILABLE and nothing else: this is the answer, should it stand.
-    Unavailable(Response<ResponseBody>),
+    /// The server answered with a status that may be tried again, and nothing else: this is the answer, should it stand.
+    Answered { response: Box<Response<()>>, code: Code, pushback: Pushback },
     /// The server serves another service and did not look at the call.
-    WrongService(Response<ResponseBody>),
+    WrongService(Box<Response<()>>),
     /// The caller's own stream of messages failed.
     Body(Status),
 }
 
-/// Sends the request and waits for the head of its answer. That is the commit point: an answer with messages to come is
-/// the caller's, whatever happens to it later.
-///
-/// The body is sent from here, so a unary call needs no task; only when the answer begins before the request has ended does
-/// the rest go to one, which the answer's body owns.
-pub(super) async fn attempt(
-    in_flight: InFlight,
-    head: http::Request<()>,
-    body: &mut Option<RequestBody>,
-) -> Result<Response<ResponseBody>, Failed> {
-    let (mut answer, mut upload) = in_flight.conn().open(head).map_err(Failed::Stream)?;
-    let sending = body.as_mut().expect("an attempt takes the body away only with its success");
-    let mut sending_over = false;
-    let response = poll_fn(|cx| {
-        if !sending_over && let Poll::Ready(sent) = sending.poll_send(cx, &mut upload) {
-            sending_over = true;
-            if let Err(UploadError::Body(status)) = sent {
-                upload.cancel();
-                return Poll::Ready(Err(Failed::Body(status)));
-            }
-            // Where the stream failed, the answer below says why.
+impl Attempt {
+    /// Opens a stream in the place that was picked. Nothing of the body is sent yet.
+    pub(super) fn open(mut in_flight: InFlight, head: Request<()>) -> Result<Self, Failed> {
+        match in_flight.conn().open(head) {
+            Ok((answer, upload)) => Ok(Self { answer, upload: Some(upload), in_flight }),
+            Err(error) => Err(fail(&mut in_flight, error, clock::now())),
         }
-        Pin::new(&mut answer).poll(cx).map_err(Failed::Stream)
-    })
-    .await?;
+    }
 
-    match head_only(response.headers()) {
-        Some(HeadOnly::WrongService) => {
-            in_flight.conn().vitals().retire(Ending::Misdirected);
-            Err(Failed::WrongService(response.map(|stream| ResponseBody::new(stream, in_flight, None))))
+    /// Opens a stream and sends a request that is one message.
+    pub(super) fn open_with(in_flight: InFlight, head: Request<()>, message: Bytes) -> Result<Self, Failed> {
+        let mut attempt = Self::open(in_flight, head)?;
+        if let Some(mut upload) = attempt.upload.take() {
+            attempt.in_flight.sent(super::framing::Framing::default().message_bytes(&message));
+            // Where the stream has failed already, the answer says why.
+            let _ = upload.send(message, End::Here);
         }
-        Some(HeadOnly::Unavailable) => {
-            Err(Failed::Unavailable(response.map(|stream| ResponseBody::new(stream, in_flight, None))))
+        Ok(attempt)
+    }
+
+    pub(super) fn endpoint(&self) -> &Arc<Endpoint> {
+        self.in_flight.endpoint()
+    }
+
+    /// Sends what there is of the body. An error is the caller's own stream's.
+    pub(super) fn poll_send(&mut self, body: &mut RequestBody, cx: &mut Context<'_>) -> Result<(), Failed> {
+        let Some(upload) = &mut self.upload else { return Ok(()) };
+        let polled = body.poll_send(cx, upload);
+        self.in_flight.sent(body.take_sent());
+        match polled {
+            Poll::Pending => {}
+            // Where the stream failed, its answer says why.
+            Poll::Ready(Ok(()) | Err(UploadError::Stream)) => self.upload = None,
+            Poll::Ready(Err(UploadError::Body(status))) => {
+                upload.cancel();
+                self.in_flight.end(Outcome::Cancelled, clock::now());
+                return Err(Failed { endpoint: self.endpoint().clone(), cause: Cause::Body(status) });
+            }
         }
-        Some(HeadOnly::Final) | None => {
-            let rest = body.take().filter(|body| !body.is_done() && !sending_over);
-            let rest = rest.map(|body| send_rest(body, upload));
-            Ok(response.map(|stream| ResponseBody::new(stream, in_flight, rest)))
+        Ok(())
+    }
+
+    /// Sends the body and waits for the head of the answer. Not to be polled after it was ready.
+    pub(super) fn poll(
+        &mut self,
+        body: &mut RequestBody,
+        retry: &Retry,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Answer, Failed>> {
+        if let Err(failed) = self.poll_send(body, cx) {
+            return Poll::Ready(Err(failed));
         }
+        let answer = ready!(Pin::new(&mut self.answer).poll(cx));
+        let now = clock::now();
+        let response = match answer {
+            Ok(response) => response,
+            Err(error) => return Poll::Ready(Err(fail(&mut self.in_flight, error, now))),
+        };
+        self.in_flight.answered(now);
+        let Some(only) = status::head_only(&response, retry) else {
+            return Poll::Ready(Ok(Answer::Begun(response)));
+        };
+        let (code, endpoint) = (only.code, self.endpoint().clone());
+        let response = only.instead.unwrap_or_else(|| response.map(drop));
+        let cause = match only.meaning {
+            Meaning::Final => {
+                self.in_flight.end(Outcome::Code(code), now);
+                return Poll::Ready(Ok(Answer::Whole(response, code)));
+            }
+            Meaning::Retryable(pushback) => {
+                self.in_flight.end(Outcome::Code(code), now);
+                Cause::Answered { response: Box::new(response), code, pushback }
+            }
+            Meaning::WrongService => {
+                self.in_flight.conn().vitals().retire(Ending::Misdirected);
+                self.in_flight.end(Outcome::Unprocessed, now);
+                Cause::WrongService(Box::new(response))
+            }
+        };
+        Poll::Ready(Err(Failed { endpoint, cause }))
+    }
+
+    /// The head of the answer, as a future.
+    pub(super) async fn answer(&mut self, body: &mut RequestBody, retry: &Retry) -> Result<Answer, Failed> {
+        poll_fn(|cx| self.poll(body, retry, cx)).await
+    }
+
+    /// Gives its place to the answer's body. What is left of the request is sent by a task that the answer's body owns.
+    pub(super) fn into_rest(self, mut body: RequestBody) -> (InFlight, Option<Rest>) {
+        let rest = self.upload.map(|upload| {
+            body.commit();
+            let sent = Arc::new(AtomicUsize::new(0));
+            Rest { _task: AbortOnDropHandle::new(tokio::spawn(body.send_rest(upload, sent.clone()))), sent }
+        });
+        (self.in_flight, rest)
     }
 }
 
-fn send_rest(mut body: RequestBody, upload: <Wire as Conn>::Upload) -> AbortOnDropHandle<()> {
-    body.commit();
-    AbortOnDropHandle::new(tokio::spawn(body.send_rest(upload)))
+fn fail(in_flight: &mut InFlight, error: StreamError, now: Instant) -> Failed {
+    in_flight.end(outcome_of(&error), now);
+    Failed { endpoint: in_flight.endpoint().clone(), cause: Cause::Stream(error) }
+}
+
+/// What a failed stream says about the endpoint.
+pub(super) fn outcome_of(error: &StreamError) -> Outcome {
+    match error {
+        StreamError::Unprocessed(_) => Outcome::Unprocessed,
+        StreamError::Lost(_) => Outcome::Lost,
+        StreamError::Reset { .. } | StreamError::Protocol(_) => Outcome::Broken,
+    }
 }

@@ -35,37 +35,57 @@ pub(crate) struct Head {
     /// The caller's other headers, for later attempts. Most calls have none, and an empty list costs nothing; names and
     /// values share their bytes.
     kept: Vec<(HeaderName, HeaderValue)>,
+    trace: Option<TraceContext>,
     timeout: Option<Duration>,
 }
 
 impl Head {
     /// Takes the caller's head apart. `trace` labels the call unless the caller labelled it already.
-    pub(crate) fn new(parts: http::request::Parts, trace: Option<TraceContext>) -> Self {
-        let mut headers = parts.headers;
-        let timeout = headers.remove(GRPC_TIMEOUT).as_ref().and_then(decode_timeout);
-        for connection_level in CONNECTION_LEVEL {
-            headers.remove(connection_level);
-        }
-        headers.insert(TE, TRAILERS);
-        headers.entry(USER_AGENT).or_insert(AGENT);
-        if let Some(trace) = trace {
-            headers.entry(TRACEPARENT).or_insert_with(|| trace.to_header());
-        }
-        let is_remade = |name: &HeaderName, value: &HeaderValue| {
-            name == TE || name == CONTENT_TYPE || (name == USER_AGENT && *value == AGENT)
+    pub(crate) fn new(method: Method, uri: Uri, mut headers: HeaderMap, trace: Option<TraceContext>) -> Self {
+        let mut head = Self {
+            method,
+            path: uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/")),
+            fresh: None,
+            content_type: None,
+            kept: Vec::new(),
+            trace,
+            timeout: None,
         };
-        Self {
-            method: parts.method,
-            path: parts.uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/")),
-            content_type: headers.get(CONTENT_TYPE).cloned(),
-            kept: headers
-                .iter()
-                .filter(|(name, value)| !is_remade(name, value))
-                .map(|(name, value)| (name.clone(), value.clone()))
-                .collect(),
-            fresh: Some(headers),
-            timeout,
+        let (mut says_te, mut says_agent, mut is_clean) = (false, false, true);
+        // One look at each header, of which there are two or three: asking the map for each name of interest costs a hash
+        // of it.
+        for (name, value) in &headers {
+            match name.as_str() {
+                "te" => says_te = *value == TRAILERS,
+                "content-type" => head.content_type = Some(value.clone()),
+                "grpc-timeout" => {
+                    head.timeout = decode_timeout(value);
+                    is_clean &= head.timeout.is_some();
+                }
+                "connection" | "transfer-encoding" | "upgrade" | "keep-alive" | "proxy-connection" => is_clean = false,
+                other => {
+                    says_agent |= other == "user-agent";
+                    if other == "traceparent" {
+                        head.trace = None;
+                    }
+                    head.kept.push((name.clone(), value.clone()));
+                }
+            }
         }
+        if !is_clean {
+            clean(&mut headers, head.timeout);
+        }
+        if !says_te {
+            headers.insert(TE, TRAILERS);
+        }
+        if !says_agent {
+            headers.insert(USER_AGENT, AGENT);
+        }
+        if let Some(trace) = head.trace {
+            headers.insert(TRACEPARENT, trace.to_header());
+        }
+        head.fresh = Some(headers);
+        head
     }
 
     /// The caller's `grpc-timeout`.
@@ -78,14 +98,20 @@ impl Head {
         self.path.path()
     }
 
-    /// The head of the next attempt: addressed to the service by name, with what is `left` of the deadline.
-    pub(crate) fn attempt(&mut self, authority: &Authority, left: Option<Duration>, retries: u32) -> Request<()> {
-        let mut headers = self.fresh.take().unwrap_or_else(|| self.remake());
-        if let Some(left) = left {
-            headers.insert(GRPC_TIMEOUT, encode_timeout(left));
+    /// The head of the next attempt: addressed to the service by name, with what is `left` of the deadline, and after
+    /// `previous` attempts that may have been processed.
+    pub(crate) fn attempt(&mut self, authority: &Authority, left: Option<Duration>, previous: u32) -> Request<()> {
+        // What the caller wrote holds for an attempt that is made at once.
+        let (mut headers, written) = match self.fresh.take() {
+            Some(headers) => (headers, self.timeout),
+            None => (self.remake(), None),
+        };
+        match left {
+            Some(left) if Some(left) != written => drop(headers.insert(GRPC_TIMEOUT, encode_timeout(left))),
+            _ => {}
         }
-        if retries > 0 {
-            headers.insert(PREVIOUS_ATTEMPTS, retries.into());
+        if previous > 0 {
+            headers.insert(PREVIOUS_ATTEMPTS, previous.into());
         }
         let mut uri = http::uri::Parts::default();
         uri.scheme = Some(Scheme::HTTP);
@@ -101,8 +127,8 @@ impl Head {
     }
 
     fn remake(&self) -> HeaderMap {
-        // Those of `is_remade`, the timeout and the count of attempts.
-        let mut headers = HeaderMap::with_capacity(self.kept.len() + 5);
+        // The content type, and those that every attempt adds: te, user-agent, traceparent, the timeout and the count.
+        let mut headers = HeaderMap::with_capacity(self.kept.len() + 6);
         headers.insert(TE, TRAILERS);
         if let Some(content_type) = &self.content_type {
             headers.insert(CONTENT_TYPE, content_type.clone());
@@ -111,7 +137,21 @@ impl Head {
             headers.append(name.clone(), value.clone());
         }
         headers.entry(USER_AGENT).or_insert(AGENT);
+        if let Some(trace) = self.trace {
+            headers.insert(TRACEPARENT, trace.to_header());
+        }
         headers
+    }
+}
+
+/// Takes out what may not be sent, and a timeout that is none.
+#[cold]
+fn clean(headers: &mut HeaderMap, timeout: Option<Duration>) {
+    for name in CONNECTION_LEVEL {
+        headers.remove(name);
+    }
+    if timeout.is_none() {
+        headers.remove(GRPC_TIMEOUT);
     }
 }
 
@@ -120,7 +160,8 @@ mod tests {
     use super::*;
 
     fn head(request: http::request::Builder) -> Head {
-        Head::new(request.body(()).unwrap().into_parts().0, None)
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        Head::new(parts.method, parts.uri, parts.headers, None)
     }
 
     fn authority() -> Authority {
@@ -137,13 +178,17 @@ mod tests {
         let mut head = head(request);
         assert_eq!((head.method_path(), head.timeout()), ("/shop.Users/Get", Some(Duration::from_secs(5))));
 
-        let first = head.attempt(&authority(), None, 0);
-        let second = head.attempt(&authority(), None, 0);
+        let first = head.attempt(&authority(), Some(Duration::from_secs(5)), 0);
+        let mut second = head.attempt(&authority(), Some(Duration::from_secs(5)), 0);
+        assert_eq!(
+            (&first.headers()[GRPC_TIMEOUT], &second.headers()[GRPC_TIMEOUT]),
+            (&"5S".parse().unwrap(), &"5000000u".parse().unwrap())
+        );
+        second.headers_mut().insert(GRPC_TIMEOUT, HeaderValue::from_static("5S"));
         assert_eq!(first.headers(), second.headers());
         assert_eq!(first.uri(), "http://user-svc/shop.Users/Get");
         assert_eq!(second.headers().get_all("x-tenant").iter().collect::<Vec<_>>(), ["one", "two"]);
         assert_eq!((&second.headers()[TE], &second.headers()[USER_AGENT]), (&TRAILERS, &AGENT));
-        assert!(!second.headers().contains_key(GRPC_TIMEOUT));
     }
 
     #[test]
@@ -154,6 +199,13 @@ mod tests {
         assert_eq!(second.headers()[GRPC_TIMEOUT], "10000000n");
         assert_eq!(second.headers()[PREVIOUS_ATTEMPTS], "1");
         assert_eq!(second.headers()[USER_AGENT], "mine");
+    }
+
+    #[test]
+    fn a_timeout_that_is_none_is_not_sent() {
+        let mut head = head(Request::post("/a/b").header("grpc-timeout", "soon"));
+        assert_eq!(head.timeout(), None);
+        assert!(!head.attempt(&authority(), None, 0).headers().contains_key(GRPC_TIMEOUT));
     }
 
     #[test]

@@ -1,27 +1,34 @@
 //! One call from its request to its trailers.
+//!
+//! [`CallFuture`] is the path that most calls take: its first attempt is sent before the first poll, and nothing is boxed.
+//! What does not go straight on is boxed and told in `run`: waiting for a place, trying again, hedging.
+//!
+//! ```text
+//! future     the straight path, and the one timer (alarm)     state    the call: what its attempts have in common
+//! run        waiting and trying again   hedge  two at a time  attempt  one stream: request sent, head awaited
+//! head       what each attempt's head says                    upload   the body: sent, and kept (kept) for another attempt
+//! response   the answer's body to its trailers                entry    the call in the statistics
+//! status     what callers are told                            framing  messages and what is in front of them
+//! ```
 
+mod alarm;
 mod attempt;
+mod entry;
+mod framing;
+mod future;
 mod head;
+mod hedge;
+mod kept;
 mod response;
 mod run;
+mod state;
 mod status;
 #[cfg(test)]
 mod tests;
 mod upload;
 
-use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
-
+pub use future::CallFuture;
 pub use response::ResponseBody;
-use tonic::Status;
-
-use crate::clock;
-use crate::context;
-use crate::policy::Deadline;
-use crate::target::Target;
 
 /// Ask on a request (`request.extensions_mut().insert(WaitForReady)`) to wait for a READY endpoint until the call's own
 /// deadline instead of the channel's failfast time.
@@ -37,62 +44,5 @@ impl HashKey {
     /// Hashes whatever tells callers apart, as the ring does (xxHash64).
     pub fn of(bytes: &[u8]) -> Self {
         Self(xxhash_rust::xxh64::xxh64(bytes, 0))
-    }
-}
-
-type Run = Pin<Box<dyn Future<Output = Result<http::Response<ResponseBody>, Status>> + Send>>;
-
-/// A call under way. Dropping it cancels the call: a waiting one leaves the queue, one that was sent is reset.
-pub struct CallFuture {
-    /// `None` once it is over.
-    run: Option<Run>,
-    deadline: Deadline,
-}
-
-impl CallFuture {
-    /// Starts the clock of a call. What it inherits is read here, on the caller's own task.
-    pub(crate) fn start(target: Arc<Target>, request: http::Request<tonic::body::Body>) -> Self {
-        let now = clock::now();
-        let inherited = context::current();
-        let trace = inherited.trace.map(|trace| trace.child(&target.config().entropy));
-        let (mut parts, body) = request.into_parts();
-        let wait_for_ready = parts.extensions.remove::<WaitForReady>().is_some();
-        let head = head::Head::new(parts, trace);
-        let own = head.timeout().and_then(|timeout| now.checked_add(timeout));
-        let deadline = Deadline::earliest(own, inherited.deadline);
-
-        target.budget().deposit(now);
-        let call = run::Call::new(target, head, body, deadline.at(), wait_for_ready);
-        Self { run: Some(Box::pin(call.run(now))), deadline }
-    }
-}
-
-impl Future for CallFuture {
-    type Output = Result<http::Response<ResponseBody>, Status>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        let Some(run) = &mut this.run else {
-            return Poll::Ready(Err(Status::internal("the call was polled after its end")));
-        };
-        let outcome = match run.as_mut().poll(cx) {
-            Poll::Ready(outcome) => outcome,
-            Poll::Pending => match this.deadline.poll_expired(cx) {
-                Poll::Ready(()) => Err(status::deadline_exceeded()),
-                Poll::Pending => return Poll::Pending,
-            },
-        };
-        // Dropped here and not with the future: an expired call is reset now.
-        this.run = None;
-        Poll::Ready(outcome.map(|mut response| {
-            response.body_mut().until(std::mem::take(&mut this.deadline));
-            response
-        }))
-    }
-}
-
-impl fmt::Debug for CallFuture {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CallFuture").field("deadline", &self.deadline).finish_non_exhaustive()
     }
 }

@@ -2,17 +2,26 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
+use tokio::task::coop;
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::Status;
+use tonic::{Code, Status};
 
-use super::status;
+use super::attempt::outcome_of;
+use super::entry::Entry;
+use super::framing::Framing;
+use super::status::{self, Stage};
+use crate::clock;
 use crate::conn::{Conn, Download, StreamError, Wire};
 use crate::policy::Deadline;
-use crate::target::InFlight;
+use crate::target::{InFlight, Outcome};
 
 /// The body of an answer. The call is in flight until its trailers were read, it failed, or it was dropped, which
 /// cancels it; its deadline holds until then.
@@ -24,29 +33,75 @@ pub struct ResponseBody {
 /// What a stream holds while it is open. Its place is given back last, when nothing of it is left on the connection.
 struct Live {
     stream: <Wire as Conn>::Download,
-    /// Sends the rest of the request, where the answer began before its end.
-    _upload: Option<AbortOnDropHandle<()>>,
+    rest: Option<Rest>,
+    framing: Framing,
+    entry: Entry,
     in_flight: InFlight,
 }
 
+/// Sends the rest of the request, where the answer began before its end.
+pub(super) struct Rest {
+    pub(super) _task: AbortOnDropHandle<()>,
+    /// Bytes of messages that it has sent.
+    pub(super) sent: Arc<AtomicUsize>,
+}
+
+impl Live {
+    /// Ends the attempt and the call, as the one word of the server or as what stands for it.
+    fn end(mut self, outcome: Outcome, code: Code, now: Instant) {
+        self.in_flight.sent(self.rest.as_ref().map_or(0, |rest| rest.sent.load(Ordering::Relaxed)));
+        self.in_flight.end(outcome, now);
+        self.entry.end(code, now);
+    }
+}
+
 impl ResponseBody {
+    /// The body of an answer that was all in its head.
+    pub(super) fn empty() -> Self {
+        Self { deadline: Deadline::default(), live: None }
+    }
+
+    /// The body of an answer that has begun.
     pub(super) fn new(
         stream: <Wire as Conn>::Download,
         in_flight: InFlight,
-        upload: Option<AbortOnDropHandle<()>>,
+        rest: Option<Rest>,
+        entry: Entry,
+        deadline: Option<Instant>,
     ) -> Self {
-        let live = (!stream.is_over()).then_some(Live { stream, in_flight, _upload: upload });
-        Self { deadline: Deadline::default(), live }
+        let live = Live { stream, rest, framing: Framing::default(), entry, in_flight };
+        Self { deadline: Deadline::new(deadline), live: Some(live) }
     }
 
-    /// Binds the body to the call's deadline.
-    pub(super) fn until(&mut self, deadline: Deadline) {
-        self.deadline = deadline;
+    /// The end of the stream: its trailers say how the call went, and where they do not, that is an error.
+    fn finish(&mut self, trailers: Option<HeaderMap>) -> Option<Result<Frame<Bytes>, Status>> {
+        let live = self.live.take()?;
+        let now = clock::now();
+        if let Some(trailers) = trailers
+            && let Some(code) = status::code_of(&trailers)
+        {
+            live.end(Outcome::Code(code), code, now);
+            return Some(Ok(Frame::trailers(trailers)));
+        }
+        let status = status::no_trailers(live.entry.service(), &live.in_flight.endpoint().address);
+        live.end(Outcome::Broken, status.code(), now);
+        Some(Err(status))
     }
 
-    fn fail(&mut self, error: &StreamError) -> Status {
-        let live = self.live.take();
-        status::of_stream(error, live.as_ref().map(|live| &live.in_flight.endpoint().address))
+    fn fail(&mut self, error: &StreamError) -> Option<Result<Frame<Bytes>, Status>> {
+        let live = self.live.take()?;
+        let address = &live.in_flight.endpoint().address;
+        let status = status::of_stream(error, live.entry.service(), address, "in the middle of its answer");
+        live.end(outcome_of(error), status.code(), clock::now());
+        Some(Err(status))
+    }
+
+    fn expire(&mut self, now: Instant) -> Option<Result<Frame<Bytes>, Status>> {
+        let live = self.live.take()?;
+        let stage = Stage::Answering(&live.in_flight.endpoint().address);
+        let status = status::expired(live.entry.service(), live.entry.lasted(now), stage);
+        live.end(Outcome::Expired, Code::DeadlineExceeded, now);
+        Some(Err(status))
     }
 }
 
@@ -57,28 +112,27 @@ impl Body for ResponseBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = &mut *self;
         let Some(live) = &mut this.live else { return Poll::Ready(None) };
-        let polled = match live.stream.poll_data(cx) {
+        // Whoever reads on and on lets other tasks have their turn.
+        let turn = ready!(coop::poll_proceed(cx));
+        match live.stream.poll_data(cx) {
             // Looked at here too: the timer below is never asked while there is always more to read.
-            Poll::Ready(Some(Ok(_))) if this.deadline.has_passed() => {
-                this.live = None;
-                return Poll::Ready(Some(Err(status::deadline_exceeded())));
+            Poll::Ready(Some(Ok(_))) if let Some(now) = this.deadline.passed() => return Poll::Ready(this.expire(now)),
+            Poll::Ready(Some(Ok(data))) => {
+                turn.made_progress();
+                live.in_flight.received(live.framing.message_bytes(&data));
+                return Poll::Ready(Some(Ok(Frame::data(data))));
             }
-            Poll::Ready(Some(Ok(data))) => return Poll::Ready(Some(Ok(Frame::data(data)))),
-            Poll::Ready(Some(Err(error))) => Poll::Ready(Err(error)),
-            Poll::Ready(None) => live.stream.poll_trailers(cx),
-            Poll::Pending => Poll::Pending,
-        };
-        match polled {
-            Poll::Ready(Ok(trailers)) => {
-                this.live = None;
-                Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
-            }
-            Poll::Ready(Err(error)) => Poll::Ready(Some(Err(this.fail(&error)))),
-            Poll::Pending => this.deadline.poll_expired(cx).map(|()| {
-                this.live = None;
-                Some(Err(status::deadline_exceeded()))
-            }),
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(this.fail(&error)),
+            Poll::Ready(None) => match live.stream.poll_trailers(cx) {
+                Poll::Ready(Ok(trailers)) => return Poll::Ready(this.finish(trailers)),
+                Poll::Ready(Err(error)) => return Poll::Ready(this.fail(&error)),
+                Poll::Pending => {}
+            },
+            Poll::Pending => {}
         }
+        drop(turn);
+        ready!(this.deadline.poll_expired(cx));
+        Poll::Ready(this.expire(clock::now()))
     }
 
     fn is_end_stream(&self) -> bool {

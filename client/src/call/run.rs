@@ -1,24 +1,23 @@
-//! The course of a call: find a place, try, and try again where that is safe.
+//! The course of a call that does not go straight on: waiting for a place, trying again, and a second attempt beside the
+//! first. Boxed, and away from the path that most calls take.
 
+use std::ops::ControlFlow;
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::Response;
-use tokio::time::{Instant, sleep};
-use tonic::Status;
+use tokio::time::{sleep, timeout_at};
+use tonic::{Code, Status};
 
-use super::attempt::{Failed, attempt};
-use super::head::Head;
+use super::attempt::{Attempt, Cause, Failed};
 use super::response::ResponseBody;
+use super::state::{Call, Readiness, Reply};
 use super::status;
-use super::upload::RequestBody;
 use crate::clock;
 use crate::conn::StreamError;
-use crate::endpoint::{ConnectivityState, Endpoint};
-use crate::metrics::MethodIndex;
-use crate::policy::{Attempts, Failure, Patience, Replay, Verdict};
-use crate::target::{Full, InFlight, Target, Unplaced, Wanted};
+use crate::endpoint::ConnectivityState;
+use crate::policy::{Failure, Pushback, Verdict};
+use crate::target::{Full, InFlight, Unplaced};
 
 /// Ceiling of the first pause before a call goes back to an endpoint that has just refused it; it doubles each time. A
 /// refusal means that the endpoint is full or leaving, which takes it moments.
@@ -26,83 +25,77 @@ const REFUSED_PAUSE: Duration = Duration::from_millis(2);
 /// Where the doubling ends.
 const REFUSED_PAUSE_MAX: Duration = Duration::from_millis(100);
 
-/// A call and what its attempts have in common.
-pub(super) struct Call {
-    target: Arc<Target>,
-    head: Head,
-    metric: MethodIndex,
-    /// Taken by the attempt that succeeds.
-    body: Option<RequestBody>,
-    deadline: Option<Instant>,
-    wait_for_ready: bool,
-    attempts: Attempts,
-    /// Endpoints that failed this call and are still there.
-    tried: Vec<Arc<Endpoint>>,
+/// Where a call leaves the straight path.
+pub(super) enum Turn {
+    /// Nobody could take it.
+    Unplaced,
+    /// Its attempt failed.
+    Failed(Failed),
+    /// Its attempt has not been answered in time, and another one goes beside it.
+    Hedge(Attempt),
+}
+
+/// What happens after a failed attempt.
+type Judged = ControlFlow<Result<Reply, Status>, Pause>;
+
+/// What passes before the next attempt.
+enum Pause {
+    None,
+    For(Duration),
 }
 
 impl Call {
-    pub(super) fn new(
-        target: Arc<Target>,
-        head: Head,
-        body: tonic::body::Body,
-        deadline: Option<Instant>,
-        wait_for_ready: bool,
-    ) -> Self {
-        let patience = match deadline {
-            None if !wait_for_ready => Patience::For(target.policy().failfast),
-            _ => Patience::Whole,
+    /// Runs the call to the head of its answer. The deadline is watched from outside: this future is dropped when it passes.
+    pub(super) async fn run(mut self, turn: Turn) -> Result<Response<ResponseBody>, Status> {
+        let reply = self.reply(turn).await;
+        self.end(reply)
+    }
+
+    async fn reply(&mut self, turn: Turn) -> Result<Reply, Status> {
+        let mut tried = match turn {
+            Turn::Unplaced => self.attempt().await?,
+            Turn::Failed(failed) => Err(failed),
+            Turn::Hedge(first) => self.race(first).await,
         };
-        let metric = target.stats().method(head.method_path());
-        Self {
-            target,
-            head,
-            metric,
-            body: Some(RequestBody::new(body)),
-            deadline,
-            wait_for_ready,
-            attempts: Attempts::new(patience),
-            tried: Vec::new(),
-        }
-    }
-
-    /// Runs the call, begun at `now`, to the head of its answer. The deadline is watched from outside: this future is
-    /// dropped when it passes.
-    pub(super) async fn run(mut self, mut now: Instant) -> Result<Response<ResponseBody>, Status> {
         loop {
-            let in_flight = match self.target.pick(&self.wanted(now)) {
-                Ok(place) => place,
-                Err(Unplaced::Wait) => self.wait().await?,
-                Err(Unplaced::Capped) => return Err(self.capped()),
+            let failed = match tried {
+                Ok(reply) => return Ok(reply),
+                Err(failed) => failed,
             };
-            now = clock::now();
-            let endpoint = in_flight.endpoint().clone();
-            let left = self.deadline.map(|at| at.saturating_duration_since(now));
-            if left == Some(Duration::ZERO) {
-                // Nobody waits for its answer any more; a write that was sent now would be done behind the caller's back.
-                return Err(status::deadline_exceeded());
+            match self.judge(failed) {
+                ControlFlow::Break(outcome) => return outcome,
+                ControlFlow::Continue(Pause::None) => {}
+                ControlFlow::Continue(Pause::For(pause)) => sleep(pause).await,
             }
-            let head = self.head.attempt(&self.target.config().authority, left, self.attempts.retries());
-
-            match attempt(in_flight, head, &mut self.body).await {
-                Ok(response) => return Ok(response),
-                Err(failed) => {
-                    now = clock::now();
-                    if let Some(outcome) = self.outcome(failed, endpoint, now) {
-                        return outcome;
-                    }
-                    self.pause().await;
-                }
-            }
+            tried = self.attempt().await?;
         }
     }
 
-    /// What this call asks a place for.
-    fn wanted(&self, now: Instant) -> Wanted<'_> {
-        Wanted { now, tried: &self.tried, key: None, method: self.head.method_path(), metric: self.metric, deadline: self.deadline }
-    }
-
-    fn capped(&self) -> Status {
-        status::capped(self.target.service(), self.target.policy().in_flight_max)
+    /// One attempt from its place to the head of its answer, with a second one beside it where that is allowed. The outer
+    /// error ends the call.
+    async fn attempt(&mut self) -> Result<Result<Reply, Failed>, Status> {
+        let in_flight = match self.pick(clock::now()) {
+            Ok(place) => place,
+            Err(Unplaced::Wait) => self.wait().await?,
+            Err(Unplaced::Capped) => return Err(self.capped()),
+        };
+        let now = clock::now();
+        let mut attempt = match self.open(in_flight, now)? {
+            Ok(attempt) => attempt,
+            Err(failed) => return Ok(Err(failed)),
+        };
+        let hedge_at = self.target.hedge_delay(now).map(|delay| now + delay);
+        let head = attempt.answer(&mut self.body, &self.target.policy().retry);
+        let in_time = match hedge_at {
+            None => Some(head.await),
+            Some(at) => timeout_at(at, head).await.ok(),
+        };
+        let answered = match in_time {
+            Some(answered) => answered,
+            None if self.may_hedge(&attempt) => return Ok(self.race(attempt).await),
+            None => attempt.answer(&mut self.body, &self.target.policy().retry).await,
+        };
+        Ok(answered.map(|answer| Reply::new(attempt, answer)))
     }
 
     /// Waits for a place: until the deadline, and while nothing is READY no longer than failfast allows.
@@ -116,12 +109,12 @@ impl Call {
             // Registered before the look: a place that becomes free between the two wakes this call.
             let mut woken = pin!(target.queue().notified());
             woken.as_mut().enable();
-            match target.pick(&self.wanted(clock::now())) {
+            match self.pick(clock::now()) {
                 Ok(place) => return Ok(place),
                 Err(Unplaced::Wait) => {}
                 Err(Unplaced::Capped) => return Err(self.capped()),
             }
-            if self.wait_for_ready {
+            if self.readiness == Readiness::Wait {
                 woken.await;
                 continue;
             }
@@ -149,48 +142,67 @@ impl Call {
         }
     }
 
-    /// What the caller is told about a failed attempt, or `None`: it is repeated.
-    fn outcome(
-        &mut self,
-        failed: Failed,
-        endpoint: Arc<Endpoint>,
-        now: Instant,
-    ) -> Option<Result<Response<ResponseBody>, Status>> {
+    /// Decides about a failed attempt: what the caller is told, or what passes before the next one.
+    fn judge(&mut self, failed: Failed) -> Judged {
+        let now = clock::now();
+        let Failed { endpoint, cause } = failed;
         // However long the call lasts, the list does not outgrow the service.
         self.tried.retain(|tried| tried.state() != ConnectivityState::Shutdown);
-        if !self.tried.iter().any(|tried| Arc::ptr_eq(tried, &endpoint)) {
-            self.tried.push(endpoint.clone());
-        }
-        let target = &self.target;
-        let failure = match &failed {
-            Failed::Stream(StreamError::Unprocessed(_)) | Failed::WrongService(_) => Failure::Unprocessed,
-            Failed::Stream(StreamError::Lost(_)) => Failure::Lost,
-            Failed::Unavailable(_) => Failure::Unavailable { elsewhere: target.has_untried(&self.tried) },
-            Failed::Stream(StreamError::Reset { .. } | StreamError::Protocol(_)) | Failed::Body(_) => Failure::Final,
-        };
-        let replay = self.body.as_ref().map_or(Replay::Gone, RequestBody::replay);
-        let repeatable = || target.idempotency(self.head.method_path(), &endpoint).repeatable();
-        match self.attempts.judge(failure, replay, now, repeatable, || target.budget().withdraw(now)) {
-            Verdict::RePick | Verdict::Retry => {
-                if let Some(body) = &mut self.body {
-                    body.rewind();
-                }
-                None
+        self.has_tried(&endpoint);
+        let failure = match &cause {
+            Cause::Stream(StreamError::Unprocessed(_)) | Cause::WrongService(_) => Failure::Unprocessed,
+            Cause::Stream(StreamError::Protocol(_)) | Cause::Body(_) => Failure::Final,
+            Cause::Stream(error) => {
+                Failure::Processed { code: status::stream_code(error), pushback: Pushback::default() }
             }
-            Verdict::GiveUp => Some(match failed {
-                Failed::Stream(error) => Err(status::of_stream(&error, Some(&endpoint.address))),
-                Failed::Unavailable(response) | Failed::WrongService(response) => Ok(response),
-                Failed::Body(status) => Err(status),
-            }),
-        }
+            Cause::Answered { code, pushback, .. } => Failure::Processed { code: *code, pushback: *pushback },
+        };
+        let (target, path) = (&self.target, self.head.method_path());
+        let verdict = self.attempts.judge(
+            failure,
+            self.body.replay(),
+            &target.policy().retry,
+            now,
+            || target.idempotency(path, &endpoint).repeatable(),
+            || target.budget().withdraw(now),
+        );
+        let pause = match verdict {
+            Verdict::RePick => self.refused_pause(),
+            Verdict::Retry { after: Some(wait) } => Pause::For(wait),
+            Verdict::Retry { after: None } => self.backoff(),
+            Verdict::GiveUp(why) => {
+                return ControlFlow::Break(match cause {
+                    Cause::Stream(error) => Err(status::of_stream(&error, target.service(), &endpoint.address, why)),
+                    Cause::Answered { response, code, .. } => Ok(Reply::Whole(*response, code)),
+                    Cause::WrongService(response) => Ok(Reply::Whole(*response, Code::Unavailable)),
+                    Cause::Body(status) => Err(status),
+                });
+            }
+        };
+        self.body.rewind();
+        ControlFlow::Continue(pause)
     }
 
-    /// Lets a moment pass when everybody there is has refused this call before.
-    async fn pause(&mut self) {
-        let refusals = self.attempts.re_picks();
-        if refusals > 1 && !self.target.has_untried(&self.tried) {
-            let ceiling = (REFUSED_PAUSE * (1 << refusals.min(16))).min(REFUSED_PAUSE_MAX);
-            sleep(self.target.config().entropy.up_to(ceiling)).await;
+    /// Before a retry, when everybody there is has failed this call: full jitter under a ceiling that doubles.
+    fn backoff(&self) -> Pause {
+        if self.target.has_untried(&self.tried) {
+            return Pause::None;
         }
+        let policy = &self.target.policy().retry;
+        let doublings = self.attempts.retries().saturating_sub(1).min(16);
+        self.jittered(policy.backoff_base.saturating_mul(1 << doublings).min(policy.backoff_max))
+    }
+
+    /// Before a repetition that is free, when everybody there is has refused this call before.
+    fn refused_pause(&self) -> Pause {
+        let refusals = self.attempts.re_picks();
+        if refusals <= 1 || self.target.has_untried(&self.tried) {
+            return Pause::None;
+        }
+        self.jittered((REFUSED_PAUSE * (1 << refusals.min(16))).min(REFUSED_PAUSE_MAX))
+    }
+
+    fn jittered(&self, ceiling: Duration) -> Pause {
+        Pause::For(self.target.config().entropy.up_to(ceiling))
     }
 }

@@ -1,40 +1,50 @@
-//! What callers are told: every failure of the data path as a gRPC status.
+//! What callers are told: every failure of the data path as a gRPC status that names the service, the address, what
+//! happened, and what can be done.
 
-use http::HeaderMap;
+use std::collections::HashMap;
+use std::fmt;
+use std::time::Duration;
+
+use http::{HeaderMap, Response, StatusCode};
 use tonic::{Code, Status};
-use tonic_types::StatusExt;
+use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::Address;
 use crate::conn::StreamError;
+use crate::policy::{Pushback, Retry};
 use crate::target::Outlook;
 
-/// Domain of the error details that this house's servers send.
+/// Domain of the error details that this house sends.
 const DOMAIN: &str = "meshwork";
 /// A server's refusal of a call that names another service in `:authority`.
 const WRONG_SERVICE: &str = "WRONG_SERVICE";
+/// This client's own refusal of a call beyond [`Policy::in_flight_max`](crate::Policy::in_flight_max).
+const TOO_MANY_IN_FLIGHT: &str = "TOO_MANY_IN_FLIGHT";
+/// This client's own refusal of a call beyond [`Policy::waiting_max`](crate::Policy::waiting_max).
+const TOO_MANY_WAITING: &str = "TOO_MANY_WAITING";
 
 /// HTTP/2 error codes that say more than "it broke" (RFC 9113 section 7).
 mod reset {
-    pub(super) const NO_ERROR: u32 = 0x0;
     pub(super) const CANCEL: u32 = 0x8;
     pub(super) const ENHANCE_YOUR_CALM: u32 = 0xb;
     pub(super) const INADEQUATE_SECURITY: u32 = 0xc;
 }
 
-/// A stream failed, after gRPC's table of HTTP/2 error codes (PROTOCOL-HTTP2). A connection that is gone is UNAVAILABLE.
-pub(super) fn of_stream(error: &StreamError, address: Option<&Address>) -> Status {
-    let code = match error {
+/// The status code of a failed stream, after gRPC's table of HTTP/2 error codes (PROTOCOL-HTTP2). A connection that is
+/// gone is UNAVAILABLE.
+pub(super) fn stream_code(error: &StreamError) -> Code {
+    match error {
         StreamError::Unprocessed(_) | StreamError::Lost(_) => Code::Unavailable,
         StreamError::Reset { code: reset::CANCEL } => Code::Cancelled,
         StreamError::Reset { code: reset::ENHANCE_YOUR_CALM } => Code::ResourceExhausted,
         StreamError::Reset { code: reset::INADEQUATE_SECURITY } => Code::PermissionDenied,
-        StreamError::Reset { code: reset::NO_ERROR | _ } | StreamError::Protocol(_) => Code::Internal,
-    };
-    let message = match address {
-        Some(address) => format!("{address}: {error}"),
-        None => error.to_string(),
-    };
-    Status::new(code, message)
+        StreamError::Reset { .. } | StreamError::Protocol(_) => Code::Internal,
+    }
+}
+
+/// A stream failed; `remark` says why that was the end of the call.
+pub(super) fn of_stream(error: &StreamError, service: &str, address: &Address, remark: impl fmt::Display) -> Status {
+    Status::new(stream_code(error), format!("{service} at {address}: {error}; {remark}"))
 }
 
 /// Nobody could be picked in time.
@@ -44,39 +54,119 @@ pub(super) fn nobody(service: &str, outlook: &Outlook) -> Status {
 
 /// Too many calls wait already.
 pub(super) fn queue_full(service: &str, max: usize) -> Status {
-    Status::resource_exhausted(format!("{service}: {max} calls are waiting for an endpoint already"))
+    let message = format!("{service}: {max} calls are waiting for an endpoint already; come back when some are done");
+    refused(Code::ResourceExhausted, message, TOO_MANY_WAITING)
 }
 
-/// As many calls are in flight as the policy allows.
+/// As many calls are in flight as the policy allows. Nobody repeats it: it is there to shed load.
 pub(super) fn capped(service: &str, max: u32) -> Status {
-    Status::unavailable(format!("{service}: {max} calls are in flight already"))
+    let message = format!("{service}: {max} calls are in flight already, the most its policy allows");
+    refused(Code::Unavailable, message, TOO_MANY_IN_FLIGHT)
+}
+
+fn refused(code: Code, message: String, reason: &str) -> Status {
+    Status::with_error_details(code, message, ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new()))
+}
+
+/// How far a call had come when its deadline passed.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Stage<'a> {
+    /// It was over before it began.
+    Unsent,
+    /// It waited for a place, or between two attempts.
+    Waiting(&'a Outlook),
+    /// It was sent.
+    Sent(&'a Address),
+    /// Its answer had begun.
+    Answering(&'a Address),
+}
+
+impl fmt::Display for Stage<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unsent => f.write_str("it had passed before the call could be sent"),
+            Self::Waiting(outlook) => write!(f, "the call was waiting to be sent: {outlook}"),
+            Self::Sent(address) => write!(f, "{address} has not begun to answer"),
+            Self::Answering(address) => write!(f, "the answer of {address} has begun, but not ended"),
+        }
+    }
 }
 
 /// The call's own deadline passed.
-pub(super) fn deadline_exceeded() -> Status {
-    Status::deadline_exceeded("deadline exceeded")
+pub(super) fn expired(service: &str, lasted: Duration, stage: Stage<'_>) -> Status {
+    Status::deadline_exceeded(format!("{service}: deadline exceeded after {lasted:.1?}: {stage}"))
 }
 
-/// An answer that has only a head, as far as it matters here.
+/// The answer ended without a word on how the call went, which a server never does: something between cut it off.
+pub(super) fn no_trailers(service: &str, address: &Address) -> Status {
+    Status::unknown(format!("{service} at {address}: the answer ended without a status; it may be incomplete"))
+}
+
+/// An answer that has only a head.
+pub(super) struct HeadOnly {
+    pub(super) code: Code,
+    pub(super) meaning: Meaning,
+    /// What the caller is given in its place, where it is not gRPC.
+    pub(super) instead: Option<Response<()>>,
+}
+
+/// What such an answer means to the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum HeadOnly {
-    /// UNAVAILABLE; the server may or may not have done something.
-    Unavailable,
+pub(super) enum Meaning {
+    /// A status that the policy tries again.
+    Retryable(Pushback),
     /// The server refused the call before any handler, since it serves another service.
     WrongService,
     /// Any other status: the call's outcome.
     Final,
 }
 
-/// Reads the head of an answer; `None` when messages follow it.
-pub(super) fn head_only(headers: &HeaderMap) -> Option<HeadOnly> {
-    let code = Code::from_bytes(headers.get(Status::GRPC_STATUS)?.as_bytes());
-    if code != Code::Unavailable {
-        return Some(HeadOnly::Final);
+/// The status in trailers, or in the head of an answer that has no others.
+pub(super) fn code_of(headers: &HeaderMap) -> Option<Code> {
+    headers.get(Status::GRPC_STATUS).map(|code| Code::from_bytes(code.as_bytes()))
+}
+
+/// Reads the head of an answer; `None` when messages follow it, or the trailers.
+pub(super) fn head_only<B>(response: &Response<B>, retry: &Retry) -> Option<HeadOnly> {
+    match code_of(response.headers()) {
+        Some(code) => Some(HeadOnly { code, meaning: meaning(code, response.headers(), retry), instead: None }),
+        None if response.status() == StatusCode::OK => None,
+        None => Some(not_grpc(response.status(), retry)),
     }
-    let reason = Status::from_header_map(headers).and_then(|status| status.get_details_error_info());
-    match reason {
-        Some(info) if info.domain == DOMAIN && info.reason == WRONG_SERVICE => Some(HeadOnly::WrongService),
-        _ => Some(HeadOnly::Unavailable),
+}
+
+fn meaning(code: Code, headers: &HeaderMap, retry: &Retry) -> Meaning {
+    if code == Code::Unavailable && says_wrong_service(headers) {
+        Meaning::WrongService
+    } else if retry.codes.contains(&code) {
+        Meaning::Retryable(Pushback::of(headers))
+    } else {
+        Meaning::Final
     }
+}
+
+fn says_wrong_service(headers: &HeaderMap) -> bool {
+    Status::from_header_map(headers)
+        .and_then(|status| status.get_details_error_info())
+        .is_some_and(|info| info.domain == DOMAIN && info.reason == WRONG_SERVICE)
+}
+
+/// Something answered that is no gRPC server, such as a proxy on the way: its status by gRPC's table for that
+/// (http-grpc-status-mapping).
+#[cold]
+fn not_grpc(http: StatusCode, retry: &Retry) -> HeadOnly {
+    let code = match http {
+        StatusCode::BAD_REQUEST => Code::Internal,
+        StatusCode::UNAUTHORIZED => Code::Unauthenticated,
+        StatusCode::FORBIDDEN => Code::PermissionDenied,
+        StatusCode::NOT_FOUND => Code::Unimplemented,
+        StatusCode::TOO_MANY_REQUESTS
+        | StatusCode::BAD_GATEWAY
+        | StatusCode::SERVICE_UNAVAILABLE
+        | StatusCode::GATEWAY_TIMEOUT => Code::Unavailable,
+        _ => Code::Unknown,
+    };
+    let status = Status::new(code, format!("what answered is no gRPC server: HTTP status {http}"));
+    let instead = status.into_http::<()>();
+    HeadOnly { code, meaning: meaning(code, instead.headers(), retry), instead: Some(instead) }
 }

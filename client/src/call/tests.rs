@@ -1,7 +1,10 @@
 //! The course of calls over scripted servers in memory.
 
+mod cancel;
 mod deadline;
+mod hedging;
 mod queue;
 mod re_pick;
+mod response;
 mod retry;
 mod streaming;

@@ -2,17 +2,19 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::Body as _;
 use tonic::Status;
 
+use super::framing::{Framing, is_one_message};
+use super::kept::{Kept, POOL};
 use crate::conn::{End, StreamError, Upload};
 use crate::policy::Replay;
 
-/// How much of a body is kept for another attempt. linkerd2-proxy's bound; a message beyond it is sent once.
-const KEPT_BYTES_MAX: usize = 64 << 10;
 /// Pieces sent before other tasks get their turn.
 const PIECES_PER_POLL: usize = 32;
 
@@ -44,6 +46,9 @@ pub(crate) struct RequestBody {
     /// not in an empty frame of its own.
     next: Option<Bytes>,
     progress: Progress,
+    framing: Framing,
+    /// Bytes of messages sent that nobody has asked for yet.
+    sent: usize,
 }
 
 /// How far this attempt is.
@@ -54,24 +59,17 @@ enum Progress {
     Done,
 }
 
-/// What was taken from the source so far.
-#[derive(Debug)]
-enum Kept {
-    /// All of it. The first piece stands apart: a unary call keeps it without an allocation.
-    Pieces { first: Option<Bytes>, more: Vec<Bytes>, bytes: usize },
-    /// More than may be kept, or nobody needs it any more.
-    Gone,
-}
-
 impl RequestBody {
     pub(crate) fn new(source: tonic::body::Body) -> Self {
         Self {
             source,
             source_over: false,
-            kept: Kept::Pieces { first: None, more: Vec::new(), bytes: 0 },
+            kept: Kept::new(&POOL),
             taken: 0,
             next: None,
             progress: Progress::Untouched,
+            framing: Framing::default(),
+            sent: 0,
         }
     }
 
@@ -82,10 +80,7 @@ impl RequestBody {
 
     /// Whether it can be sent from its beginning.
     pub(crate) fn replay(&self) -> Replay {
-        match (&self.kept, self.progress) {
-            (Kept::Pieces { .. }, _) | (Kept::Gone, Progress::Untouched) => Replay::Possible,
-            (Kept::Gone, _) => Replay::Gone,
-        }
+        if self.kept.is_whole() || self.progress == Progress::Untouched { Replay::Possible } else { Replay::Gone }
     }
 
     /// Goes back to the beginning, where [`RequestBody::replay`] allows it.
@@ -93,17 +88,32 @@ impl RequestBody {
         self.taken = 0;
         self.next = None;
         self.progress = Progress::Untouched;
+        self.framing = Framing::default();
+    }
+
+    /// The request, where it is one message, all of it was sent, and it is still here: what a second attempt beside the
+    /// first takes.
+    pub(crate) fn one_message(&self) -> Option<Bytes> {
+        let message = (self.is_done() && self.kept.count() == Some(1)).then(|| self.kept.piece(0))??;
+        is_one_message(&message).then_some(message)
+    }
+
+    /// Bytes of messages sent since this was last asked.
+    pub(crate) fn take_sent(&mut self) -> usize {
+        std::mem::take(&mut self.sent)
     }
 
     /// No other attempt will follow: what is kept can go.
     pub(crate) fn commit(&mut self) {
         // Pieces kept but not yet taken by this attempt would be lost; a replay stays on until it has caught up.
         if self.kept.count().is_some_and(|count| self.taken >= count) {
-            self.kept = Kept::Gone;
+            self.kept.let_go();
         }
     }
 
     /// Sends what is there. Ready when all of it was handed over.
+    ///
+    /// The look-ahead that puts END_STREAM on the last message asks the source once more than there are messages.
     pub(crate) fn poll_send(&mut self, cx: &mut Context<'_>, out: &mut impl Upload) -> Poll<Result<(), UploadError>> {
         for _ in 0..PIECES_PER_POLL {
             if self.progress == Progress::Done {
@@ -128,6 +138,7 @@ impl RequestBody {
                 }
             }
             self.progress = Progress::Sending;
+            self.sent += self.framing.message_bytes(&piece);
             match self.poll_piece(cx) {
                 Poll::Ready(Ok(None)) => {
                     out.send(piece, End::Here)?;
@@ -148,9 +159,14 @@ impl RequestBody {
         Poll::Pending
     }
 
-    /// Sends the rest, after the answer has begun.
-    pub(crate) async fn send_rest(mut self, mut out: impl Upload) {
-        if poll_fn(|cx| self.poll_send(cx, &mut out)).await.is_err() {
+    /// Sends the rest, after the answer has begun, and adds up in `sent` how many bytes of messages that is.
+    pub(crate) async fn send_rest(mut self, mut out: impl Upload, sent: Arc<AtomicUsize>) {
+        let all = poll_fn(|cx| {
+            let polled = self.poll_send(cx, &mut out);
+            sent.fetch_add(self.take_sent(), Ordering::Relaxed);
+            polled
+        });
+        if all.await.is_err() {
             // The answer's end tells the caller; this tells the server that the request has none.
             out.cancel();
         }
@@ -162,6 +178,7 @@ impl RequestBody {
             return Poll::Ready(Ok(Some(piece)));
         }
         while !self.source_over {
+            // A body has at most one frame that is no data: its trailers.
             match ready!(Pin::new(&mut self.source).poll_frame(cx)) {
                 Some(Ok(frame)) => {
                     // A gRPC request has no trailers; other frames are passed over.
@@ -176,34 +193,5 @@ impl RequestBody {
             }
         }
         Poll::Ready(Ok(None))
-    }
-}
-
-impl Kept {
-    fn piece(&self, index: usize) -> Option<Bytes> {
-        match (self, index.checked_sub(1)) {
-            (Self::Pieces { first, .. }, None) => first.clone(),
-            (Self::Pieces { more, .. }, Some(index)) => more.get(index).cloned(),
-            (Self::Gone, _) => None,
-        }
-    }
-
-    fn push(&mut self, piece: &Bytes) {
-        let Self::Pieces { first, more, bytes } = self else { return };
-        *bytes += piece.len();
-        if *bytes > KEPT_BYTES_MAX {
-            *self = Self::Gone;
-        } else if first.is_none() {
-            *first = Some(piece.clone());
-        } else {
-            more.push(piece.clone());
-        }
-    }
-
-    fn count(&self) -> Option<usize> {
-        match self {
-            Self::Pieces { first, more, .. } => Some(usize::from(first.is_some()) + more.len()),
-            Self::Gone => None,
-        }
     }
 }

@@ -148,10 +148,6 @@ impl Download for H2Download {
     fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<HeaderMap>, StreamError>> {
         self.0.poll_trailers(cx).map_ok(|trailers| trailers.map(readable)).map_err(|error| classify(&error))
     }
-
-    fn is_over(&self) -> bool {
-        self.0.is_end_stream()
-    }
 }
 
 /// Whether the connection is over for new streams: a GOAWAY that the driver has not seen yet, a connection that just

@@ -81,9 +81,6 @@ pub(crate) trait Download: Send + Unpin + 'static {
 
     /// The trailers; `None` when the stream ended without.
     fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<HeaderMap>, StreamError>>;
-
-    /// Whether nothing more comes.
-    fn is_over(&self) -> bool;
 }
 
 /// Why a stream failed: a variant for each thing that a call does about it.

@@ -18,21 +18,23 @@ pub(crate) struct Deadline {
 }
 
 impl Deadline {
-    /// The earlier of what the call asks for and what it inherited.
-    pub(crate) fn earliest(own: Option<Instant>, inherited: Option<Instant>) -> Self {
-        let at = match (own, inherited) {
-            (Some(own), Some(inherited)) => Some(own.min(inherited)),
-            (own, inherited) => own.or(inherited),
-        };
+    pub(crate) fn new(at: Option<Instant>) -> Self {
         Self { at, timer: None }
     }
 
-    pub(crate) fn at(&self) -> Option<Instant> {
-        self.at
+    /// The earlier of two moments that need not be.
+    pub(crate) fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+        match (one, other) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        }
     }
 
-    pub(crate) fn has_passed(&self) -> bool {
-        self.at.is_some_and(|at| at <= clock::now())
+    /// What time it is, if that is past the deadline.
+    pub(crate) fn passed(&self) -> Option<Instant> {
+        let at = self.at?;
+        let now = clock::now();
+        (at <= now).then_some(now)
     }
 
     /// Ready once the deadline has passed; never without one.

@@ -11,5 +11,5 @@ pub(crate) use backoff::Backoff;
 pub(crate) use budget::RetryBudget;
 pub use config::{Balancer, Ejection, Hedging, Percent, PercentError, Policy, Retry, RingHash, SlowStart};
 pub(crate) use deadline::Deadline;
-pub(crate) use retry::{Attempts, Failure, Patience, Replay, Verdict};
+pub(crate) use retry::{Attempts, Failure, Patience, Pushback, Replay, Verdict};
 pub(crate) use timeout::{decode_timeout, encode_timeout};

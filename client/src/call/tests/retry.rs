@@ -1,15 +1,18 @@
 //! What a server may have processed is repeated only when that is declared safe, elsewhere, and within the budget.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicI32;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::Reason;
 use http_body_util::Full;
 use tonic::{Code, Status};
 
-use crate::ConnectivityState;
 use crate::resolver::{Idempotency, MethodLevels};
-use crate::rig::{CREATE, GET, Net, Rig, Server, call, eventually, fail, finish, hang, ok, request, send};
+use crate::rig::{CREATE, GET, Net, Reply, Rig, Server, call, eventually, fail, finish, hang, ok, request, send};
+use crate::{ConnectivityState, clock};
 
 /// Makes a call that is on its way to the only server there is when that server dies and another one appears.
 async fn killed_midway(path: &'static str) -> (Result<Bytes, Status>, usize) {
@@ -58,13 +61,64 @@ async fn an_unavailable_answer_is_retried_elsewhere_and_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unavailable_answer_stands_where_there_is_no_other_endpoint() {
+async fn an_endpoint_that_stands_alone_is_asked_again_after_a_pause() {
     let net = Net::default();
     let failing = Server::start(&net, 1, |_, reply| fail(Status::unavailable("not today"), reply));
-    let rig = Rig::new(&net, [1]);
+    let rig = Rig::with(&net, [1], |config| {
+        config.policy.retry.backoff_base = Duration::from_secs(10);
+        config.policy.retry.backoff_max = Duration::from_secs(15);
+    });
+    rig.all(ConnectivityState::Ready).await;
+    let begun = clock::now();
     let status = call(&rig.channel, GET).await.unwrap_err();
-    assert_eq!((status.code(), status.message()), (Code::Unavailable, "not today"));
-    assert_eq!(failing.seen(), 1);
+    assert_eq!((status.code(), status.message()), (Code::Unavailable, "not today"), "the last answer is the caller's");
+    assert_eq!(failing.seen(), 3);
+    let took = clock::now() - begun;
+    assert!(took > Duration::from_millis(100) && took < Duration::from_secs(25), "two pauses, full jitter: {took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_policy_says_which_statuses_are_tried_again_and_how_often() {
+    let net = Net::default();
+    let code = Arc::new(AtomicI32::new(0));
+    let failing: Vec<Server> = (1..=2)
+        .map(|port| {
+            let code = code.clone();
+            Server::start(&net, port, move |_, reply| fail(Status::new(code.load(Relaxed).into(), "no"), reply))
+        })
+        .collect();
+    let rig = Rig::with(&net, [1, 2], |config| {
+        config.policy.retry.codes = vec![Code::Aborted];
+        config.policy.retry.attempts_max = 5;
+        config.policy.ejection = None;
+    });
+    rig.all(ConnectivityState::Ready).await;
+    let mut before = 0;
+    for (answer, attempts) in [(Code::Aborted, 5), (Code::Unavailable, 1), (Code::NotFound, 1)] {
+        code.store(answer.into(), Relaxed);
+        assert_eq!(call(&rig.channel, GET).await.unwrap_err().code(), answer);
+        let seen = failing.iter().map(Server::seen).sum();
+        assert_eq!(seen - before, attempts, "{answer:?}");
+        before = seen;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_says_when_its_call_may_come_back() {
+    for (pushback, attempts, took) in [("700", 3, 1_400), ("0", 3, 0), ("-1", 1, 0), ("later", 1, 0)] {
+        let net = Net::default();
+        let failing = Server::start(&net, 1, move |_, reply| async move {
+            let mut status = Status::unavailable("not now");
+            status.metadata_mut().insert("grpc-retry-pushback-ms", pushback.parse().unwrap());
+            fail(status, reply).await;
+        });
+        let rig = Rig::new(&net, [1]);
+        rig.all(ConnectivityState::Ready).await;
+        let begun = clock::now();
+        assert_eq!(call(&rig.channel, GET).await.unwrap_err().message(), "not now");
+        assert_eq!(failing.seen(), attempts, "{pushback}");
+        assert_eq!((clock::now() - begun).as_millis(), took, "{pushback}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -79,22 +133,53 @@ async fn other_answers_stand_as_they_are() {
     assert_eq!(failing.seen() + serving.seen(), 20);
 }
 
+/// A reset stream may have been processed: it is judged by the status that stands for it, like an answer.
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_the_server_resets_is_not_repeated() {
-    let net = Net::default();
-    let reset =
-        |reason| Server::start(&net, 1, move |_, mut reply: crate::rig::Reply| async move { reply.send_reset(reason) });
-    for (reason, code) in [
-        (Reason::CANCEL, Code::Cancelled),
-        (Reason::ENHANCE_YOUR_CALM, Code::ResourceExhausted),
-        (Reason::INADEQUATE_SECURITY, Code::PermissionDenied),
-        (Reason::INTERNAL_ERROR, Code::Internal),
-        (Reason::NO_ERROR, Code::Internal),
+async fn a_stream_that_the_server_resets_is_repeated_where_its_status_and_its_method_allow_it() {
+    for (reason, code, attempts) in [
+        (Reason::CANCEL, Code::Cancelled, 1),
+        (Reason::ENHANCE_YOUR_CALM, Code::ResourceExhausted, 1),
+        (Reason::INADEQUATE_SECURITY, Code::PermissionDenied, 1),
+        (Reason::INTERNAL_ERROR, Code::Internal, 3),
+        (Reason::NO_ERROR, Code::Internal, 3),
     ] {
-        let server = reset(reason);
+        let net = Net::default();
+        let server = Server::start(&net, 1, move |_, mut reply: Reply| async move { reply.send_reset(reason) });
         let rig = Rig::new(&net, [1]);
-        assert_eq!(call(&rig.channel, GET).await.unwrap_err().code(), code, "{reason:?}");
-        assert_eq!(server.seen(), 1);
+        let status = call(&rig.channel, GET).await.unwrap_err();
+        assert_eq!(status.code(), code, "{reason:?}");
+        assert!(status.message().starts_with("user-svc at 10.0.0.1:1: stream reset"), "{}", status.message());
+        assert_eq!(server.seen(), attempts, "{reason:?}");
+        assert_eq!(call(&rig.channel, CREATE).await.unwrap_err().code(), code);
+        assert_eq!(server.seen(), attempts + 1, "{reason:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_caller_learns_what_was_lost_where_and_why_it_was_not_repeated() {
+    let message = killed_midway(CREATE).await.0.unwrap_err().message().to_owned();
+    for part in ["user-svc at 10.0.0.1:1", "connection lost", "may have been processed", "idempotency_level"] {
+        assert!(message.contains(part), "{message}");
+    }
+}
+
+/// Something on the way that is no gRPC server answers in its place.
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_not_grpc_is_read_by_its_http_status() {
+    for (http, code, attempts) in [(503, Code::Unavailable, 3), (404, Code::Unimplemented, 1), (418, Code::Unknown, 1)]
+    {
+        let net = Net::default();
+        let server = Server::start(&net, 1, move |_, mut reply: Reply| async move {
+            let head = http::Response::builder().status(http).body(()).unwrap();
+            let mut page = reply.send_response(head, false).unwrap();
+            let _ = page.send_data(Bytes::from_static(b"<html>"), true);
+        });
+        let rig = Rig::new(&net, [1]);
+        let status = call(&rig.channel, GET).await.unwrap_err();
+        assert_eq!(status.code(), code);
+        assert!(status.message().contains(&http.to_string()), "{}", status.message());
+        assert_eq!(server.seen(), attempts);
+        eventually(|| rig.handles()[&1].in_flight() == 0).await;
     }
 }
 

@@ -1,0 +1,71 @@
+//! A call's entry in the statistics.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tonic::Code;
+
+use crate::clock;
+use crate::metrics::{MethodIndex, Repeats};
+use crate::policy::Attempts;
+use crate::target::Ledger;
+
+/// One call in the statistics, made when it is over. Dropped before that it was given up: by its deadline, or by the caller.
+#[derive(Debug)]
+pub(super) struct Entry {
+    ledger: Arc<Ledger>,
+    method: MethodIndex,
+    begun: Instant,
+    deadline: Option<Instant>,
+    repeats: Repeats,
+    made: bool,
+}
+
+impl Entry {
+    pub(super) fn new(ledger: Arc<Ledger>, path: &str, begun: Instant, deadline: Option<Instant>) -> Self {
+        let method = ledger.stats.method(path);
+        Self { ledger, method, begun, deadline, repeats: Repeats::default(), made: false }
+    }
+
+    pub(super) fn method(&self) -> MethodIndex {
+        self.method
+    }
+
+    pub(super) fn service(&self) -> &str {
+        &self.ledger.service
+    }
+
+    pub(super) fn begun(&self) -> Instant {
+        self.begun
+    }
+
+    /// How long the call has lasted at `now`.
+    pub(super) fn lasted(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.begun)
+    }
+
+    /// What the call took beyond its first attempt.
+    pub(super) fn repeated(&mut self, attempts: &Attempts) {
+        self.repeats =
+            Repeats { retries: attempts.retries(), transparent: attempts.re_picks(), hedges: attempts.hedges() };
+    }
+
+    /// The call is over, and this is what its caller is told. The first word stands.
+    pub(super) fn end(&mut self, code: Code, now: Instant) {
+        if !std::mem::replace(&mut self.made, true) {
+            self.ledger.stats.call_ended(self.method, code, self.lasted(now));
+            self.ledger.stats.call_repeated(self.method, self.repeats);
+        }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if !self.made {
+            let now = clock::now();
+            let expired = self.deadline.is_some_and(|at| at <= now);
+            self.end(if expired { Code::DeadlineExceeded } else { Code::Cancelled }, now);
+        }
+    }
+}

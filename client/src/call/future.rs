@@ -1,0 +1,222 @@
+//! The call as a future, and the path that most calls take: picked, opened and sent before the first poll, answered in a
+//! later one. Nothing is boxed on it and nothing is spawned.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+
+use http::Response;
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+use tonic::Status;
+
+use super::alarm::Alarm;
+use super::attempt::{Answer, Attempt, Failed};
+use super::response::ResponseBody;
+use super::run::Turn;
+use super::state::{Call, Reply};
+use super::status::{self, Stage};
+use crate::clock;
+use crate::policy::Deadline;
+use crate::target::{Target, Unplaced};
+
+pin_project! {
+    /// A call under way. It is sent when it is made, where an endpoint is READY. Dropping it cancels the call: a waiting one
+    /// leaves the queue, one that was sent is reset.
+    #[must_use = "a call that is dropped is cancelled"]
+    pub struct CallFuture {
+        course: Course,
+        #[pin]
+        alarm: Alarm,
+    }
+}
+
+/// Where a call is.
+enum Course {
+    /// Its first attempt is under way.
+    Sent(Sent),
+    /// It waits, is tried again, or runs beside itself.
+    Slow(Slow),
+    /// It could not be sent.
+    Refused(Call, Status),
+    /// It is over.
+    Over,
+}
+
+struct Sent {
+    call: Call,
+    attempt: Attempt,
+    hedge: Hedge,
+}
+
+struct Slow {
+    run: Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, Status>> + Send>>,
+    target: Arc<Target>,
+    begun: Instant,
+    deadline: Option<Instant>,
+}
+
+/// When a second attempt may go beside the first.
+#[derive(Clone, Copy)]
+enum Hedge {
+    /// Nobody has had to wait yet, so nobody has asked.
+    Unasked,
+    At(Instant),
+    Never,
+}
+
+impl CallFuture {
+    /// Makes a call. What it inherits is read here, on the caller's own task.
+    pub(crate) fn start(target: Arc<Target>, request: http::Request<tonic::body::Body>) -> Self {
+        let now = clock::now();
+        target.budget().deposit(now);
+        let call = Call::new(target, request, now);
+        Self { course: Course::begin(call, now), alarm: Alarm::default() }
+    }
+}
+
+impl Course {
+    fn begin(mut call: Call, now: Instant) -> Self {
+        let in_flight = match call.pick(now) {
+            Ok(in_flight) => in_flight,
+            Err(Unplaced::Wait) => return Self::slow(call, Turn::Unplaced),
+            Err(Unplaced::Capped) => {
+                let status = call.capped();
+                return Self::Refused(call, status);
+            }
+        };
+        match call.open(in_flight, now) {
+            Ok(Ok(mut attempt)) => {
+                // Nobody is woken by this: the first poll asks again for what was not there yet.
+                match attempt.poll_send(&mut call.body, &mut Context::from_waker(Waker::noop())) {
+                    Ok(()) => Self::Sent(Sent { call, attempt, hedge: Hedge::Unasked }),
+                    Err(failed) => Self::slow(call, Turn::Failed(failed)),
+                }
+            }
+            Ok(Err(failed)) => Self::slow(call, Turn::Failed(failed)),
+            Err(status) => Self::Refused(call, status),
+        }
+    }
+
+    #[cold]
+    fn slow(call: Call, turn: Turn) -> Self {
+        let (target, begun, deadline) = (call.target.clone(), call.begun(), call.deadline);
+        Self::Slow(Slow { run: Box::pin(call.run(turn)), target, begun, deadline })
+    }
+}
+
+/// What happens to the first attempt.
+enum Event {
+    Answered(Answer),
+    Failed(Failed),
+    /// It may have another one beside it.
+    Hedge,
+    Expired(Instant),
+}
+
+impl Sent {
+    fn poll(&mut self, mut alarm: Pin<&mut Alarm>, cx: &mut Context<'_>) -> Poll<Event> {
+        let retry = &self.call.target.policy().retry;
+        if let Poll::Ready(answered) = self.attempt.poll(&mut self.call.body, retry, cx) {
+            return Poll::Ready(answered.map_or_else(Event::Failed, Event::Answered));
+        }
+        while let Some(at) = self.alarm() {
+            ready!(alarm.as_mut().poll(at, cx));
+            let now = clock::now();
+            if self.call.has_expired(now) {
+                return Poll::Ready(Event::Expired(now));
+            }
+            self.hedge = Hedge::Never;
+            if self.call.may_hedge(&self.attempt) {
+                return Poll::Ready(Event::Hedge);
+            }
+        }
+        Poll::Pending
+    }
+
+    /// When to look again, should nothing have come: the hedge's time or the deadline.
+    fn alarm(&mut self) -> Option<Instant> {
+        if let Hedge::Unasked = self.hedge {
+            let now = clock::now();
+            self.hedge = match self.call.target.hedge_delay(now) {
+                Some(delay) => Hedge::At(now + delay),
+                None => Hedge::Never,
+            };
+        }
+        let hedge = if let Hedge::At(at) = self.hedge { Some(at) } else { None };
+        Deadline::earlier(hedge, self.call.deadline)
+    }
+}
+
+impl Slow {
+    fn expired(&self) -> Status {
+        let lasted = clock::now().saturating_duration_since(self.begun);
+        status::expired(self.target.service(), lasted, Stage::Waiting(&self.target.outlook()))
+    }
+}
+
+impl Future for CallFuture {
+    type Output = Result<Response<ResponseBody>, Status>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            match this.course {
+                Course::Sent(sent) => {
+                    let event = match sent.poll(this.alarm.as_mut(), cx) {
+                        Poll::Ready(event) => event,
+                        Poll::Pending => return Poll::Pending,
+                    };
+                    let Course::Sent(Sent { call, attempt, .. }) = std::mem::replace(this.course, Course::Over) else {
+                        continue;
+                    };
+                    let turn = match event {
+                        Event::Answered(answer) => return Poll::Ready(call.end(Ok(Reply::new(attempt, answer)))),
+                        Event::Expired(now) => {
+                            let status = call.expired(Stage::Sent(&attempt.endpoint().address), now);
+                            // Reset before the caller hears of it.
+                            drop(attempt);
+                            return Poll::Ready(call.end(Err(status)));
+                        }
+                        Event::Failed(failed) => Turn::Failed(failed),
+                        Event::Hedge => Turn::Hedge(attempt),
+                    };
+                    *this.course = Course::slow(call, turn);
+                }
+                Course::Slow(slow) => {
+                    let outcome = match slow.run.as_mut().poll(cx) {
+                        Poll::Ready(outcome) => outcome,
+                        Poll::Pending => {
+                            let Some(at) = slow.deadline else { return Poll::Pending };
+                            ready!(this.alarm.as_mut().poll(at, cx));
+                            Err(slow.expired())
+                        }
+                    };
+                    // Dropped here and not with the future: an expired call is reset now.
+                    *this.course = Course::Over;
+                    return Poll::Ready(outcome);
+                }
+                Course::Refused(..) => {
+                    if let Course::Refused(call, status) = std::mem::replace(this.course, Course::Over) {
+                        return Poll::Ready(call.end(Err(status)));
+                    }
+                }
+                Course::Over => return Poll::Ready(Err(Status::internal("the call was polled after its end"))),
+            }
+        }
+    }
+}
+
+impl fmt::Debug for CallFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let course = match &self.course {
+            Course::Sent(_) => "sent",
+            Course::Slow(_) => "waiting or repeated",
+            Course::Refused(..) => "refused",
+            Course::Over => "over",
+        };
+        f.debug_struct("CallFuture").field("course", &course).finish_non_exhaustive()
+    }
+}
