@@ -1,4 +1,4 @@
-//! What a target makes of what is resolved, over scripted servers in memory.
+//! What a target makes of what is resolved.
 
 use std::time::Duration;
 

@@ -1,0 +1,126 @@
+//! Several connections to one endpoint, and the end of one.
+
+use std::num::NonZeroU8;
+
+use super::*;
+use crate::ConnectivityState::Ready;
+use crate::conn::Conn;
+use crate::rig::{CREATE, Manners, address, call, eventually, hang};
+
+/// One endpoint that allows one stream on a connection, and up to three connections.
+async fn narrow() -> (Net, Server, Rig) {
+    let net = Net::default();
+    let server = Server::with_manners(&net, 1, Manners { streams_max: Some(1), ..Manners::default() }, ok);
+    let rig = Rig::with(&net, [1], |config| config.policy.connections_per_endpoint = NonZeroU8::new(3).unwrap());
+    rig.all(Ready).await;
+    (net, server, rig)
+}
+
+/// Fills every connection there may be.
+async fn fill(net: &Net, rig: &Rig) -> Vec<InFlight> {
+    let mut held = vec![place(rig)];
+    for connections in 2..=3 {
+        assert_eq!(place_for(rig, GET).unwrap_err(), Unplaced::Wait);
+        eventually(|| net.connects() == connections).await;
+        settled().await;
+        held.push(place(rig));
+    }
+    held
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_finds_every_connection_full_has_another_one_opened_up_to_the_bound() {
+    let (net, server, rig) = narrow().await;
+    let held = fill(&net, &rig).await;
+    assert_eq!((verdict(&rig, 1), rig.channel.explain().endpoints[0].connections), (Verdict::Full, 3));
+    for _ in 0..10 {
+        assert_eq!(place_for(&rig, GET).unwrap_err(), Unplaced::Wait);
+        settled().await;
+    }
+    assert_eq!((net.connects(), server.connections(), held.len()), (3, 3, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_opens_a_second_connection_while_one_is_enough() {
+    let (net, _servers, rig) = rig_of(1, in_turn).await;
+    let held: Vec<InFlight> = (0..50).map(|_| place(&rig)).collect();
+    settled().await;
+    assert_eq!((net.connects(), held.len()), (1, 50));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_oldest_connection_with_room_is_used() {
+    let (net, _server, rig) = narrow().await;
+    let mut held = fill(&net, &rig).await;
+    let oldest = std::ptr::from_ref(held[0].conn());
+    held.clear();
+    for _ in 0..10 {
+        assert!(std::ptr::eq(place(&rig).conn(), oldest));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn further_connections_are_closed_when_nobody_needs_them_and_the_oldest_is_not() {
+    let (net, server, rig) = narrow().await;
+    let mut held = fill(&net, &rig).await;
+    sleep(Duration::from_secs(120)).await;
+    assert_eq!(server.connections(), 3, "calls are open on them");
+    held.clear();
+    let idle = clock::now();
+    eventually(|| server.connections() == 1).await;
+    assert!((29..=61).contains(&(clock::now() - idle).as_secs()), "{:?}", clock::now() - idle);
+    assert_eq!(handle(&rig, 1).state(), Ready);
+    sleep(Duration::from_secs(600)).await;
+    assert_eq!((server.connections(), net.connects()), (1, 3));
+    // And they come back when they are needed.
+    let _again = (place(&rig), place_for(&rig, GET).unwrap_err());
+    eventually(|| server.connections() == 2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_further_connection_that_cannot_be_made_takes_nothing_away() {
+    let (net, _server, rig) = narrow().await;
+    let _held = place(&rig);
+    net.black_hole(&address(1));
+    assert_eq!(place_for(&rig, GET).unwrap_err(), Unplaced::Wait);
+    sleep(Duration::from_secs(30)).await;
+    assert_eq!((handle(&rig, 1).state(), rig.channel.state()), (Ready, Ready));
+    // Nobody asks again, so one attempt was all.
+    assert_eq!((net.connects(), verdict(&rig, 1)), (2, Verdict::Full));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_of_several_connections_may_be_lost_without_a_pause() {
+    let (net, server, rig) = narrow().await;
+    let mut held = fill(&net, &rig).await;
+    held.clear();
+    rig.channel.target().shared.snapshot.load().candidates[0].first.conn.vitals().retire(crate::conn::Ending::GoAway);
+    settled().await;
+    assert_eq!((handle(&rig, 1).state(), rig.channel.explain().endpoints[0].connections), (Ready, 2));
+    assert_eq!(attempt(&rig, |_| WELL).await, 1);
+    assert_eq!(net.connects(), 3);
+    drop(server);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_goaway_is_followed_by_a_new_connection_at_once_while_streams_are_open() {
+    let net = Net::default();
+    let server = Server::start(&net, 1, hang);
+    let rig = Rig::new(&net, [1]);
+    rig.all(Ready).await;
+    let open = tokio::spawn({
+        let channel = rig.channel.clone();
+        async move { call(&channel, CREATE).await }
+    });
+    eventually(|| server.seen() == 1).await;
+    // Longer than any connection that ends young.
+    sleep(Duration::from_secs(10)).await;
+    server.go_away();
+    let told = clock::now();
+    eventually(|| net.connects() == 2 && handle(&rig, 1).state() == Ready).await;
+    assert!(clock::now() - told <= Duration::from_millis(5), "{:?}", clock::now() - told);
+    assert_eq!(server.connections(), 2, "the open stream keeps the old one");
+    assert_eq!(attempt(&rig, |_| WELL).await, 1);
+    open.abort();
+    eventually(|| server.connections() == 1).await;
+}
