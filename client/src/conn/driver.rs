@@ -26,6 +26,8 @@ const PING_BYTES: u64 = 9 + 8;
 pub(super) struct Driver {
     connection: Connection<Counted, Bytes>,
     pings: Pings,
+    /// Whether the manager waits for a sign of life.
+    probed: bool,
     /// Asked for the peer's GOAWAY, which the connection itself does not tell while streams are open. Given up with the
     /// connection's retirement: h2 ends a connection only when no handle is left.
     sender: Option<SendRequest<Bytes>>,
@@ -34,6 +36,8 @@ pub(super) struct Driver {
     traffic: Traffic,
     /// Bytes read when the driver looked last.
     read: u64,
+    /// When they had come.
+    heard: Instant,
     silence: Silence,
     alarm: Alarm,
 }
@@ -49,13 +53,14 @@ impl Driver {
         silence: Silence,
     ) -> Self {
         let sender = Some(sender);
-        Self { connection, pings, sender, orders, vitals, traffic, read: 0, silence, alarm: Alarm::new() }
+        let (heard, alarm) = (clock::now(), Alarm::new());
+        Self { connection, pings, probed: false, sender, orders, vitals, traffic, read: 0, heard, silence, alarm }
     }
 
     fn follow_orders(&mut self, cx: &Context<'_>) {
         self.orders.listen(cx.waker());
         if self.orders.take_probe() {
-            self.pings.probed = true;
+            self.probed = true;
             self.silence.asked(clock::now());
             self.pings.send();
         }
@@ -65,38 +70,44 @@ impl Driver {
     }
 
     /// Takes note of bytes that came: a sign of life, and perhaps a GOAWAY or another stream limit among them.
-    fn take_note(&mut self, cx: &mut Context<'_>, now: Instant) {
+    fn take_note(&mut self, cx: &mut Context<'_>) {
         let read = self.traffic.read();
         if read == self.read {
             return;
         }
         self.read = read;
-        self.vitals.hear(now);
+        self.heard = clock::now();
         self.vitals.set_limit(self.connection.max_concurrent_send_streams());
         if let Some(sender) = &mut self.sender
             && let Poll::Ready(Err(error)) = sender.poll_ready(cx)
         {
-            self.go_away(&error);
+            self.hear_out(&error);
+            self.vitals.retire(if is_go_away(&error) { Ending::GoAway } else { Ending::Closed(error.to_string()) });
         }
-        if self.pings.take_pong(cx) {
-            self.vitals.ring();
+        self.pings.take_pong(cx);
+        if std::mem::take(&mut self.probed) {
+            self.vitals.hear(self.heard);
         }
     }
 
-    /// The peer takes no new calls.
-    fn go_away(&mut self, error: &h2::Error) {
-        if error.is_go_away() && error.is_remote() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM) {
+    /// Remembers what the peer complained about when it left.
+    fn hear_out(&self, error: &h2::Error) {
+        if is_go_away(error) && error.reason() == Some(Reason::ENHANCE_YOUR_CALM) {
             self.silence.complained();
         }
-        self.vitals.retire(Ending::GoAway);
     }
 
     /// Ready when the connection has been silent for too long.
-    fn poll_silence(&mut self, cx: &mut Context<'_>, mut now: Instant) -> Poll<()> {
+    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // Nearly always: whatever comes and goes meanwhile, the look when the alarm rings is early enough.
+        if self.silence.is_at_ease() && self.alarm.is_set() {
+            return Poll::Pending;
+        }
         loop {
+            let now = clock::now();
             let seen = Seen {
                 busy: self.vitals.is_busy(),
-                heard: self.vitals.heard(),
+                heard: self.heard,
                 moved: self.pings.left_out(self.traffic.read() + self.traffic.written()),
                 now,
             };
@@ -104,10 +115,7 @@ impl Driver {
                 Next::Rest => return Poll::Pending,
                 Next::Dead => return Poll::Ready(()),
                 Next::Ask => self.pings.send(),
-                Next::Look(at) => {
-                    std::task::ready!(self.alarm.poll(cx, at, now));
-                    now = clock::now();
-                }
+                Next::Look(at) => std::task::ready!(self.alarm.poll(cx, at, now)),
             }
         }
     }
@@ -125,10 +133,9 @@ impl Future for Driver {
         if let Poll::Ready(ended) = Pin::new(&mut driver.connection).poll(cx) {
             if let Err(error) = &ended
                 && driver.sender.is_some()
-                && error.is_go_away()
             {
-                // It said why and closed in one go.
-                driver.go_away(error);
+                // Not heard yet: it said why and closed in one go.
+                driver.hear_out(error);
             }
             driver.vitals.retire(Ending::Closed(match ended {
                 Ok(()) => "by the server".to_owned(),
@@ -136,9 +143,8 @@ impl Future for Driver {
             }));
             return Poll::Ready(());
         }
-        let now = clock::now();
-        driver.take_note(cx, now);
-        if driver.poll_silence(cx, now).is_ready() {
+        driver.take_note(cx);
+        if driver.poll_silence(cx).is_ready() {
             driver.vitals.retire(Ending::Silent);
             return Poll::Ready(());
         }
@@ -151,20 +157,23 @@ impl Future for Driver {
     }
 }
 
+/// Whether the peer said GOAWAY, as against this side, which ends a connection the same way when the peer breaks the protocol.
+fn is_go_away(error: &h2::Error) -> bool {
+    error.is_go_away() && error.is_remote()
+}
+
 /// The PINGs of this side: one under way at a time.
 pub(super) struct Pings {
     pings: PingPong,
     under_way: bool,
     /// How many came back.
     answered: u64,
-    /// Whether the manager waits for the next PONG.
-    probed: bool,
 }
 
 impl Pings {
     /// Goes on after the PING that proved the connection.
     pub(super) fn after_first(pings: PingPong) -> Self {
-        Self { pings, under_way: false, answered: 1, probed: false }
+        Self { pings, under_way: false, answered: 1 }
     }
 
     /// Sends a PING unless one is under way, which does as well.
@@ -173,15 +182,13 @@ impl Pings {
         self.under_way |= self.pings.send_ping(Ping::opaque()).is_ok();
     }
 
-    /// Takes a PONG that came; `true` when the manager waits for it.
-    fn take_pong(&mut self, cx: &mut Context<'_>) -> bool {
+    /// Takes a PONG that came.
+    fn take_pong(&mut self, cx: &mut Context<'_>) {
         // PONGs are read by the connection that this very task polls, so nobody has to be woken for one.
-        if !self.under_way || !matches!(self.pings.poll_pong(cx), Poll::Ready(Ok(_))) {
-            return false;
+        if self.under_way && matches!(self.pings.poll_pong(cx), Poll::Ready(Ok(_))) {
+            self.under_way = false;
+            self.answered += 1;
         }
-        self.under_way = false;
-        self.answered += 1;
-        std::mem::take(&mut self.probed)
     }
 
     /// What is left of `bytes` without PINGs and PONGs; `None` while a PING is under way.
@@ -201,6 +208,11 @@ struct Alarm {
 impl Alarm {
     fn new() -> Self {
         Self { timer: Box::pin(sleep_until(clock::now())), set: None }
+    }
+
+    /// Whether it will ring.
+    fn is_set(&self) -> bool {
+        self.set.is_some() && !self.timer.is_elapsed()
     }
 
     /// Ready at `at`. Pending, it wakes the task then, or before.

@@ -1,9 +1,8 @@
 //! What a connection's handle has its driver do.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Waker;
-
-use futures_util::task::AtomicWaker;
 
 /// Shared by the handle and the driver. Two flags and not a channel: the driver looks with every byte that moves, and finds
 /// nothing nearly always.
@@ -11,34 +10,42 @@ use futures_util::task::AtomicWaker;
 pub(super) struct Orders {
     probe: AtomicBool,
     release: AtomicBool,
-    driver: AtomicWaker,
+    /// The driver is a task by itself from its first poll to its last, so its waker stays the same.
+    driver: OnceLock<Waker>,
 }
 
 impl Orders {
     /// Send a PING. One that is under way answers for all that are asked for meanwhile.
     pub(super) fn probe(&self) {
-        self.probe.store(true, Ordering::Release);
-        self.driver.wake();
+        self.probe.store(true, Ordering::SeqCst);
+        self.wake();
     }
 
     /// No more calls will be made. That the last handle is gone would not by itself wake a parked connection.
     pub(super) fn release(&self) {
-        self.release.store(true, Ordering::Release);
-        self.driver.wake();
+        self.release.store(true, Ordering::SeqCst);
+        self.wake();
     }
 
     /// Has whatever is ordered from now on wake the driver. Called before looking.
     pub(super) fn listen(&self, driver: &Waker) {
-        self.driver.register(driver);
+        self.driver.get_or_init(|| driver.clone());
+    }
+
+    fn wake(&self) {
+        // Before the first poll there is nobody to wake, and that poll will look.
+        if let Some(driver) = self.driver.get() {
+            driver.wake_by_ref();
+        }
     }
 
     /// Whether a PING is wanted; takes the order.
     pub(super) fn take_probe(&self) -> bool {
         // A look first: it does not write to a line that is shared with the handle.
-        self.probe.load(Ordering::Acquire) && self.probe.swap(false, Ordering::AcqRel)
+        self.probe.load(Ordering::SeqCst) && self.probe.swap(false, Ordering::SeqCst)
     }
 
     pub(super) fn is_released(&self) -> bool {
-        self.release.load(Ordering::Acquire)
+        self.release.load(Ordering::SeqCst)
     }
 }

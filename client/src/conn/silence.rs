@@ -58,6 +58,11 @@ impl Silence {
         Self { settings, calm, busy_since: None, asked: None, doublings: 0, stirred: None, moved: 0 }
     }
 
+    /// Whether nothing is asked and nothing doubled: then a look at the time that [`Next::Look`] gave is all that is needed.
+    pub(super) fn is_at_ease(&self) -> bool {
+        self.asked.is_none() && self.doublings == 0
+    }
+
     /// A PING went out for another reason; its answer is awaited all the same.
     pub(super) fn asked(&mut self, now: Instant) {
         self.asked.get_or_insert(now);

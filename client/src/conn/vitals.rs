@@ -48,7 +48,7 @@ pub(crate) struct Vitals {
     /// How often `limit` was changed. Compared, and not the limit itself: one that falls and rises again in between is a
     /// change too, for a call that looked meanwhile.
     limits: AtomicU32,
-    /// When the last byte came: nanoseconds since `born`.
+    /// When a byte came after the last probe: nanoseconds since `born`.
     heard: AtomicU64,
     ending: OnceLock<Ending>,
     /// Rung when the manager should look again.
@@ -127,20 +127,16 @@ impl Vitals {
         self.ending.get()
     }
 
-    /// Notes that bytes came at `now`.
-    pub(crate) fn hear(&self, now: Instant) {
+    /// Notes that bytes came at `now`, and has the manager look, which asked for a sign of life.
+    pub(super) fn hear(&self, now: Instant) {
         let nanos = u64::try_from(now.saturating_duration_since(self.born).as_nanos()).unwrap_or(u64::MAX);
         self.heard.store(nanos, Ordering::Relaxed);
+        self.bell.notify_one();
     }
 
-    /// When the last byte came.
+    /// When a byte came after the last probe; when it was made, as long as none was asked for.
     pub(crate) fn heard(&self) -> Instant {
         self.born + Duration::from_nanos(self.heard.load(Ordering::Relaxed))
-    }
-
-    /// Has the manager look again.
-    pub(crate) fn ring(&self) {
-        self.bell.notify_one();
     }
 
     /// A connection that takes up to `limit` calls, for tests of those who only read it.
