@@ -11,7 +11,7 @@ use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
 use http::HeaderMap;
 
-use super::hygiene::readable;
+use super::hygiene::leave_out_unreadable;
 use super::orders::Orders;
 use super::traffic::Traffic;
 use super::{Conn, Download, End, Ending, StreamError, Upload, Vitals};
@@ -95,10 +95,9 @@ impl Future for H2Answer {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Pin::new(&mut self.answer).poll(cx).map(|answer| match answer {
-            Ok(response) => {
-                let (mut head, stream) = response.into_parts();
-                head.headers = readable(head.headers);
-                Ok(http::Response::from_parts(head, H2Download(stream)))
+            Ok(mut response) => {
+                leave_out_unreadable(response.headers_mut());
+                Ok(response.map(H2Download))
             }
             Err(error) => Err(self.failed(&error)),
         })
@@ -146,7 +145,13 @@ impl Download for H2Download {
     }
 
     fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<HeaderMap>, StreamError>> {
-        self.0.poll_trailers(cx).map_ok(|trailers| trailers.map(readable)).map_err(|error| classify(&error))
+        self.0.poll_trailers(cx).map(|trailers| match trailers {
+            Ok(mut trailers) => {
+                trailers.iter_mut().for_each(leave_out_unreadable);
+                Ok(trailers)
+            }
+            Err(error) => Err(classify(&error)),
+        })
     }
 }
 

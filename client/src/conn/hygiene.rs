@@ -7,11 +7,14 @@ const DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
 
 /// Leaves out a status's details that are no base64: tonic reads a status by panicking at them, in whatever task of the caller
 /// looks, and any server could have it so.
-pub(super) fn readable(headers: HeaderMap) -> HeaderMap {
+pub(super) fn leave_out_unreadable(headers: &mut HeaderMap) {
     // Nearly every answer has two or three fields, which are looked through faster than the name is hashed.
-    if !headers.keys().any(|name| *name == DETAILS) {
-        return headers;
+    if headers.keys().any(|name| *name == DETAILS) {
+        *headers = without_unreadable(std::mem::take(headers));
     }
+}
+
+fn without_unreadable(headers: HeaderMap) -> HeaderMap {
     let mut metadata = MetadataMap::from_headers(headers);
     if metadata.get_bin(DETAILS.as_str()).is_none_or(|details| details.to_bytes().is_err()) {
         metadata.remove_bin(DETAILS.as_str());
@@ -25,6 +28,11 @@ mod tests {
     use tonic::{Code, Status};
 
     use super::*;
+
+    fn readable(mut headers: HeaderMap) -> HeaderMap {
+        leave_out_unreadable(&mut headers);
+        headers
+    }
 
     fn trailers(details: &'static [u8]) -> HeaderMap {
         HeaderMap::from_iter([
