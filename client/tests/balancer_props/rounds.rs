@@ -136,4 +136,13 @@ proptest! {
         let picks = model.picks(&picker(&Balancer::RoundRobin, &model, None), CALLS);
         prop_assert!(picks.iter().all(|picked| is_likely(*picked, CALLS, 1.0 / count as f64)), "{:?}", picks);
     }
+
+    /// Even at the very beginning, when each of them would let nearly every turn go by.
+    #[test]
+    fn the_cold_take_turns_too(count in 1_usize..50, seed: u64) {
+        let rounds = 20;
+        let model = Model::new(vec![Endpoint { warmth: f32::MIN_POSITIVE, ..Endpoint::default() }; count], seed);
+        let picks = model.picks(&picker(&Balancer::RoundRobin, &model, None), rounds * count);
+        prop_assert!(picks.iter().all(|picked| picked.abs_diff(rounds) <= 1), "{:?}", picks);
+    }
 }
