@@ -137,7 +137,8 @@ impl Endpoint {
     pub(crate) fn in_flight(&self) -> u32 {
         let ended = self.hot.ended.load(Ordering::Relaxed);
         let started = self.hot.started.load(Ordering::Relaxed);
-        u32::try_from(started.saturating_sub(ended)).unwrap_or(u32::MAX)
+        // There are never four thousand million.
+        started.saturating_sub(ended) as u32
     }
 
     /// Counts a pick. Every entry is paired with one [`Endpoint::leave`]: the target's guard sees to it.
@@ -263,6 +264,11 @@ impl Stamp {
     /// Nanoseconds since then; they last for 584 years.
     pub(crate) fn nanos(self) -> u64 {
         self.nanos
+    }
+
+    /// How long after `earlier` it is.
+    pub(crate) fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.nanos.saturating_sub(earlier.nanos))
     }
 
     /// Milliseconds, which go round every 49 days: [`Ewma`] expects that.

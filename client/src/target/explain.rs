@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use super::Target;
-use super::snapshot::{Member, Place, Snapshot};
+use super::snapshot::{Member, Place, Probation, Snapshot};
 use crate::balancer::{Zone, warmth};
 use crate::clock;
 use crate::endpoint::EndpointHandle;
@@ -51,7 +51,7 @@ impl Target {
             Place::Absent { error, next } => {
                 return Verdict::NotConnected { error: error.clone(), next_attempt: next.map(after) };
             }
-            Place::OnTrial => return full().unwrap_or(Verdict::OnTrial),
+            Place::OnTrial => Verdict::OnTrial,
             Place::Fit => {
                 let warming = candidate.and_then(|candidate| candidate.warming);
                 let share = warming.zip(self.policy().slow_start).map(|(since, rule)| warmth(now - since, rule));
@@ -66,6 +66,7 @@ impl Target {
             Place::Ejected { until } => Verdict::Ejected { remaining: after(*until) },
         };
         match candidate {
+            Some(candidate) if candidate.probation == Probation::OnTrial => full().unwrap_or(held_against_it),
             Some(_) => full().unwrap_or_else(|| Verdict::Panic { despite: Box::new(held_against_it) }),
             None => held_against_it,
         }

@@ -97,7 +97,7 @@ enum Progress {
 #[derive(Debug)]
 pub(crate) struct InFlight {
     subchannel: Arc<Subchannel>,
-    picked: Instant,
+    picked: Stamp,
     deadline: Option<Instant>,
     sent_bytes: u64,
     received_bytes: u64,
@@ -113,7 +113,7 @@ impl InFlight {
         subchannel.ledger.stats.attempt_started(wanted.metric);
         Self {
             subchannel,
-            picked: wanted.now,
+            picked: now,
             deadline: wanted.deadline,
             sent_bytes: 0,
             received_bytes: 0,
@@ -135,8 +135,8 @@ impl InFlight {
     pub(crate) fn answered(&mut self, now: Instant) {
         self.progress = Progress::Answered;
         let Subchannel { endpoint, ledger, .. } = &*self.subchannel;
-        let took = now.saturating_duration_since(self.picked);
         let now = ledger.stamp(now);
+        let took = now.since(self.picked);
         endpoint.answered(took, now);
         ledger.stats.answered(took, now);
         if self.role == Role::Trial {
@@ -165,7 +165,8 @@ impl InFlight {
         let answered = self.progress == Progress::Answered;
         self.progress = Progress::Ended;
         let Subchannel { endpoint, ledger, .. } = &*self.subchannel;
-        let took = now.saturating_duration_since(self.picked);
+        let now = ledger.stamp(now);
+        let took = now.since(self.picked);
         ledger.stats.attempt_ended(self.metric, outcome.code(), took, self.sent_bytes, self.received_bytes);
 
         let judgement = Judgement::of(outcome);
@@ -173,14 +174,14 @@ impl InFlight {
             Judgement::Well => endpoint.succeeded(),
             Judgement::Overloaded => {
                 endpoint.succeeded();
-                endpoint.penalise(took, ledger.stamp(now));
+                endpoint.penalise(took, now);
             }
-            Judgement::Failed => ledger.tell_failures(endpoint.failed(took, ledger.stamp(now))),
+            Judgement::Failed => ledger.tell_failures(endpoint.failed(took, now)),
             // What was not processed says nothing about how long it would have taken.
             Judgement::Open if outcome == Outcome::Unprocessed => {}
             // With an answer begun, the latency is known; the rest is as long as the answer is.
             Judgement::Open if answered => {}
-            Judgement::Open => endpoint.waited(took, ledger.stamp(now)),
+            Judgement::Open => endpoint.waited(took, now),
         }
         if self.role == Role::Trial {
             endpoint.trial().end(match judgement {

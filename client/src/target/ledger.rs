@@ -45,8 +45,8 @@ pub(crate) struct Ledger {
     /// What stamps count from.
     pub(super) origin: Instant,
     in_flight_max: u64,
-    /// Failures in a row, and multiples of it, that the manager is told of; 0 is never.
-    failures_told: u32,
+    /// Failures in a row that the manager is told of; absent: none.
+    failures_told: Option<u32>,
     seed: u64,
     turns: AtomicU64,
     counts: Counts,
@@ -77,7 +77,7 @@ impl Ledger {
             bell: Arc::default(),
             origin,
             in_flight_max: policy.in_flight_max.into(),
-            failures_told: policy.ejection.map_or(0, |rule| rule.failures),
+            failures_told: policy.ejection.map(|rule| rule.failures.max(1)),
             seed: entropy.next(),
             // Somewhere, so that callers that start together do not go round together; low enough to never wrap.
             turns: AtomicU64::new(entropy.next() >> 32),
@@ -114,9 +114,10 @@ impl Ledger {
         Stamp::new(self.origin, now)
     }
 
-    /// An endpoint has failed so many calls in a row: the manager judges it.
+    /// An endpoint has failed so many calls in a row: the manager judges it. Once, however many more fail: if it may not be
+    /// ejected now, then what makes it possible will ring too.
     pub(super) fn tell_failures(&self, in_a_row: u32) {
-        if self.failures_told > 0 && in_a_row.is_multiple_of(self.failures_told) {
+        if self.failures_told == Some(in_a_row) {
             self.bell.notify_one();
         }
     }

@@ -160,14 +160,17 @@ impl Candidates for Field<'_> {
         Some(Load { in_flight: endpoint.in_flight(), weight: candidate.weight })
     }
 
+    #[inline]
     fn latency(&self, index: usize) -> f32 {
         self.snapshot.candidates[index].endpoint().latency(self.now)
     }
 
+    #[inline]
     fn warmth(&self, index: usize) -> f32 {
-        let warming = self.snapshot.candidates[index].warming;
-        let warmed = |since| self.target.policy().slow_start.map(|rule| warmth(self.wanted.now - since, rule));
-        warming.and_then(warmed).unwrap_or(1.0)
+        match (self.snapshot.candidates[index].warming, self.target.policy().slow_start) {
+            (Some(since), Some(rule)) => warmth(self.wanted.now.saturating_duration_since(since), rule),
+            (None, _) | (_, None) => 1.0,
+        }
     }
 
     fn in_flight(&self) -> u32 {

@@ -9,7 +9,7 @@ use super::config::TargetConfig;
 use super::slot::{Reach, Slot};
 use super::snapshot::{Candidate, Growth, Member, Outlook, Place, Probation, Snapshot};
 use crate::balancer::ejection::Conduct;
-use crate::balancer::{self, Capacity, Fitness, Picker, Seen, Selection, Zone, effective_weights, select};
+use crate::balancer::{self, Alarm, Capacity, Fitness, Picker, Seen, Selection, Zone, effective_weights, select};
 use crate::conn::Conn;
 use crate::endpoint::ConnectivityState;
 use crate::policy::Balancer;
@@ -54,7 +54,7 @@ impl Publisher {
             .iter()
             .map(|index| Seen { fitness: slots[*index].fitness(), zone: self.side(slots[*index]) })
             .collect();
-        let Selection { indices, own_share, .. } = select(&seen, self.config.policy.panic_threshold);
+        let Selection { indices, own_share, alarm } = select(&seen, self.config.policy.panic_threshold);
         let chosen: Vec<usize> = indices.into_iter().map(|index| inside[index]).collect();
         // The other way round: where an endpoint is among the candidates.
         let mut positions = vec![None; slots.len()];
@@ -66,7 +66,7 @@ impl Publisher {
 
         // None is left out: whoever is chosen is connected.
         let candidates: Box<[Candidate]> =
-            chosen.iter().filter_map(|index| self.candidate(slots[*index], now)).collect();
+            chosen.iter().filter_map(|index| self.candidate(slots[*index], alarm, now)).collect();
         let on_trial = |index: &usize| candidates[*index].probation == Probation::OnTrial;
         let trials = (0..candidates.len()).filter(on_trial).collect();
         let member = |(index, slot): (usize, &&Slot)| Member {
@@ -138,7 +138,7 @@ impl Publisher {
         }
     }
 
-    fn candidate(&self, slot: &Slot, now: Instant) -> Option<Candidate> {
+    fn candidate(&self, slot: &Slot, alarm: Alarm, now: Instant) -> Option<Candidate> {
         let mut connections = slot.connections().cloned();
         let first = connections.next()?;
         let more: Box<[_]> = connections.collect();
@@ -150,7 +150,11 @@ impl Publisher {
         Some(Candidate {
             limits: more.iter().fold(first.conn.vitals().limits(), limits),
             growth: if slot.connection_count() < most { Growth::Possible } else { Growth::Over },
-            probation: if slot.fitness() == Fitness::OnTrial { Probation::OnTrial } else { Probation::None },
+            probation: match (slot.fitness(), alarm) {
+                (Fitness::OnTrial, Alarm::Calm) => Probation::OnTrial,
+                // In a panic it takes whatever comes, one at a time or not.
+                _ => Probation::None,
+            },
             warming: slot.ready_since().filter(warming),
             weight: slot.weight,
             first,

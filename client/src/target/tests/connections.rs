@@ -10,7 +10,7 @@ use crate::rig::{CREATE, Manners, address, call, eventually, hang};
 /// One endpoint that allows one stream on a connection, and up to three connections.
 async fn narrow() -> (Net, Server, Rig) {
     let net = Net::default();
-    let server = Server::with_manners(&net, 1, Manners { streams_max: Some(1), ..Manners::default() }, ok);
+    let server = Server::with_manners(&net, 1, Manners { streams_max: Some(1) }, ok);
     let rig = Rig::with(&net, [1], |config| config.policy.connections_per_endpoint = NonZeroU8::new(3).unwrap());
     rig.all(Ready).await;
     (net, server, rig)

@@ -94,6 +94,18 @@ async fn an_ejected_endpoint_is_picked_when_nobody_else_is_left() {
     }
 }
 
+/// On trial it would take one call at a time, and the others would wait for that one.
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_on_trial_takes_every_call_when_nobody_else_is_left() {
+    let (_net, mut servers, rig, over) = one_of_two_ejected().await;
+    until(over).await;
+    drop(servers.pop());
+    crate::rig::eventually(|| handle(&rig, 2).state() != Ready).await;
+    let held: Vec<InFlight> = (0..10).map(|_| place(&rig)).collect();
+    assert!(held.iter().all(|place| port(place) == 1));
+    assert_eq!(verdict(&rig, 1), Verdict::Panic { despite: Box::new(Verdict::OnTrial) });
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_ejection_ends_with_one_call_and_its_success_brings_the_endpoint_back() {
     let (_net, _servers, rig, over) = one_of_two_ejected().await;

@@ -47,7 +47,7 @@ async fn calls_leave_the_own_zone_as_its_endpoints_do() {
 #[tokio::test(start_paused = true)]
 async fn calls_leave_the_own_zone_when_nobody_there_has_room() {
     let net = Net::default();
-    let narrow = Manners { streams_max: Some(1), ..Manners::default() };
+    let narrow = Manners { streams_max: Some(1) };
     let _servers = [Server::with_manners(&net, 1, narrow, ok), Server::start(&net, 2, ok)];
     let rig = Rig::with(&net, [1, 2], |config| config.zone = "here".into());
     rig.all(Ready).await;
