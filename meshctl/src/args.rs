@@ -43,7 +43,7 @@ pub(crate) struct Globals {
     #[arg(long, env = "MESH_NAMESPACE", value_name = "NAME", default_value = "default", global = true)]
     pub(crate) namespace: String,
 
-    /// Longest time that one answer may take, and `call` as a whole: "500ms", "5s" or "1m".
+    /// Longest time that one answer may take, and `call` and `explain` as a whole: "500ms", "5s" or "1m".
     #[arg(long, env = "MESH_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = time, global = true)]
     pub(crate) timeout: Duration,
 
@@ -82,6 +82,8 @@ pub(crate) enum Command {
         /// Service name, such as user-svc; it need not exist yet.
         service: String,
     },
+    /// Show where a call to a service would go, and why: connects to each instance as any caller would.
+    Explain(ExplainArgs),
     /// Call a unary method of a service, found and balanced as any caller in the mesh would.
     Call(CallArgs),
     /// Take an instance out of the picks; what it is doing it finishes.
@@ -159,6 +161,16 @@ impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
+}
+
+/// What `explain` explains, and to whom.
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// Service name, such as user-svc.
+    pub(crate) service: String,
+    /// Zone of the caller, whose instances go before others.
+    #[arg(long, env = "MESH_ZONE", value_name = "NAME", default_value = "", hide_default_value = true)]
+    pub(crate) zone: String,
 }
 
 /// What `call` calls.

@@ -3,6 +3,7 @@
 pub(crate) mod admin;
 pub(crate) mod call;
 pub(crate) mod completions;
+pub(crate) mod explain;
 pub(crate) mod list;
 pub(crate) mod reflection;
 pub(crate) mod serve;
