@@ -33,6 +33,12 @@ const SEND_BUFFER_BYTES_MAX: usize = 1 << 20;
 /// connection when it is too much. Its default of half the connection's window is reached by 11 000 small messages that nobody
 /// has read yet; flow control is what should stop such a sender, and stops one whose messages are 20 bytes just before this does.
 const SMALL_FRAMES_BYTES_MAX: usize = 64 << 20;
+/// Streams that this side has reset and still knows, and for how long: frames that were under way are then passed over. Frames
+/// for a stream that is forgotten are violations to h2, and a connection is broken off after so many of them in its life; calls
+/// that are given up in numbers, by a deadline or by a hedge that won, must not get there. A slot is some 400 bytes.
+const RESETS_KNOWN_MAX: usize = 4_096;
+const RESETS_KNOWN_FOR: Duration = Duration::from_secs(10);
+const VIOLATIONS_MAX: usize = 65_536;
 /// Largest answer head: 16 KiB, as gRPC stacks have it.
 const HEADER_LIST_BYTES_MAX: u32 = 16 << 10;
 /// Streams that may be opened before the peer's SETTINGS are there. A connection is not READY before that, so this
@@ -73,6 +79,9 @@ pub(crate) async fn dial(
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .max_send_buffer_size(SEND_BUFFER_BYTES_MAX)
             .data_frame_budget(SMALL_FRAMES_BYTES_MAX)
+            .max_concurrent_reset_streams(RESETS_KNOWN_MAX)
+            .reset_stream_duration(RESETS_KNOWN_FOR)
+            .max_local_error_reset_streams(Some(VIOLATIONS_MAX))
             .max_header_list_size(HEADER_LIST_BYTES_MAX)
             .initial_max_send_streams(STREAMS_BEFORE_SETTINGS)
             .enable_push(false)

@@ -18,6 +18,8 @@ use crate::clock;
 
 /// Bytes of a PING frame, and of the PONG that answers it (RFC 9113 section 6.7).
 const PING_BYTES: u64 = 9 + 8;
+/// What a server adds to ENHANCE_YOUR_CALM when it was pinged too often (gRFC A8).
+const TOO_MANY_PINGS: &str = "too_many_pings";
 
 /// Runs a connection to its end. Dropping it breaks the connection: open streams fail as lost.
 ///
@@ -90,9 +92,11 @@ impl Driver {
         }
     }
 
-    /// Remembers what the peer complained about when it left.
+    /// Remembers what the peer complained about when it left. Servers say ENHANCE_YOUR_CALM about other things too, too many
+    /// resets for one; h2 shows the words that come with it in its own text only.
     fn hear_out(&self, error: &h2::Error) {
-        if is_go_away(error) && error.reason() == Some(Reason::ENHANCE_YOUR_CALM) {
+        let calm = is_go_away(error) && error.reason() == Some(Reason::ENHANCE_YOUR_CALM);
+        if calm && error.to_string().contains(TOO_MANY_PINGS) {
             self.silence.complained();
         }
     }

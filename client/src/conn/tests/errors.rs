@@ -114,3 +114,29 @@ async fn a_head_that_is_too_large_fails_alone() {
     assert!(answer.await.is_ok());
     assert_eq!(pair.conn.vitals().ending(), None);
 }
+
+/// Three thousand calls are given up at once, by a deadline or a hedge that won, and their answers are on the way already. h2
+/// forgets most of such streams at once by default, takes frames for one that it forgot as a violation, and breaks the
+/// connection off when there were a thousand of them in its life.
+#[tokio::test(start_paused = true)]
+async fn the_late_answers_of_many_cancelled_calls_break_nothing() {
+    let mut pair = pair(&[]).await;
+    let mut calls = Vec::new();
+    let mut streams = Vec::new();
+    for _ in 0..3_000 {
+        calls.push(open(&pair.conn).map_err(drop).unwrap());
+        streams.push(pair.peer.request().await);
+    }
+    drop(calls);
+    for _ in &streams {
+        pair.peer.until(wire::RST_STREAM).await;
+    }
+    for stream in streams {
+        pair.peer.answer(stream).await;
+    }
+    let (answer, _upload) = open(&pair.conn).map_err(drop).unwrap();
+    let stream = pair.peer.request().await;
+    pair.peer.answer(stream).await;
+    assert!(answer.await.is_ok());
+    assert_eq!(pair.conn.vitals().ending(), None);
+}

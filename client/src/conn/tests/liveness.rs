@@ -84,11 +84,11 @@ async fn a_probe_is_answered_for_whoever_waits_for_it() {
 #[tokio::test(start_paused = true)]
 async fn a_complaint_about_pings_is_remembered() {
     let calm = Calm::default();
-    let too_many_pings = u32::from(h2::Reason::ENHANCE_YOUR_CALM);
+    let be_calm = u32::from(h2::Reason::ENHANCE_YOUR_CALM);
     // With its streams left open, and closed at once.
     for closes in [false, true] {
         let mut pair = pair_with(&[], calm.clone()).await;
-        pair.peer.send(Frame::go_away(0, too_many_pings, b"too_many_pings")).await;
+        pair.peer.send(Frame::go_away(0, be_calm, b"too_many_pings")).await;
         if closes {
             drop(pair.peer);
         }
@@ -97,9 +97,11 @@ async fn a_complaint_about_pings_is_remembered() {
         sleep(Duration::from_secs(1)).await;
     }
     // A GOAWAY for another reason is no complaint.
-    let mut leaving = pair_with(&[], calm.clone()).await;
-    leaving.peer.send(Frame::go_away(0, 0, b"")).await;
-    eventually(|| leaving.conn.vitals().ending().is_some()).await;
+    for (code, words) in [(0, ""), (be_calm, "too_many_resets")] {
+        let mut leaving = pair_with(&[], calm.clone()).await;
+        leaving.peer.send(Frame::go_away(0, code, words.as_bytes())).await;
+        eventually(|| leaving.conn.vitals().ending().is_some()).await;
+    }
 
     let Pair { conn, mut peer, .. } = pair_with(&[], calm).await;
     assert!(conn.vitals().enter());
