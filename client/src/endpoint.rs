@@ -54,6 +54,9 @@ impl fmt::Display for ConnectivityState {
     }
 }
 
+/// Longest round trip that an endpoint begins with: between zones it is a few milliseconds.
+const SEED_MAX: Duration = Duration::from_millis(10);
+
 /// One endpoint. It lives as long as somebody counts on it: the manager while it is resolved, a guard while a call is in
 /// flight, an [`EndpointHandle`] for as long as somebody looks.
 #[derive(Debug)]
@@ -160,9 +163,16 @@ impl Endpoint {
         self.ewma().project(now.millis())
     }
 
-    /// The first guess on a new connection: what came over the one before may have been another process's.
+    /// The first guess on a new connection: what came over the one before may have been another process's. A long round
+    /// trip is believed only so far. It may be that of a process which has just been woken, and the first call tells, whereas
+    /// who is thought slow gets none to prove the contrary.
     pub(crate) fn seed_latency(&self, rtt: Duration, now: Stamp) {
-        self.set_ewma(Ewma::new(rtt.max(Ewma::FLOOR), now.millis()));
+        self.begin_latency(rtt.min(SEED_MAX), now);
+    }
+
+    /// The average begins anew: what was counted before were failures.
+    pub(crate) fn begin_latency(&self, took: Duration, now: Stamp) {
+        self.set_ewma(Ewma::new(took.max(Ewma::FLOOR), now.millis()));
     }
 
     /// An answer began after this long.

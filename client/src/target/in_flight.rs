@@ -137,10 +137,14 @@ impl InFlight {
         let Subchannel { endpoint, ledger, .. } = &*self.subchannel;
         let now = ledger.stamp(now);
         let took = now.since(self.picked);
-        endpoint.answered(took, now);
         ledger.stats.answered(took, now);
-        if self.role == Role::Trial {
-            endpoint.trial().answered();
+        match self.role {
+            Role::Ordinary => endpoint.answered(took, now),
+            Role::Trial => {
+                // What is known is how long it took to fail. Averaged with that, it would get no calls for a minute.
+                endpoint.begin_latency(took, now);
+                endpoint.trial().answered();
+            }
         }
     }
 

@@ -37,6 +37,38 @@ async fn who_is_slow_gets_few_calls_and_who_fails_at_once_does_too() {
     assert!(fell_for <= 10, "{fell_for}");
 }
 
+/// Its latency was that of failures. Believed any longer, it would keep all calls away for a minute.
+#[tokio::test(start_paused = true)]
+async fn who_has_passed_its_trial_gets_its_share_at_once() {
+    let (_net, _servers, rig) = rig_of(2, |_| {}).await;
+    let usual = Duration::from_millis(2);
+    answered_after(&rig, 20, |_| usual).await;
+    // All of them before the manager knows.
+    for mut place in (0..40).map(|_| place(&rig)).collect::<Vec<_>>() {
+        place.end(if port(&place) == 1 { SICK } else { WELL }, clock::now());
+    }
+    settled().await;
+    let Verdict::Ejected { remaining } = verdict(&rig, 1) else { panic!("{:?}", verdict(&rig, 1)) };
+    until(clock::now() + remaining).await;
+    answered_after(&rig, 1, |_| usual).await;
+    settled().await;
+    assert_eq!(verdict(&rig, 1), Verdict::Picked);
+    let share = answered_after(&rig, 200, |_| usual).await;
+    assert!((70..130).contains(&share), "{share}");
+}
+
+/// The dial of a process that was stopped and goes on: its first PONG was long under way.
+#[tokio::test(start_paused = true)]
+async fn a_slow_first_pong_does_not_keep_calls_away() {
+    let (_net, _servers, rig) = rig_of(2, |_| {}).await;
+    let usual = Duration::from_millis(5);
+    answered_after(&rig, 20, |_| usual).await;
+    let first = rig.channel.target().shared.snapshot.load().members[0].endpoint.clone();
+    first.seed_latency(Duration::from_secs(4), rig.channel.target().shared.ledger.stamp(clock::now()));
+    let share = answered_after(&rig, 200, |_| usual).await;
+    assert!((70..130).contains(&share), "{share}");
+}
+
 /// What a stalled endpoint takes is known before it answers, if its callers give up.
 #[tokio::test(start_paused = true)]
 async fn a_call_that_was_given_up_raises_the_latency_and_never_lowers_it() {
