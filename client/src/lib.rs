@@ -63,7 +63,6 @@ mod fake_registry;
 mod grpc;
 mod load;
 mod mesh;
-#[allow(dead_code, unused_imports, reason = "not wired yet")]
 mod metrics;
 mod policy;
 mod reconnect;

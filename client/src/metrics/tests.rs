@@ -8,7 +8,7 @@ use prometheus_client::registry::Registry;
 use tonic::Code;
 
 use super::{CallStats, MeshMetrics, Repeats};
-use crate::rig::{CREATE, GET, Net, Rig, Server, endpoint, eventually, ok};
+use crate::rig::{CREATE, GET, Net, Rig, Server, call, endpoint, eventually, ok};
 use crate::{ConnectivityState, EndpointHandle};
 
 const MILLI: Duration = Duration::from_millis(1);
@@ -80,4 +80,24 @@ async fn series_go_with_the_endpoint_and_with_the_last_channel() {
     let mut text = String::new();
     encode(&mut text, &registry).unwrap();
     assert!(text.lines().all(|line| line.starts_with('#')), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_over_the_wire_is_measured() {
+    let net = Net::default();
+    let _server = Server::start(&net, 1, ok);
+    let rig = Rig::new(&net, [1]);
+    rig.all(ConnectivityState::Ready).await;
+    call(&rig.channel, GET).await.unwrap();
+    let text = scrape(&[&rig]);
+    let method = "grpc_target=\"user-svc\",grpc_method=\"shop.Users/Get\"";
+    for line in [
+        format!("grpc_client_attempt_started_total{{{method}}} 1"),
+        format!("grpc_client_attempt_duration_seconds_count{{{method},grpc_status=\"OK\"}} 1"),
+        format!("grpc_client_attempt_sent_total_compressed_message_size_bytes_sum{{{method},grpc_status=\"OK\"}} 2.0"),
+        format!("grpc_client_attempt_rcvd_total_compressed_message_size_bytes_sum{{{method},grpc_status=\"OK\"}} 2.0"),
+        format!("grpc_client_call_duration_seconds_count{{{method},grpc_status=\"OK\"}} 1"),
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+    }
 }
