@@ -1,10 +1,12 @@
-//! What a service says of the calls that it makes.
+//! What a service says of the calls that it makes, and of how busy it is.
 
 mod harness;
 
 use std::collections::BTreeSet;
+use std::process::Stdio;
 
-use harness::{Story, http_get, run};
+use harness::{LONG, Story, http_get, run};
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 /// The families of the client half, by name and type.
 const FAMILIES: [&str; 16] = [
@@ -58,4 +60,31 @@ async fn services_show_the_calls_they_make() {
         let ready = format!("mesh_client_endpoint_state{{service=\"user-svc\",{endpoint},state=\"READY\"}} 1");
         assert!(text.lines().any(|found| found == ready), "{ready} is missing in\n{text}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_tells_with_its_beats_how_busy_it_is() {
+    let story = Story::begin(1, 0).await;
+    let registry = story.mesh.registry_url().to_string();
+    let mut watch = harness::command();
+    watch.args(["--registry", &registry, "-o", "json", "watch", "user-svc"]);
+    let mut watch = watch.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("it starts");
+    let mut lines = BufReader::new(watch.stdout.take().expect("it was asked for")).lines();
+    let first = lines.next_line().await.expect("it can be read").expect("it tells what is there");
+    assert!(first.contains("snapshot"), "{first}");
+    // From here on every report is told; the next one counts this call.
+    let ran = run(["--registry", &registry, "call", "user-svc", "ListUsers"]).await;
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let told = async {
+        loop {
+            let line = lines.next_line().await.expect("it can be read").expect("it goes on");
+            let line: serde_json::Value = serde_json::from_str(&line).expect("an object a line");
+            let load = &line["softState"]["instances"][0]["load"];
+            let above_0 = |figure: &str| load[figure].as_f64().is_some_and(|figure| figure > 0.0);
+            if above_0("requestsPerSecond") && above_0("cpuUtilization") {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(LONG, told).await.expect("it is told");
 }
