@@ -138,6 +138,7 @@ impl InFlight {
         let now = ledger.stamp(now);
         let took = now.since(self.picked);
         ledger.stats.answered(took, now);
+        self.subchannel.serve();
         match self.role {
             Role::Ordinary => endpoint.answered(took, now),
             Role::Trial => {

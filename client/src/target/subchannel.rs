@@ -15,11 +15,13 @@ pub(crate) struct Subchannel {
     pub(super) ledger: Arc<Ledger>,
     /// Whether a call has entered since somebody asked.
     used: AtomicBool,
+    /// Whether a call was answered.
+    served: AtomicBool,
 }
 
 impl Subchannel {
     pub(super) fn new(endpoint: Arc<Endpoint>, conn: Wire, ledger: Arc<Ledger>) -> Self {
-        Self { endpoint, conn, ledger, used: AtomicBool::new(true) }
+        Self { endpoint, conn, ledger, used: AtomicBool::new(true), served: AtomicBool::new(false) }
     }
 
     /// Takes a place on the connection, if it still has one.
@@ -29,6 +31,16 @@ impl Subchannel {
             self.used.store(true, Ordering::Relaxed);
         }
         entered
+    }
+
+    /// A call was answered.
+    pub(super) fn serve(&self) {
+        self.served.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether any call was answered.
+    pub(super) fn has_served(&self) -> bool {
+        self.served.load(Ordering::Relaxed)
     }
 
     /// Whether there are calls, or were some since this was asked last.

@@ -32,6 +32,8 @@ pub(super) struct Lost {
     pub(super) ending: Ending,
     /// How long it was READY.
     pub(super) held: Duration,
+    /// Whether it was of any use: a call was answered on it.
+    pub(super) has_served: bool,
 }
 
 impl Connections {
@@ -45,7 +47,11 @@ impl Connections {
         self.held.retain(|held| match held.subchannel.conn.vitals().ending() {
             None => true,
             Some(ending) => {
-                lost = Some(Lost { ending: ending.clone(), held: now.saturating_duration_since(held.since) });
+                lost = Some(Lost {
+                    ending: ending.clone(),
+                    held: now.saturating_duration_since(held.since),
+                    has_served: held.subchannel.has_served(),
+                });
                 false
             }
         });

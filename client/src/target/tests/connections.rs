@@ -124,3 +124,26 @@ async fn a_goaway_is_followed_by_a_new_connection_at_once_while_streams_are_open
     open.abort();
     eventually(|| server.connections() == 1).await;
 }
+
+/// A server may end its connections after a few calls each. One that ends them without answering any is given time.
+#[tokio::test(start_paused = true)]
+async fn connections_that_were_of_use_are_replaced_at_once_however_young_they_are() {
+    let net = Net::default();
+    let server = Server::start(&net, 1, ok);
+    let rig = Rig::new(&net, [1]);
+    rig.all(Ready).await;
+    let begun = clock::now();
+    for round in 1..=100 {
+        call(&rig.channel, CREATE).await.unwrap();
+        server.go_away();
+        eventually(|| net.connects() == round + 1 && handle(&rig, 1).state() == Ready).await;
+    }
+    assert!(clock::now() - begun < Duration::from_secs(1), "{:?}", clock::now() - begun);
+
+    let begun = clock::now();
+    for round in 101..=120 {
+        server.go_away();
+        eventually(|| net.connects() == round + 1 && handle(&rig, 1).state() == Ready).await;
+    }
+    assert!(clock::now() - begun > Duration::from_secs(2), "{:?}", clock::now() - begun);
+}
