@@ -8,15 +8,18 @@ use std::time::Duration;
 
 use super::address::RegistryAddress;
 use super::faults::{PolicyFault, faults_of};
-use super::{Inner, Mesh};
+use super::{Inner, Mesh, Static};
 use crate::Address;
 use crate::conn::{Connector, SocketConnector};
 use crate::entropy::Entropy;
 use crate::policy::Policy;
-use crate::resolver::{DescriptorError, MethodLevels, StateDirError, StateFolder};
+use crate::resolver::{DescriptorError, HostPort, MethodLevels, StateDirError, StateFolder};
 
 /// Registries in one list; they are nodes in front of one store, and more than this many is a mistake in a script.
 const REGISTRIES_MAX: usize = 16;
+
+/// Hosts of one service: they are looked up one after the other.
+const HOSTS_MAX: usize = 64;
 
 /// Why a mesh cannot be made. All of it is in the configuration; a registry that is down is no error.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +35,20 @@ pub enum ConfigError {
     /// More registries than one mesh has.
     #[error("{given} registry URLs, at most {REGISTRIES_MAX} are taken")]
     TooManyRegistries {
+        /// How many were given.
+        given: usize,
+    },
+    /// A host of a service cannot be used.
+    #[error("host {host:?}: {reason}")]
+    Host {
+        /// As it was given.
+        host: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// More hosts than one service has.
+    #[error("{given} hosts of one service, at most {HOSTS_MAX} are taken")]
+    TooManyHosts {
         /// How many were given.
         given: usize,
     },
@@ -89,6 +106,7 @@ pub struct MeshBuilder {
     registries: Vec<String>,
     namespace: String,
     statics: BTreeMap<String, Vec<Address>>,
+    hosts: BTreeMap<String, Vec<String>>,
     descriptors: Vec<Vec<u8>>,
     connector: Arc<dyn Connector>,
     policies: BTreeMap<PolicyScope, Policy>,
@@ -104,6 +122,7 @@ impl Default for MeshBuilder {
             registries: Vec::new(),
             namespace: "default".to_owned(),
             statics: BTreeMap::new(),
+            hosts: BTreeMap::new(),
             descriptors: Vec::new(),
             connector: Arc::new(SocketConnector),
             policies: BTreeMap::new(),
@@ -129,8 +148,40 @@ impl MeshBuilder {
     }
 
     /// Gives a service a fixed list of addresses; the registry is then not asked for it. Given again, the list is replaced.
+    ///
+    /// TCP and Unix sockets may stand side by side:
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mesh = mesh_client::Mesh::builder()
+    ///     .static_service("user-svc", ["10.0.0.1:7410".parse()?, "[fd00::1]:7410".parse()?, "unix:/run/user.sock".parse()?])
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn static_service(mut self, service: impl Into<String>, addresses: impl IntoIterator<Item = Address>) -> Self {
-        self.statics.insert(service.into(), addresses.into_iter().collect());
+        let service = service.into();
+        self.hosts.remove(&service);
+        self.statics.insert(service, addresses.into_iter().collect());
+        self
+    }
+
+    /// Gives a service hosts by name, `host:port`; the registry is then not asked for it. Every address behind a name is an
+    /// endpoint. Names are looked up by the system every 30 s, every second while one leads nowhere; a name that cannot be
+    /// looked up any more keeps its last addresses. Given again, the list is replaced.
+    ///
+    /// ```
+    /// let mesh = mesh_client::Mesh::builder().host_service("user-svc", ["users.internal:7410"]).build()?;
+    /// # Ok::<_, mesh_client::ConfigError>(())
+    /// ```
+    pub fn host_service<H: AsRef<str>>(
+        mut self,
+        service: impl Into<String>,
+        hosts: impl IntoIterator<Item = H>,
+    ) -> Self {
+        let service = service.into();
+        self.statics.remove(&service);
+        self.hosts.insert(service, hosts.into_iter().map(|host| host.as_ref().to_owned()).collect());
         self
     }
 
@@ -203,6 +254,11 @@ impl MeshBuilder {
         if self.zone.len() > 63 || self.zone.contains(char::is_control) {
             return Err(ConfigError::Zone(self.zone));
         }
+        let mut statics: BTreeMap<_, _> =
+            self.statics.into_iter().map(|(service, addresses)| (service, Static::Addresses(addresses))).collect();
+        for (service, hosts) in self.hosts {
+            statics.insert(service, Static::Hosts(hosts_of(&hosts)?));
+        }
         let policies = Policies::new(self.policies, self.failfast)?;
         let mut methods = MethodLevels::default();
         for encoded in &self.descriptors {
@@ -215,7 +271,7 @@ impl MeshBuilder {
         let inner = Inner {
             namespace: self.namespace.into(),
             registries,
-            statics: self.statics,
+            statics,
             methods: Arc::new(methods),
             connector: self.connector,
             policies,
@@ -228,6 +284,18 @@ impl MeshBuilder {
         };
         Ok(Mesh { inner: Arc::new(inner) })
     }
+}
+
+fn hosts_of(given: &[String]) -> Result<Vec<HostPort>, ConfigError> {
+    if given.len() > HOSTS_MAX {
+        return Err(ConfigError::TooManyHosts { given: given.len() });
+    }
+    let host = |given: &String| match RegistryAddress::parse(given) {
+        Ok(address) => Ok(address.host),
+        Err(ConfigError::RegistryUrl { url, reason }) => Err(ConfigError::Host { host: url, reason }),
+        Err(other) => Err(other),
+    };
+    given.iter().map(host).collect()
 }
 
 /// The policies of a mesh, all of them sound.
@@ -302,6 +370,9 @@ mod tests {
         assert!(matches!(Mesh::new(["https://x"]), Err(ConfigError::RegistryUrl { .. })));
         let many = vec!["127.0.0.1:1"; REGISTRIES_MAX + 1];
         assert!(matches!(Mesh::new(many), Err(ConfigError::TooManyRegistries { given: 17 })));
+        assert!(matches!(Mesh::builder().host_service("a", ["nowhere"]).build(), Err(ConfigError::Host { .. })));
+        let many = vec!["a:1"; HOSTS_MAX + 1];
+        assert!(matches!(Mesh::builder().host_service("a", many).build(), Err(ConfigError::TooManyHosts { .. })));
         assert!(matches!(Mesh::builder().zone("z".repeat(64)).build(), Err(ConfigError::Zone(_))));
         assert!(matches!(Mesh::builder().namespace("No").build(), Err(ConfigError::Namespace(_))));
         assert!(matches!(Mesh::builder().descriptors(&[0xff]).build(), Err(ConfigError::Descriptors(_))));

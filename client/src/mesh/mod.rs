@@ -23,13 +23,14 @@ use crate::Address;
 use crate::channel::MeshChannel;
 use crate::conn::Connector;
 use crate::entropy::Entropy;
+use crate::explain::Explanation;
 use crate::grpc::{RegistryClient, registry_client};
 use crate::metrics::MeshMetrics;
 use crate::policy::Policy;
 use crate::registrar::{InstanceSpec, Registrar};
 use crate::resolver::{
-    MethodLevels, Resolution, ResolutionStatus, Resolutions, SERVICES_MAX, StateFolder, WatchStatus, Watcher, constant,
-    follow,
+    HostPort, MethodLevels, Resolution, ResolutionStatus, Resolutions, SERVICES_MAX, StateFolder, WatchStatus, Watcher,
+    constant, follow,
 };
 use crate::target::{Target, TargetConfig};
 
@@ -38,6 +39,9 @@ const REGISTRY: &str = "registry";
 /// Longest pause between two attempts to connect to the registry: half the least TTL that it grants (DESIGN §4), so that
 /// no lease runs out while its registry is back.
 const REGISTRY_BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// Services that are called at the same time: as many as one process follows.
+const TARGETS_MAX: usize = SERVICES_MAX;
 
 /// The services of one namespace, as one registry knows them. Cheap to clone; clones share everything.
 ///
@@ -52,7 +56,7 @@ pub struct Mesh {
 struct Inner {
     namespace: Arc<str>,
     registries: Vec<RegistryAddress>,
-    statics: BTreeMap<String, Vec<Address>>,
+    statics: BTreeMap<String, Static>,
     methods: Arc<MethodLevels>,
     connector: Arc<dyn Connector>,
     policies: Policies,
@@ -63,10 +67,19 @@ struct Inner {
     entropy: Entropy,
     /// Started with the first service that is followed.
     watcher: OnceLock<Watcher>,
-    /// Targets in use; an entry whose last channel is gone is dropped when the next one is made.
+    /// Targets in use, at most [`TARGETS_MAX`]; an entry whose last channel is gone is dropped when the next one is made.
     targets: Mutex<HashMap<String, Weak<Target>>>,
     /// The target of [`Mesh::registry`].
     tools: Mutex<Weak<Target>>,
+}
+
+/// Where a service is that no registry is asked for.
+#[derive(Clone, Debug)]
+enum Static {
+    /// Here.
+    Addresses(Vec<Address>),
+    /// Where these names lead.
+    Hosts(Vec<HostPort>),
 }
 
 impl Mesh {
@@ -82,16 +95,29 @@ impl Mesh {
 
     /// Calls to a service by its name. Channels of one service share connections and everything learnt about them.
     ///
-    /// An unusable name gives a channel whose calls fail with the reason; there is nothing to unwrap here.
+    /// An unusable name gives a channel whose calls fail with the reason; there is nothing to unwrap here. So does one name
+    /// more than a thousand while channels of all of them are held: names then come from outside, and each would cost
+    /// connections and a series of metrics.
     pub fn channel(&self, service: &str) -> MeshChannel {
         let mut targets = self.inner.targets.lock();
         if let Some(target) = targets.get(service).and_then(Weak::upgrade) {
             return MeshChannel::new(target);
         }
         targets.retain(|_, target| target.strong_count() > 0);
+        if targets.len() >= TARGETS_MAX {
+            tracing::warn!(service, TARGETS_MAX, "too many services are called; one more is refused");
+            let refused = refused("too many services are called by this process");
+            return MeshChannel::new(Target::spawn(self.target_config(service), refused));
+        }
         let target = Target::spawn(self.target_config(service), self.resolutions(service));
         targets.insert(service.to_owned(), Arc::downgrade(&target));
         MeshChannel::new(target)
+    }
+
+    /// Every endpoint of a service, and why calls go where they go: what [`MeshChannel::explain`] says of a channel. Of a
+    /// service that nobody in this process holds a channel to, nothing is known yet.
+    pub fn explain(&self, service: &str) -> Explanation {
+        self.channel(service).explain()
     }
 
     /// What registers this process under `spec.service`, once its [`hooks`](Registrar::hooks) are called.
@@ -149,8 +175,10 @@ impl Mesh {
     }
 
     fn resolutions(&self, service: &str) -> Resolutions {
-        if let Some(addresses) = self.inner.statics.get(service) {
-            return constant(Resolution::fixed(addresses.iter().cloned()));
+        match self.inner.statics.get(service) {
+            Some(Static::Addresses(addresses)) => return constant(Resolution::fixed(addresses.iter().cloned())),
+            Some(Static::Hosts(hosts)) => return follow(hosts.clone()),
+            None => {}
         }
         if !is_service_name(service) {
             return refused("not a service name: labels of 1 to 63 bytes of [a-z0-9-], dotted, at most 253 bytes");

@@ -162,6 +162,64 @@ async fn channels_of_one_service_share_a_target_for_as_long_as_one_is_held() {
 }
 
 #[tokio::test]
+async fn one_service_too_many_is_refused_and_room_comes_back() {
+    let mesh = Mesh::builder().build().unwrap();
+    let mut held: Vec<_> = (0..TARGETS_MAX).map(|n| mesh.channel(&format!("svc-{n}"))).collect();
+    let status = goodbye(mesh.channel("user-svc")).await.unwrap_err();
+    assert!(status.message().contains("too many services"), "{status:?}");
+    assert_eq!(mesh.inner.targets.lock().len(), TARGETS_MAX);
+    held.pop();
+    let status = goodbye(mesh.channel("user-svc")).await.unwrap_err();
+    assert!(status.message().contains("no registry"), "{status:?}");
+}
+
+#[tokio::test]
+async fn a_service_can_be_where_names_lead() {
+    let (backend, mut backend_calls, _backend) = served(None).await;
+    let hosts = [format!("localhost:{}", backend.port())];
+    let mesh = Mesh::builder().host_service("user-svc", hosts).build().unwrap();
+    let call = tokio::spawn(goodbye(mesh.channel("user-svc")));
+    answer_goodbye(&mut backend_calls).await;
+    call.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_service_is_explained_by_its_name() {
+    let mesh = Mesh::builder().static_service("user-svc", ["127.0.0.1:7410".parse().unwrap()]).build().unwrap();
+    let channel = mesh.channel("user-svc");
+    while channel.endpoints().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(mesh.explain("user-svc").endpoints[0].address, "127.0.0.1:7410".parse().unwrap());
+    assert!(mesh.explain("order-svc").endpoints.is_empty());
+}
+
+#[tokio::test]
+async fn what_one_mesh_heard_another_one_calls_without_the_registry() {
+    let state = tempfile::tempdir().unwrap();
+    let state = state.path().join("state");
+    let (registry, mut registry_calls, registry_task) = served(None).await;
+    let (backend, mut backend_calls, _backend) = served(None).await;
+    let mesh = || Mesh::builder().registry([registry.to_string()]).state_dir(&state).build().unwrap();
+    let first = mesh();
+    let call = tokio::spawn(goodbye(first.channel("user-svc")));
+    let mut watch = registry_calls.watch().await;
+    watch.request().await;
+    watch.say(snapshot(backend)).await;
+    answer_goodbye(&mut backend_calls).await;
+    call.await.unwrap().unwrap();
+    drop(first);
+    registry_task.abort();
+    drop((watch, registry_calls));
+    while !state.join("default_user-svc.known").exists() {
+        tokio::task::yield_now().await;
+    }
+    let call = tokio::spawn(goodbye(mesh().channel("user-svc")));
+    answer_goodbye(&mut backend_calls).await;
+    call.await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn a_mesh_without_a_registry_serves_its_static_services_only() {
     let mesh = Mesh::builder().static_service("user-svc", ["127.0.0.1:7410".parse().unwrap()]).build().unwrap();
     let status = |service: &str| mesh.resolutions(service).borrow().status.clone();
