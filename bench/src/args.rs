@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::contestant::Contestant;
+use crate::contestant::{Contestant, Rule};
 
 /// Measures the mesh beside what it replaces, in one run.
 #[derive(Debug, Parser)]
@@ -20,6 +20,9 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// A unary call through the mesh client: beside tonic's channels, and bare h2 as the floor.
+    ///
+    /// One run of everything takes about seven minutes on two cores; --quick about a minute and a half, --check ten seconds.
+    /// The counts need valgrind, and are left out without it.
     Client(ClientArgs),
     /// The echo server; ends when its stdin does.
     #[command(hide = true)]
@@ -27,6 +30,9 @@ pub(crate) enum Command {
     /// A process that makes calls and says on stdout what they cost.
     #[command(hide = true)]
     Drive(DriveArgs),
+    /// A process that makes picks and says on stdout how long they took.
+    #[command(hide = true)]
+    Pick(PickArgs),
 }
 
 /// `bench client`.
@@ -69,6 +75,10 @@ pub(crate) enum Section {
     Closed,
     /// Latencies when calls arrive at 20, 50 and 80 % of what a tonic channel can do.
     Open,
+    /// What a pick costs, from two endpoints to ten thousand.
+    Pick,
+    /// How well calls are spread when one of eight servers is ten times slower.
+    Quality,
 }
 
 /// `bench serve`.
@@ -106,6 +116,20 @@ pub(crate) struct DriveArgs {
     /// Which calls.
     #[command(subcommand)]
     pub(crate) plan: Plan,
+}
+
+/// `bench pick`.
+#[derive(Debug, Args)]
+pub(crate) struct PickArgs {
+    /// Who picks; nobody without it: what the model takes by itself.
+    #[arg(long, value_enum)]
+    pub(crate) rule: Option<Rule>,
+    /// Among how many.
+    #[arg(long)]
+    pub(crate) endpoints: u32,
+    /// How often.
+    #[arg(long)]
+    pub(crate) picks: u32,
 }
 
 /// Which calls a driver makes.
@@ -167,7 +191,7 @@ impl DriveArgs {
         let servers: Vec<String> = self.servers.iter().map(SocketAddr::to_string).collect();
         let mut line = vec!["drive".to_owned()];
         let mut flag = |name: &str, value: String| line.extend([format!("--{name}"), value]);
-        flag("contestant", self.contestant.name().to_owned());
+        flag("contestant", self.contestant.to_string());
         flag("servers", servers.join(","));
         flag("server-pid", self.server_pid.to_string());
         flag("payload-bytes", self.payload_bytes.to_string());
@@ -195,6 +219,20 @@ impl DriveArgs {
         };
         line.push(plan.to_owned());
         line.extend(flags.into_iter().flat_map(|(name, value)| [format!("--{name}"), value]));
+        line
+    }
+}
+
+impl PickArgs {
+    /// The arguments that give these.
+    pub(crate) fn command_line(&self) -> Vec<String> {
+        let mut line = vec!["pick".to_owned()];
+        let mut flag = |name: &str, value: String| line.extend([name.to_owned(), value]);
+        if let Some(rule) = self.rule {
+            flag("--rule", rule.name().to_owned());
+        }
+        flag("--endpoints", self.endpoints.to_string());
+        flag("--picks", self.picks.to_string());
         line
     }
 }

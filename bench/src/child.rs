@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::args::{DriveArgs, ServeArgs};
+use crate::args::{DriveArgs, PickArgs, ServeArgs};
 use crate::failure::Failure;
 use crate::machine::Cpus;
 
@@ -58,13 +58,32 @@ pub(crate) async fn drive<A: DeserializeOwned>(args: &DriveArgs, cpus: Cpus) -> 
 
 /// The same under callgrind, which writes what happened in the driver's `measured` to `profile`.
 pub(crate) async fn drive_under_callgrind<A: DeserializeOwned>(args: &DriveArgs, profile: &Path) -> Result<A, Failure> {
+    under_callgrind("*sequence*measured*", args.command_line(), profile).await
+}
+
+/// Makes picks in a process of its own.
+pub(crate) async fn pick<A: DeserializeOwned>(args: &PickArgs, cpus: Cpus) -> Result<A, Failure> {
+    run(pinned(cpus.driver)?.args(args.command_line())).await
+}
+
+/// The same under callgrind.
+pub(crate) async fn pick_under_callgrind<A: DeserializeOwned>(args: &PickArgs, profile: &Path) -> Result<A, Failure> {
+    under_callgrind("*pick*measured*", args.command_line(), profile).await
+}
+
+async fn under_callgrind<A: DeserializeOwned>(
+    collected: &str,
+    command_line: Vec<String>,
+    profile: &Path,
+) -> Result<A, Failure> {
     let mut file = OsString::from("--callgrind-out-file=");
     file.push(profile);
     run(Command::new("valgrind")
-        .args(["--tool=callgrind", "--quiet", "--toggle-collect=*sequence*measured*"])
+        .args(["--tool=callgrind", "--quiet"])
+        .arg(format!("--toggle-collect={collected}"))
         .arg(file)
         .arg(this_binary()?)
-        .args(args.command_line()))
+        .args(command_line))
     .await
 }
 

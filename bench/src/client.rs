@@ -9,13 +9,14 @@ use crate::failure::Failure;
 use crate::instructions::{self, Depth};
 use crate::machine::Cpus;
 use crate::timed::{self, Arena, Rounds};
-use crate::{gate, machine, profile, report};
+use crate::{gate, machine, pick, profile, quality, report};
 
 /// Measures what was asked for, prints it, and writes it down.
 pub(crate) async fn client(args: &ClientArgs) -> Result<(), Failure> {
     fs::create_dir_all(&args.out).map_err(Failure::io(format!("make {}", args.out.display())))?;
     let depth = if args.quick { Depth::QUICK } else { Depth::FULL };
-    let ports = Contestant::ALL.iter().map(|contestant| contestant.endpoints()).max().unwrap_or(1);
+    let contestants = Contestant::ALL.into_iter().chain(args.profile);
+    let ports = contestants.map(Contestant::endpoints).max().unwrap_or(1);
     let cpus = Cpus::choose();
     let server = ServeArgs { ports, service_us: 0, places: 1, first_slower: 1 };
     let server = EchoServer::start(&server, cpus).await?;
@@ -59,6 +60,16 @@ pub(crate) async fn client(args: &ClientArgs) -> Result<(), Failure> {
         let results = timed::open(arena, channel_capacity).await?;
         println!("{}", results.tables);
         records.extend(results.records);
+    }
+    if args.wants(Section::Pick) {
+        let (table, measured) = pick::measure(pick::sizes(args.quick), cpus, &args.out).await?;
+        println!("{table}");
+        records.extend(measured);
+    }
+    if args.wants(Section::Quality) {
+        let (table, measured) = quality::measure(cpus, arena.rounds).await?;
+        println!("{table}");
+        records.extend(measured);
     }
     report::write_json(&args.out.join("client.json"), &records)
 }

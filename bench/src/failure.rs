@@ -13,7 +13,7 @@ pub(crate) enum Failure {
     Child(String),
     /// A contestant cannot be set up.
     #[error("{contestant} cannot be set up: {reason}")]
-    Setup { contestant: &'static str, reason: String },
+    Setup { contestant: String, reason: String },
     /// A call failed; none may.
     #[error("a call failed: {0}")]
     Call(#[from] Box<tonic::Status>),

@@ -54,8 +54,8 @@ pub(crate) async fn measure(
     let mut costs = Vec::new();
     for &payload_bytes in payloads {
         for &contestant in contestants {
-            eprintln!("instructions of {}, {payload_bytes} B ...", contestant.name());
-            let profile = out.join(format!("{}.callgrind", contestant.name()));
+            eprintln!("instructions of {contestant}, {payload_bytes} B ...");
+            let profile = out.join(format!("{contestant}.callgrind"));
             costs.push(cost(server, contestant, payload_bytes, depth, &profile).await?);
             fs::remove_file(&profile).map_err(Failure::io(format!("remove {}", profile.display())))?;
         }
@@ -87,14 +87,14 @@ pub(crate) async fn cost(
     Ok(Cost {
         contestant,
         payload_bytes,
-        instructions: per_call(total(profile)?),
+        instructions: per_call(collected(profile)?),
         allocations: per_call(counts.allocations),
         bytes: per_call(counts.bytes),
     })
 }
 
 /// The instructions that callgrind collected.
-fn total(profile: &Path) -> Result<u64, Failure> {
+pub(crate) fn collected(profile: &Path) -> Result<u64, Failure> {
     let text = fs::read_to_string(profile).map_err(Failure::io(format!("read {}", profile.display())))?;
     let total = text.lines().find_map(|line| line.strip_prefix("totals: ")).and_then(|total| total.trim().parse().ok());
     match total {
@@ -114,7 +114,7 @@ pub(crate) fn report(costs: &[Cost]) -> (String, Vec<Record>) {
         let over_floor = find(Contestant::RawH2, cost)
             .map_or_else(String::new, |floor| report::grouped(cost.instructions - floor.instructions));
         vec![
-            cost.contestant.title().to_owned(),
+            cost.contestant.title(),
             cost.payload_bytes.to_string(),
             report::grouped(cost.instructions),
             ratio,
@@ -130,13 +130,9 @@ pub(crate) fn report(costs: &[Cost]) -> (String, Vec<Record>) {
     for cost in costs.iter().filter(|cost| cost.contestant.is_mesh()) {
         let size = if cost.payload_bytes == SMALL_BYTES { String::new() } else { format!("_{}b", cost.payload_bytes) };
         let endpoints = cost.contestant.endpoints_suffix();
-        let peers = [
-            (Contestant::Channel, ""),
-            (Contestant::RawH2, "_over_raw_h2"),
-            (Contestant::BalanceList3, "_over_balance_list_3"),
-        ];
-        for (peer, over) in peers {
+        for peer in [Contestant::Channel, Contestant::RawH2, Contestant::BalanceList { endpoints: 3 }] {
             let Some(peer) = find(peer, cost) else { continue };
+            let over = peer.contestant.peer_suffix();
             let record = |what, unit, ours, theirs| {
                 Record::new(format!("{what}{endpoints}{size}{over}"), unit, ours, theirs, peer.contestant.title())
             };

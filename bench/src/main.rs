@@ -8,6 +8,7 @@
 //! drive/        a process of its own that makes calls: one by one and counted, so many in flight, so many a second
 //! child         processes: the echo server, the driver   counting   an allocator that counts
 //! instructions  instructions and allocations of one call    timed      rates and latencies, in interleaved rounds
+//! pick/         what a pick costs                           quality    how calls are spread when one server is slow
 //! gate          the budgets, judged                        profile    the same, function by function
 //! report        rows for people and for programs         machine    what it was measured on
 //! ```
@@ -28,7 +29,9 @@ mod failure;
 mod gate;
 mod instructions;
 mod machine;
+mod pick;
 mod profile;
+mod quality;
 mod report;
 mod timed;
 
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Command::Client(args) => runtime.block_on(client::client(&args)),
         Command::Serve(args) => runtime.block_on(echo::serve(&args)),
         Command::Drive(args) => drive::drive(&runtime, &args),
+        Command::Pick(args) => pick::pick(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

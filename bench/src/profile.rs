@@ -44,7 +44,7 @@ pub(crate) async fn profile(
             let _ = writeln!(text, "{:>9.1}  {function}", *instructions as f64 / f64::from(depth.calls));
         }
     }
-    let path = out.join(format!("{}.profile.txt", contestant.name()));
+    let path = out.join(format!("{contestant}.profile.txt"));
     fs::write(&path, text).map_err(Failure::io(format!("write {}", path.display())))?;
     Ok(path)
 }
@@ -57,8 +57,8 @@ async fn functions(
     out: &Path,
     text: &mut String,
 ) -> Result<(Functions, Functions), Failure> {
-    eprintln!("profile of {}, {SMALL_BYTES} B ...", contestant.name());
-    let raw = out.join(format!("{}.callgrind", contestant.name()));
+    eprintln!("profile of {contestant}, {SMALL_BYTES} B ...");
+    let raw = out.join(format!("{contestant}.callgrind"));
     let cost = instructions::cost(server, contestant, SMALL_BYTES, depth, &raw).await?;
     let _ = writeln!(
         text,

@@ -15,7 +15,7 @@ pub(crate) struct Record {
     pub(crate) unit: &'static str,
     pub(crate) ours: f64,
     pub(crate) peer: f64,
-    pub(crate) peer_name: &'static str,
+    pub(crate) peer_name: String,
     /// Ours over the peer's.
     pub(crate) ratio: f64,
 }
@@ -26,14 +26,14 @@ impl Record {
         unit: &'static str,
         ours: f64,
         peer: f64,
-        peer_name: &'static str,
+        peer_name: impl Into<String>,
     ) -> Self {
         Self {
             name: name.into(),
             unit,
             ours: rounded(ours),
             peer: rounded(peer),
-            peer_name,
+            peer_name: peer_name.into(),
             ratio: rounded(ours / peer),
         }
     }

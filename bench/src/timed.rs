@@ -15,8 +15,12 @@ const IN_FLIGHT: [u16; 2] = [1, 64];
 /// Rates of the open loops, in percent of what a tonic channel can do.
 const LOADS_PERCENT: [u32; 3] = [20, 50, 80];
 /// Those in the open loops: what an application would take.
-const OPEN_CONTESTANTS: [Contestant; 4] =
-    [Contestant::Channel, Contestant::BalanceList3, Contestant::Mesh1, Contestant::Mesh3];
+const OPEN_CONTESTANTS: [Contestant; 4] = [
+    Contestant::Channel,
+    Contestant::BalanceList { endpoints: 3 },
+    Contestant::Mesh { endpoints: 1 },
+    Contestant::Mesh { endpoints: 3 },
+];
 
 /// How often and how long each contestant runs.
 #[derive(Clone, Copy, Debug)]
@@ -42,8 +46,8 @@ pub(crate) struct Arena<'a> {
 }
 
 /// One contestant's rounds under one plan.
-struct Entry {
-    contestant: Contestant,
+pub(crate) struct Entry {
+    pub(crate) contestant: Contestant,
     rounds: Vec<Times>,
 }
 
@@ -86,9 +90,7 @@ pub(crate) async fn open(arena: Arena<'_>, channel_capacity: Option<f64>) -> Res
     for percent in LOADS_PERCENT {
         let per_second = (channel_capacity * f64::from(percent) / 100.0).round().max(1.0);
         eprintln!("{per_second} calls a second, {} rounds ...", arena.rounds.count);
-        let Rounds { warm_up_ms, millis, .. } = arena.rounds;
-        let plan = |round| Plan::Open(OpenPlan { per_second, seed: u64::from(round), warm_up_ms, millis });
-        let entries = arena.run(&OPEN_CONTESTANTS, SMALL_BYTES, plan).await?;
+        let entries = arena.run(&OPEN_CONTESTANTS, SMALL_BYTES, open_plan(arena.rounds, per_second)).await?;
         let title = format!(
             "Arriving at {} calls a second, {percent} % of a tonic channel's capacity, {SMALL_BYTES} B",
             report::grouped(per_second)
@@ -99,13 +101,19 @@ pub(crate) async fn open(arena: Arena<'_>, channel_capacity: Option<f64>) -> Res
     Ok(results)
 }
 
+/// Arrivals at a rate: the same ones for everybody, others in each round.
+pub(crate) fn open_plan(rounds: Rounds, per_second: f64) -> impl Fn(u32) -> Plan {
+    let Rounds { warm_up_ms, millis, .. } = rounds;
+    move |round| Plan::Open(OpenPlan { per_second, seed: u64::from(round), warm_up_ms, millis })
+}
+
 fn closed_plan(rounds: Rounds, in_flight: u16) -> impl Fn(u32) -> Plan {
     move |_round| Plan::Closed(ClosedPlan { in_flight, warm_up_ms: rounds.warm_up_ms, millis: rounds.millis })
 }
 
 impl Arena<'_> {
     /// Lets each contestant run once a round. `plan` is told the round.
-    async fn run(
+    pub(crate) async fn run(
         self,
         contestants: &[Contestant],
         payload_bytes: usize,
@@ -130,7 +138,13 @@ impl Arena<'_> {
 }
 
 impl Entry {
-    fn median(&self, figure: impl Fn(&Times) -> f64) -> f64 {
+    /// Calls that failed, in all rounds.
+    pub(crate) fn failed(&self) -> u64 {
+        self.rounds.iter().map(|times| times.failed).sum()
+    }
+
+    /// The median over rounds.
+    pub(crate) fn median(&self, figure: impl Fn(&Times) -> f64) -> f64 {
         median(self.rounds.iter().map(figure).collect())
     }
 
@@ -150,7 +164,7 @@ fn table(title: &str, entries: &[Entry]) -> String {
     let rows = entries.iter().map(|entry| {
         let micros = |figure: fn(&Times) -> f64| format!("{:.1}", entry.median(figure));
         vec![
-            entry.contestant.title().to_owned(),
+            entry.contestant.title(),
             report::grouped(entry.median(|times| times.calls_per_second)),
             channel
                 .map_or_else(String::new, |peer| format!("{:.2}", entry.ratio(peer, |times| times.calls_per_second))),
@@ -159,7 +173,7 @@ fn table(title: &str, entries: &[Entry]) -> String {
             micros(|times| times.p999_us),
             micros(|times| times.cpu_us_per_call),
             micros(|times| times.server_cpu_us_per_call),
-            entry.rounds.iter().map(|times| times.failed).sum::<u64>().to_string(),
+            entry.failed().to_string(),
         ]
     });
     let header = [
@@ -190,10 +204,7 @@ fn records(entries: &[Entry], suffix: &str, with_rate: bool) -> Vec<Record> {
     let mut records = Vec::new();
     for ours in entries.iter().filter(|entry| entry.contestant.is_mesh()) {
         for peer in entries.iter().filter(|entry| !entry.contestant.is_mesh()) {
-            let against = match peer.contestant {
-                Contestant::Channel => String::new(),
-                peer => format!("_over_{}", peer.name().replace('-', "_")),
-            };
+            let against = peer.contestant.peer_suffix();
             let endpoints = ours.contestant.endpoints_suffix();
             records.extend(figures.iter().map(|&(name, unit, figure)| Record {
                 ratio: report::rounded(ours.ratio(peer, figure)),
