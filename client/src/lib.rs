@@ -48,6 +48,11 @@
 //! - Every queue, map and list has a bound that is stated where it is declared.
 //! - The clock is read in `clock` and randomness is drawn in `entropy`, and nowhere else.
 
+/// The README's examples compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod address;
 pub mod balancer;
 mod call;
