@@ -23,16 +23,20 @@ use super::{ConnSettings, Connector, Vitals};
 use crate::Address;
 use crate::clock;
 
-/// Bytes of one answer that may be under way unread, and of all answers on a connection: hyper's values. HTTP/2's
-/// default of 64 KiB halves the throughput of a 1 ms path at half a Gbit/s.
-const STREAM_WINDOW_BYTES: u32 = 2 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 5 << 20;
+/// Bytes of one answer that may be under way unread. HTTP/2's default of 64 KiB ends the growth of an answer's throughput at
+/// half a Gbit/s on a path of 1 ms; this does so at 8.
+pub(super) const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+/// Bytes of all answers on a connection that may be under way unread: what a thousand streams may. It is not to be the reason that
+/// a call waits: h2 gives this window back only as answers are read, so with hyper's 5 MiB three callers who do not read theirs
+/// stop every other call on the connection. What is bounded is each answer.
+const CONNECTION_WINDOW_BYTES: u32 = 1 << 30;
 /// Request bytes that h2 holds per stream before it stops taking more.
 const SEND_BUFFER_BYTES_MAX: usize = 1 << 20;
 /// What the frames of unread messages may cost beyond their bytes: h2 counts up to 256 bytes for each small one, and breaks the
-/// connection when it is too much. Its default of half the connection's window is reached by 11 000 small messages that nobody
-/// has read yet; flow control is what should stop such a sender, and stops one whose messages are 20 bytes just before this does.
-const SMALL_FRAMES_BYTES_MAX: usize = 64 << 20;
+/// connection when it is too much. By default that is half of the connection's window, and at hyper's was reached by 11 000 small
+/// messages that nobody had read yet. Flow control is what stops such a sender: a stream's window holds 52 000 messages of 20
+/// bytes, 12 MB by that count, and this is room for eighty such streams.
+const SMALL_FRAMES_BYTES_MAX: usize = 1 << 30;
 /// Streams that this side has reset and still knows, and for how long: frames that were under way are then passed over. Frames
 /// for a stream that is forgotten are violations to h2, and a connection is broken off after so many of them in its life; calls
 /// that are given up in numbers, by a deadline or by a hedge that won, must not get there. A slot is some 400 bytes.

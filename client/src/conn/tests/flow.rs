@@ -6,6 +6,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 
 use super::{open, pair};
+use crate::conn::dial::STREAM_WINDOW_BYTES;
 use crate::conn::{Conn, Download, End, Upload};
 use crate::rig::{Frame, wire};
 
@@ -20,7 +21,7 @@ async fn an_answer_is_let_in_as_fast_as_it_is_read() {
 
     // As much as the stream's window takes, unread.
     let piece = vec![0; 16 << 10];
-    let pieces = (2 << 20) / piece.len();
+    let pieces = STREAM_WINDOW_BYTES as usize / piece.len();
     for _ in 0..pieces {
         pair.peer.send(Frame::data(stream, 0, piece.clone())).await;
     }
@@ -39,7 +40,7 @@ async fn an_answer_is_let_in_as_fast_as_it_is_read() {
         assert_eq!(poll_fn(|cx| body.poll_data(cx)).await.unwrap().unwrap().len(), piece.len());
     }
     // h2 gives the window back once half of it is free.
-    assert!((&mut granted).await.unwrap() >= 1 << 20);
+    assert!((&mut granted).await.unwrap() >= STREAM_WINDOW_BYTES / 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -91,10 +92,10 @@ async fn many_small_messages_unread_break_nothing() {
     let (answer, _upload) = open(&pair.conn).map_err(drop).unwrap();
     let stream = pair.peer.request().await;
     pair.peer.send(Frame::head(stream)).await;
-    // Messages of 15 bytes until the stream's window is full: 104 857 of them.
+    // Messages of 15 bytes until the stream's window is full, some 100 000 of them.
     let message = [&[0, 0, 0, 0, 15][..], &[7; 15]].concat();
     let frame = Frame::data(stream, 0, message.clone()).encode();
-    let count = (2 << 20) / message.len();
+    let count = STREAM_WINDOW_BYTES as usize / message.len();
     for _ in 0..count / 1000 {
         pair.peer.say(&frame.repeat(1000)).await;
     }
@@ -104,4 +105,26 @@ async fn many_small_messages_unread_break_nothing() {
         bytes += poll_fn(|cx| body.poll_data(cx)).await.unwrap().unwrap().len();
     }
     assert_eq!(pair.conn.vitals().ending(), None);
+}
+
+/// Ten answers that come and are not read, as those of a caller with slow customers of its own: other calls on the connection
+/// are none the worse for it.
+#[tokio::test(start_paused = true)]
+async fn answers_that_nobody_reads_hold_up_no_other() {
+    let mut pair = pair(&[]).await;
+    let mut unread = Vec::new();
+    for _ in 0..10 {
+        unread.push(open(&pair.conn).map_err(drop).unwrap());
+        let stream = pair.peer.request().await;
+        pair.peer.send(Frame::head(stream)).await;
+        let piece = vec![0; 16 << 10];
+        for _ in 0..STREAM_WINDOW_BYTES / (16 << 10) {
+            pair.peer.send(Frame::data(stream, 0, piece.clone())).await;
+        }
+    }
+    let (answer, _upload) = open(&pair.conn).map_err(drop).unwrap();
+    let stream = pair.peer.request().await;
+    pair.peer.answer(stream).await;
+    let mut body = answer.await.unwrap().into_body();
+    assert!(poll_fn(|cx| body.poll_data(cx)).await.unwrap().is_ok());
 }
