@@ -10,6 +10,10 @@
 //!   [`WRITE_WAIT`] and, since the shell drops a handler at its deadline, by the call's own deadline.
 //! - **An answer is a promise.** `synchronous=FULL`: what was answered survives a power cut. An entity and its ledger
 //!   entry are written in one transaction (`ledger`).
+//! - **Nobody works for callers that have gone.** The shell drops a handler at its deadline and when its caller cancels;
+//!   its statement then ends at the next row, and its transaction is undone. Between two rows SQLite cannot be stopped
+//!   from here, so every query is an index look-up (`unindexed_steps` is how services test theirs), and a write
+//!   waits for others inside SQLite for 20 ms at a time.
 //! - **A killed process blocks nobody.** Every lock is the operating system's and goes with the process.
 //!
 //! Beside the database stand the parts of a request that both services check alike: ids, etags, page tokens

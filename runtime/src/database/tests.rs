@@ -4,12 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use prost_types::Timestamp;
 use sqlx::Row as _;
 use tempfile::TempDir;
 
 use super::{
-    Answered, Begun, Call, Database, DatabaseError, DatabaseUrl, LEDGER_BYTES, LEDGER_KEPT, OpenError, Schema,
+    Answered, Begun, Call, Database, DatabaseError, DatabaseUrl, LEDGER_BYTES, LEDGER_KEPT, OpenError, READERS, Schema,
     UnixMillis, WRITE_QUEUE, WRITE_WAIT, ledger,
 };
 
@@ -247,6 +248,19 @@ async fn calls_that_are_dropped_while_they_wait_leave_the_writer_free() {
     drop(held);
     note(&other, call("c", 1), 1).await.unwrap();
     assert_eq!(count(&other, "notes").await, 1);
+}
+
+#[tokio::test]
+async fn a_statement_ends_when_its_caller_has_gone() {
+    const ENDLESS: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n";
+    let folder = TempDir::new().unwrap();
+    let database = open(&folder).await;
+    for _ in 0..2 * READERS {
+        let mut read = database.read().await.unwrap();
+        let mut rows = sqlx::query(ENDLESS).fetch(read.connection());
+        assert_eq!(rows.next().await.unwrap().unwrap().get::<i64, _>(0), 1);
+    }
+    assert_eq!(count(&database, "notes").await, 0);
 }
 
 #[tokio::test]
