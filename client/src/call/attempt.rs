@@ -145,8 +145,9 @@ impl Attempt {
     }
 
     /// Gives its place to the answer's body. What is left of the request is sent by a task that the answer's body owns.
-    pub(super) fn into_rest(self, mut body: RequestBody) -> (InFlight, Option<Rest>) {
+    pub(super) fn into_rest(self, body: &mut RequestBody) -> (InFlight, Option<Rest>) {
         let rest = self.upload.map(|upload| {
+            let mut body = body.take();
             body.commit();
             let sent = Arc::new(AtomicUsize::new(0));
             Rest { _task: AbortOnDropHandle::new(tokio::spawn(body.send_rest(upload, sent.clone()))), sent }

@@ -14,18 +14,18 @@ use crate::target::Ledger;
 /// One call in the statistics, made when it is over. Dropped before that it was given up: by its deadline, or by the caller.
 #[derive(Debug)]
 pub(super) struct Entry {
-    ledger: Arc<Ledger>,
+    /// `None` once it is made, or in other hands.
+    ledger: Option<Arc<Ledger>>,
     method: MethodIndex,
     begun: Instant,
     deadline: Option<Instant>,
     repeats: Repeats,
-    made: bool,
 }
 
 impl Entry {
     pub(super) fn new(ledger: Arc<Ledger>, path: &str, begun: Instant, deadline: Option<Instant>) -> Self {
         let method = ledger.stats.method(path);
-        Self { ledger, method, begun, deadline, repeats: Repeats::default(), made: false }
+        Self { ledger: Some(ledger), method, begun, deadline, repeats: Repeats::default() }
     }
 
     pub(super) fn method(&self) -> MethodIndex {
@@ -33,11 +33,16 @@ impl Entry {
     }
 
     pub(super) fn service(&self) -> &str {
-        &self.ledger.service
+        self.ledger.as_ref().map_or("", |ledger| &ledger.service)
     }
 
     pub(super) fn begun(&self) -> Instant {
         self.begun
+    }
+
+    /// When the call must be over.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.deadline
     }
 
     /// How long the call has lasted at `now`.
@@ -51,18 +56,23 @@ impl Entry {
             Repeats { retries: attempts.retries(), transparent: attempts.re_picks(), hedges: attempts.hedges() };
     }
 
+    /// The same entry, for whoever sees the call's end.
+    pub(super) fn hand_over(&mut self) -> Self {
+        Self { ledger: self.ledger.take(), ..*self }
+    }
+
     /// The call is over, and this is what its caller is told. The first word stands.
     pub(super) fn end(&mut self, code: Code, now: Instant) {
-        if !std::mem::replace(&mut self.made, true) {
-            self.ledger.stats.call_ended(self.method, code, self.lasted(now));
-            self.ledger.stats.call_repeated(self.method, self.repeats);
+        if let Some(ledger) = self.ledger.take() {
+            ledger.stats.call_ended(self.method, code, self.lasted(now));
+            ledger.stats.call_repeated(self.method, self.repeats);
         }
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        if !self.made {
+        if self.ledger.is_some() {
             let now = clock::now();
             let expired = self.deadline.is_some_and(|at| at <= now);
             self.end(if expired { Code::DeadlineExceeded } else { Code::Cancelled }, now);

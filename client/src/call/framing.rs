@@ -7,10 +7,10 @@ const PREFIX: usize = 5;
 #[derive(Debug, Default)]
 pub(super) struct Framing {
     /// Bytes of the message at hand that are still to come.
-    message_left: usize,
+    message_left: u32,
     /// The part of a prefix that has come.
     prefix: [u8; PREFIX],
-    prefix_len: usize,
+    prefix_len: u8,
 }
 
 impl Framing {
@@ -22,17 +22,16 @@ impl Framing {
         let mut counted = 0;
         while !piece.is_empty() {
             if self.message_left > 0 {
-                let (message, rest) = piece.split_at(piece.len().min(self.message_left));
+                let (message, rest) = piece.split_at(piece.len().min(self.message_left as usize));
                 counted += message.len();
-                self.message_left -= message.len();
+                self.message_left -= message.len() as u32;
                 piece = rest;
                 continue;
             }
-            let (prefix, rest) = piece.split_at(piece.len().min(PREFIX - self.prefix_len));
-            self.prefix[self.prefix_len..self.prefix_len + prefix.len()].copy_from_slice(prefix);
-            self.prefix_len += prefix.len();
-            piece = rest;
-            if self.prefix_len == PREFIX {
+            self.prefix[usize::from(self.prefix_len)] = piece[0];
+            self.prefix_len += 1;
+            piece = &piece[1..];
+            if usize::from(self.prefix_len) == PREFIX {
                 self.message_left = announced(self.prefix);
                 self.prefix_len = 0;
             }
@@ -43,11 +42,11 @@ impl Framing {
 
 /// Whether a piece is one message, no more and no less.
 pub(super) fn is_one_message(piece: &[u8]) -> bool {
-    piece.first_chunk().is_some_and(|prefix| announced(*prefix) == piece.len() - PREFIX)
+    piece.first_chunk().is_some_and(|prefix| announced(*prefix) as usize == piece.len() - PREFIX)
 }
 
-fn announced([_flag, length @ ..]: [u8; PREFIX]) -> usize {
-    u32::from_be_bytes(length) as usize
+fn announced([_flag, length @ ..]: [u8; PREFIX]) -> u32 {
+    u32::from_be_bytes(length)
 }
 
 #[cfg(test)]

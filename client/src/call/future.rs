@@ -16,7 +16,7 @@ use super::alarm::Alarm;
 use super::attempt::{Answer, Attempt, Failed};
 use super::response::ResponseBody;
 use super::run::Turn;
-use super::state::{Call, Reply};
+use super::state::{Call, First};
 use super::status::{self, Stage};
 use crate::clock;
 use crate::policy::Deadline;
@@ -47,7 +47,8 @@ enum Course {
 
 struct Sent {
     call: Call,
-    attempt: Attempt,
+    /// `None` once it is over, or in other hands.
+    attempt: Option<Attempt>,
     hedge: Hedge,
 }
 
@@ -72,14 +73,14 @@ impl CallFuture {
     pub(crate) fn start(target: Arc<Target>, request: http::Request<tonic::body::Body>) -> Self {
         let now = clock::now();
         target.budget().deposit(now);
-        let call = Call::new(target, request, now);
-        Self { course: Course::begin(call, now), alarm: Alarm::default() }
+        let (call, first) = Call::new(target, request, now);
+        Self { course: Course::begin(call, first), alarm: Alarm::default() }
     }
 }
 
 impl Course {
-    fn begin(mut call: Call, now: Instant) -> Self {
-        let in_flight = match call.pick(now) {
+    fn begin(mut call: Call, first: First) -> Self {
+        let in_flight = match call.pick(call.begun()) {
             Ok(in_flight) => in_flight,
             Err(Unplaced::Wait) => return Self::slow(call, Turn::Unplaced),
             Err(Unplaced::Capped) => {
@@ -87,11 +88,11 @@ impl Course {
                 return Self::Refused(call, status);
             }
         };
-        match call.open(in_flight, now) {
+        match call.open_first(in_flight, first) {
             Ok(Ok(mut attempt)) => {
                 // Nobody is woken by this: the first poll asks again for what was not there yet.
                 match attempt.poll_send(&mut call.body, &mut Context::from_waker(Waker::noop())) {
-                    Ok(()) => Self::Sent(Sent { call, attempt, hedge: Hedge::Unasked }),
+                    Ok(()) => Self::Sent(Sent { call, attempt: Some(attempt), hedge: Hedge::Unasked }),
                     Err(failed) => Self::slow(call, Turn::Failed(failed)),
                 }
             }
@@ -102,51 +103,66 @@ impl Course {
 
     #[cold]
     fn slow(call: Call, turn: Turn) -> Self {
-        let (target, begun, deadline) = (call.target.clone(), call.begun(), call.deadline);
+        let (target, begun, deadline) = (call.target.clone(), call.begun(), call.deadline());
         Self::Slow(Slow { run: Box::pin(call.run(turn)), target, begun, deadline })
     }
 }
 
 /// What happens to the first attempt.
 enum Event {
-    Answered(Answer),
+    Answered(Attempt, Answer),
     Failed(Failed),
     /// It may have another one beside it.
-    Hedge,
-    Expired(Instant),
+    Hedge(Attempt),
+    Expired,
 }
 
 impl Sent {
     fn poll(&mut self, mut alarm: Pin<&mut Alarm>, cx: &mut Context<'_>) -> Poll<Event> {
+        let Some(attempt) = &mut self.attempt else { return Poll::Pending };
         let retry = &self.call.target.policy().retry;
-        if let Poll::Ready(answered) = self.attempt.poll(&mut self.call.body, retry, cx) {
-            return Poll::Ready(answered.map_or_else(Event::Failed, Event::Answered));
+        if let Poll::Ready(answered) = attempt.poll(&mut self.call.body, retry, cx) {
+            let Some(attempt) = self.attempt.take() else { return Poll::Pending };
+            return Poll::Ready(match answered {
+                Ok(answer) => Event::Answered(attempt, answer),
+                Err(failed) => Event::Failed(failed),
+            });
         }
         while let Some(at) = self.alarm() {
             ready!(alarm.as_mut().poll(at, cx));
-            let now = clock::now();
-            if self.call.has_expired(now) {
-                return Poll::Ready(Event::Expired(now));
+            if self.call.has_expired(clock::now()) {
+                return Poll::Ready(Event::Expired);
             }
             self.hedge = Hedge::Never;
-            if self.call.may_hedge(&self.attempt) {
-                return Poll::Ready(Event::Hedge);
+            if let Some(attempt) = self.attempt.take_if(|attempt| self.call.may_hedge(attempt)) {
+                return Poll::Ready(Event::Hedge(attempt));
             }
         }
         Poll::Pending
     }
 
+    /// The deadline has passed, and the server has said nothing.
+    fn expired(&mut self) -> Status {
+        let now = clock::now();
+        let status = match &self.attempt {
+            Some(attempt) => self.call.expired(Stage::Sent(&attempt.endpoint().address), now),
+            None => self.call.expired(Stage::Unsent, now),
+        };
+        self.call.failed(status)
+    }
+
     /// When to look again, should nothing have come: the hedge's time or the deadline.
     fn alarm(&mut self) -> Option<Instant> {
         if let Hedge::Unasked = self.hedge {
-            let now = clock::now();
-            self.hedge = match self.call.target.hedge_delay(now) {
-                Some(delay) => Hedge::At(now + delay),
+            // Counted from the call: it was sent as it was made.
+            let begun = self.call.begun();
+            self.hedge = match self.call.target.hedge_delay(begun) {
+                Some(delay) => Hedge::At(begun + delay),
                 None => Hedge::Never,
             };
         }
         let hedge = if let Hedge::At(at) = self.hedge { Some(at) } else { None };
-        Deadline::earlier(hedge, self.call.deadline)
+        Deadline::earlier(hedge, self.call.deadline())
     }
 }
 
@@ -165,25 +181,29 @@ impl Future for CallFuture {
         loop {
             match this.course {
                 Course::Sent(sent) => {
-                    let event = match sent.poll(this.alarm.as_mut(), cx) {
-                        Poll::Ready(event) => event,
-                        Poll::Pending => return Poll::Pending,
-                    };
-                    let Course::Sent(Sent { call, attempt, .. }) = std::mem::replace(this.course, Course::Over) else {
-                        continue;
-                    };
-                    let turn = match event {
-                        Event::Answered(answer) => return Poll::Ready(call.end(Ok(Reply::new(attempt, answer)))),
-                        Event::Expired(now) => {
-                            let status = call.expired(Stage::Sent(&attempt.endpoint().address), now);
+                    let turn = match ready!(sent.poll(this.alarm.as_mut(), cx)) {
+                        Event::Answered(attempt, Answer::Begun(response)) => {
+                            let response = sent.call.answered(attempt, response);
+                            *this.course = Course::Over;
+                            return Poll::Ready(Ok(response));
+                        }
+                        Event::Answered(_, Answer::Whole(response, code)) => {
+                            let response = sent.call.answered_whole(response, code);
+                            *this.course = Course::Over;
+                            return Poll::Ready(Ok(response));
+                        }
+                        Event::Expired => {
+                            let status = sent.expired();
                             // Reset before the caller hears of it.
-                            drop(attempt);
-                            return Poll::Ready(call.end(Err(status)));
+                            *this.course = Course::Over;
+                            return Poll::Ready(Err(status));
                         }
                         Event::Failed(failed) => Turn::Failed(failed),
-                        Event::Hedge => Turn::Hedge(attempt),
+                        Event::Hedge(attempt) => Turn::Hedge(attempt),
                     };
-                    *this.course = Course::slow(call, turn);
+                    if let Course::Sent(Sent { call, .. }) = std::mem::replace(this.course, Course::Over) {
+                        *this.course = Course::slow(call, turn);
+                    }
                 }
                 Course::Slow(slow) => {
                     let outcome = match slow.run.as_mut().poll(cx) {
@@ -198,10 +218,10 @@ impl Future for CallFuture {
                     *this.course = Course::Over;
                     return Poll::Ready(outcome);
                 }
-                Course::Refused(..) => {
-                    if let Course::Refused(call, status) = std::mem::replace(this.course, Course::Over) {
-                        return Poll::Ready(call.end(Err(status)));
-                    }
+                Course::Refused(call, status) => {
+                    let status = call.failed(status.clone());
+                    *this.course = Course::Over;
+                    return Poll::Ready(Err(status));
                 }
                 Course::Over => return Poll::Ready(Err(Status::internal("the call was polled after its end"))),
             }

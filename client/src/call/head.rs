@@ -24,59 +24,71 @@ const CONNECTION_LEVEL: [HeaderName; 5] = [
 ];
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 
+/// What gRPC messages call themselves unless they say more.
+const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
+
+/// What the caller asks for, read once.
+pub(crate) struct Opening {
+    /// What later attempts say.
+    pub(crate) head: Head,
+    /// What the first one says: the caller's own map, without a copy.
+    pub(crate) headers: HeaderMap,
+    /// The caller's `grpc-timeout`.
+    pub(crate) timeout: Option<Duration>,
+}
+
 /// What every attempt of one call sends, apart from its body.
 #[derive(Debug)]
 pub(crate) struct Head {
-    method: Method,
     path: PathAndQuery,
-    /// The caller's own header map: the first attempt takes it as it is, without a copy.
-    fresh: Option<HeaderMap>,
-    content_type: Option<HeaderValue>,
-    /// The caller's other headers, for later attempts. Most calls have none, and an empty list costs nothing; names and
-    /// values share their bytes.
+    /// The caller's own headers, but for those that every call has. Most calls have none, and an empty list costs nothing;
+    /// names and values share their bytes.
     kept: Vec<(HeaderName, HeaderValue)>,
     trace: Option<TraceContext>,
-    timeout: Option<Duration>,
 }
 
-impl Head {
+impl Opening {
     /// Takes the caller's head apart. `trace` labels the call unless the caller labelled it already.
-    pub(crate) fn new(method: Method, uri: Uri, mut headers: HeaderMap, trace: Option<TraceContext>) -> Self {
-        let mut head = Self {
-            method,
-            path: uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/")),
-            fresh: None,
-            content_type: None,
-            kept: Vec::new(),
-            trace,
-            timeout: None,
-        };
-        let (mut says_te, mut says_agent, mut is_clean) = (false, false, true);
+    pub(crate) fn new(uri: Uri, mut headers: HeaderMap, trace: Option<TraceContext>) -> Self {
+        let path = uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
+        let mut head = Head { path, kept: Vec::new(), trace };
+        let mut timeout = None;
+        let (mut says_te, mut says_grpc, mut says_agent, mut is_clean) = (false, false, false, true);
         // One look at each header, of which there are two or three: asking the map for each name of interest costs a hash
         // of it.
         for (name, value) in &headers {
             match name.as_str() {
                 "te" => says_te = *value == TRAILERS,
-                "content-type" => head.content_type = Some(value.clone()),
+                "content-type" => {
+                    says_grpc = true;
+                    if *value != GRPC {
+                        head.keep(name, value);
+                    }
+                }
                 "grpc-timeout" => {
-                    head.timeout = decode_timeout(value);
-                    is_clean &= head.timeout.is_some();
+                    timeout = decode_timeout(value);
+                    is_clean &= timeout.is_some();
                 }
                 "connection" | "transfer-encoding" | "upgrade" | "keep-alive" | "proxy-connection" => is_clean = false,
-                other => {
-                    says_agent |= other == "user-agent";
-                    if other == "traceparent" {
-                        head.trace = None;
-                    }
-                    head.kept.push((name.clone(), value.clone()));
+                "user-agent" => {
+                    says_agent = true;
+                    head.keep(name, value);
                 }
+                "traceparent" => {
+                    head.trace = None;
+                    head.keep(name, value);
+                }
+                _ => head.keep(name, value),
             }
         }
         if !is_clean {
-            clean(&mut headers, head.timeout);
+            clean(&mut headers, timeout);
         }
         if !says_te {
             headers.insert(TE, TRAILERS);
+        }
+        if !says_grpc {
+            headers.insert(CONTENT_TYPE, GRPC);
         }
         if !says_agent {
             headers.insert(USER_AGENT, AGENT);
@@ -84,13 +96,13 @@ impl Head {
         if let Some(trace) = head.trace {
             headers.insert(TRACEPARENT, trace.to_header());
         }
-        head.fresh = Some(headers);
-        head
+        Self { head, headers, timeout }
     }
+}
 
-    /// The caller's `grpc-timeout`.
-    pub(crate) fn timeout(&self) -> Option<Duration> {
-        self.timeout
+impl Head {
+    fn keep(&mut self, name: &HeaderName, value: &HeaderValue) {
+        self.kept.push((name.clone(), value.clone()));
     }
 
     /// "/package.Service/Method".
@@ -98,49 +110,57 @@ impl Head {
         self.path.path()
     }
 
-    /// The head of the next attempt: addressed to the service by name, with what is `left` of the deadline, and after
-    /// `previous` attempts that may have been processed.
-    pub(crate) fn attempt(&mut self, authority: &Authority, left: Option<Duration>, previous: u32) -> Request<()> {
-        // What the caller wrote holds for an attempt that is made at once.
-        let (mut headers, written) = match self.fresh.take() {
-            Some(headers) => (headers, self.timeout),
-            None => (self.remake(), None),
-        };
-        match left {
-            Some(left) if Some(left) != written => drop(headers.insert(GRPC_TIMEOUT, encode_timeout(left))),
-            _ => {}
+    /// The head of the first attempt, made at once. `left` of the deadline is the caller's own `timeout`, which stands in the
+    /// headers, or less.
+    pub(crate) fn first(
+        &self,
+        authority: &Authority,
+        mut headers: HeaderMap,
+        timeout: Option<Duration>,
+        left: Option<Duration>,
+    ) -> Request<()> {
+        if left != timeout {
+            left.map(|left| headers.insert(GRPC_TIMEOUT, encode_timeout(left)));
+        }
+        self.request(authority, headers)
+    }
+
+    /// The head of a later attempt: with what is `left` of the deadline, and after `previous` attempts that may have been
+    /// processed.
+    pub(crate) fn again(&self, authority: &Authority, left: Option<Duration>, previous: u32) -> Request<()> {
+        // Those that every call has: te, content-type, user-agent, traceparent, the timeout and the count of attempts.
+        let mut headers = HeaderMap::with_capacity(self.kept.len() + 6);
+        headers.insert(TE, TRAILERS);
+        for (name, value) in &self.kept {
+            headers.append(name.clone(), value.clone());
+        }
+        headers.entry(CONTENT_TYPE).or_insert(GRPC);
+        headers.entry(USER_AGENT).or_insert(AGENT);
+        if let Some(trace) = self.trace {
+            headers.insert(TRACEPARENT, trace.to_header());
+        }
+        if let Some(left) = left {
+            headers.insert(GRPC_TIMEOUT, encode_timeout(left));
         }
         if previous > 0 {
             headers.insert(PREVIOUS_ATTEMPTS, previous.into());
         }
+        self.request(authority, headers)
+    }
+
+    /// Addressed to the service by name. gRPC knows no other method than POST.
+    fn request(&self, authority: &Authority, headers: HeaderMap) -> Request<()> {
         let mut uri = http::uri::Parts::default();
         uri.scheme = Some(Scheme::HTTP);
         uri.authority = Some(authority.clone());
         uri.path_and_query = Some(self.path.clone());
 
         let mut request = Request::new(());
-        *request.method_mut() = self.method.clone();
+        *request.method_mut() = Method::POST;
         *request.uri_mut() = Uri::from_parts(uri).expect("scheme, authority and path make a URI");
         *request.version_mut() = Version::HTTP_2;
         *request.headers_mut() = headers;
         request
-    }
-
-    fn remake(&self) -> HeaderMap {
-        // The content type, and those that every attempt adds: te, user-agent, traceparent, the timeout and the count.
-        let mut headers = HeaderMap::with_capacity(self.kept.len() + 6);
-        headers.insert(TE, TRAILERS);
-        if let Some(content_type) = &self.content_type {
-            headers.insert(CONTENT_TYPE, content_type.clone());
-        }
-        for (name, value) in &self.kept {
-            headers.append(name.clone(), value.clone());
-        }
-        headers.entry(USER_AGENT).or_insert(AGENT);
-        if let Some(trace) = self.trace {
-            headers.insert(TRACEPARENT, trace.to_header());
-        }
-        headers
     }
 }
 
@@ -159,13 +179,21 @@ fn clean(headers: &mut HeaderMap, timeout: Option<Duration>) {
 mod tests {
     use super::*;
 
-    fn head(request: http::request::Builder) -> Head {
+    const FIVE: Option<Duration> = Some(Duration::from_secs(5));
+
+    fn opening(request: http::request::Builder) -> Opening {
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        Head::new(parts.method, parts.uri, parts.headers, None)
+        Opening::new(parts.uri, parts.headers, None)
     }
 
     fn authority() -> Authority {
         Authority::from_static("user-svc")
+    }
+
+    /// The first attempt of a call with nothing but its own deadline, and one after it.
+    fn attempts(opening: Opening) -> [Request<()>; 2] {
+        let Opening { head, headers, timeout } = opening;
+        [head.first(&authority(), headers, timeout, timeout), head.again(&authority(), timeout, 0)]
     }
 
     #[test]
@@ -175,17 +203,15 @@ mod tests {
             .header("x-tenant", "one")
             .header("x-tenant", "two")
             .header("grpc-timeout", "5S");
-        let mut head = head(request);
-        assert_eq!((head.method_path(), head.timeout()), ("/shop.Users/Get", Some(Duration::from_secs(5))));
+        let opening = opening(request);
+        assert_eq!((opening.head.method_path(), opening.timeout), ("/shop.Users/Get", FIVE));
 
-        let first = head.attempt(&authority(), Some(Duration::from_secs(5)), 0);
-        let mut second = head.attempt(&authority(), Some(Duration::from_secs(5)), 0);
-        assert_eq!(
-            (&first.headers()[GRPC_TIMEOUT], &second.headers()[GRPC_TIMEOUT]),
-            (&"5S".parse().unwrap(), &"5000000u".parse().unwrap())
-        );
-        second.headers_mut().insert(GRPC_TIMEOUT, HeaderValue::from_static("5S"));
+        let [mut first, second] = attempts(opening);
+        assert_eq!(first.headers()[GRPC_TIMEOUT], "5S");
+        assert_eq!(second.headers()[GRPC_TIMEOUT], "5000000u");
+        first.headers_mut().insert(GRPC_TIMEOUT, HeaderValue::from_static("5000000u"));
         assert_eq!(first.headers(), second.headers());
+        assert_eq!((first.uri(), first.method()), (second.uri(), second.method()));
         assert_eq!(first.uri(), "http://user-svc/shop.Users/Get");
         assert_eq!(second.headers().get_all("x-tenant").iter().collect::<Vec<_>>(), ["one", "two"]);
         assert_eq!((&second.headers()[TE], &second.headers()[USER_AGENT]), (&TRAILERS, &AGENT));
@@ -193,30 +219,39 @@ mod tests {
 
     #[test]
     fn an_attempt_says_what_is_left_and_how_many_went_before() {
-        let mut head = head(Request::post("/a/b").header("grpc-timeout", "5S").header("user-agent", "mine"));
-        head.attempt(&authority(), Some(Duration::from_secs(5)), 0);
-        let second = head.attempt(&authority(), Some(Duration::from_millis(10)), 1);
+        let Opening { head, headers, timeout } =
+            opening(Request::post("/a/b").header("grpc-timeout", "5S").header("user-agent", "mine"));
+        let first = head.first(&authority(), headers, timeout, Some(Duration::from_secs(1)));
+        assert_eq!(first.headers()[GRPC_TIMEOUT], "1000000u", "somebody waits no longer than that");
+        let second = head.again(&authority(), Some(Duration::from_millis(10)), 1);
         assert_eq!(second.headers()[GRPC_TIMEOUT], "10000000n");
         assert_eq!(second.headers()[PREVIOUS_ATTEMPTS], "1");
         assert_eq!(second.headers()[USER_AGENT], "mine");
     }
 
     #[test]
+    fn what_messages_are_written_in_is_said_each_time() {
+        for (given, said) in [(None, "application/grpc"), (Some("application/grpc+json"), "application/grpc+json")] {
+            let request = Request::post("/a/b");
+            let request = given.into_iter().fold(request, |request, given| request.header("content-type", given));
+            assert!(attempts(opening(request)).iter().all(|attempt| attempt.headers()[CONTENT_TYPE] == said));
+        }
+    }
+
+    #[test]
     fn a_timeout_that_is_none_is_not_sent() {
-        let mut head = head(Request::post("/a/b").header("grpc-timeout", "soon"));
-        assert_eq!(head.timeout(), None);
-        assert!(!head.attempt(&authority(), None, 0).headers().contains_key(GRPC_TIMEOUT));
+        let opening = opening(Request::post("/a/b").header("grpc-timeout", "soon"));
+        assert_eq!(opening.timeout, None);
+        assert!(attempts(opening).iter().all(|attempt| !attempt.headers().contains_key(GRPC_TIMEOUT)));
     }
 
     #[test]
     fn headers_that_only_http_1_knows_are_left_out() {
         let http_1 = ["connection", "transfer-encoding", "upgrade", "keep-alive", "proxy-connection"];
         let request = http_1.iter().fold(Request::post("/a/b"), |request, name| request.header(*name, "close"));
-        let mut head = head(request.header("te", "gzip"));
-        for _attempt in 0..2 {
-            let request = head.attempt(&authority(), None, 0);
-            assert!(http_1.iter().all(|name| !request.headers().contains_key(*name)), "{:?}", request.headers());
-            assert_eq!(request.headers()[TE], TRAILERS);
+        for attempt in attempts(opening(request.header("te", "gzip"))) {
+            assert!(http_1.iter().all(|name| !attempt.headers().contains_key(*name)), "{:?}", attempt.headers());
+            assert_eq!(attempt.headers()[TE], TRAILERS);
         }
     }
 }

@@ -44,64 +44,74 @@ impl Pool {
 /// The pieces of one body so far: all of them, or none. A piece that is kept is one reference more to the same bytes.
 #[derive(Debug)]
 pub(super) struct Kept {
-    pieces: Option<Pieces>,
+    pieces: Pieces,
+    bytes: usize,
     /// What was taken out of the pool for them.
     charged: usize,
     pool: &'static Pool,
 }
 
-/// The first piece stands apart: a unary call has no other, and keeps it without an allocation.
-#[derive(Debug, Default)]
-struct Pieces {
-    first: Option<Bytes>,
-    more: Vec<Bytes>,
-    bytes: usize,
+/// A unary call has one piece, and keeps it without an allocation.
+#[derive(Debug)]
+enum Pieces {
+    None,
+    One(Bytes),
+    Many(Vec<Bytes>),
+    /// There were too many, or nobody needs them any more.
+    Gone,
 }
 
 impl Kept {
     pub(super) fn new(pool: &'static Pool) -> Self {
-        Self { pieces: Some(Pieces::default()), charged: 0, pool }
+        Self { pieces: Pieces::None, bytes: 0, charged: 0, pool }
     }
 
-    /// Whether all that came is still here.
-    pub(super) fn is_whole(&self) -> bool {
-        self.pieces.is_some()
-    }
-
-    /// How many pieces are here; `None` once they are gone.
+    /// How many pieces there were; `None` once they are gone.
     pub(super) fn count(&self) -> Option<usize> {
-        self.pieces.as_ref().map(|pieces| usize::from(pieces.first.is_some()) + pieces.more.len())
+        match &self.pieces {
+            Pieces::None => Some(0),
+            Pieces::One(_) => Some(1),
+            Pieces::Many(pieces) => Some(pieces.len()),
+            Pieces::Gone => None,
+        }
     }
 
-    pub(super) fn piece(&self, index: usize) -> Option<Bytes> {
-        let pieces = self.pieces.as_ref()?;
-        match index.checked_sub(1) {
-            None => pieces.first.clone(),
-            Some(index) => pieces.more.get(index).cloned(),
+    pub(super) fn piece(&self, index: usize) -> Option<&Bytes> {
+        match &self.pieces {
+            Pieces::One(piece) if index == 0 => Some(piece),
+            Pieces::Many(pieces) => pieces.get(index),
+            Pieces::None | Pieces::One(_) | Pieces::Gone => None,
         }
     }
 
     /// Keeps one more piece, or lets go of all of them where that would be too much.
     pub(super) fn push(&mut self, piece: &Bytes) {
-        let Some(pieces) = &mut self.pieces else { return };
-        pieces.bytes += piece.len();
-        if pieces.bytes > CALL_BYTES_FREE {
-            let charge = pieces.bytes - self.charged;
-            if pieces.bytes > CALL_BYTES_MAX || !self.pool.take(charge) {
+        if let Pieces::Gone = self.pieces {
+            return;
+        }
+        self.bytes += piece.len();
+        if self.bytes > CALL_BYTES_FREE {
+            let charge = self.bytes - self.charged;
+            if self.bytes > CALL_BYTES_MAX || !self.pool.take(charge) {
                 self.let_go();
                 return;
             }
             self.charged += charge;
         }
-        match &mut pieces.first {
-            Some(_) => pieces.more.push(piece.clone()),
-            first => *first = Some(piece.clone()),
+        match &mut self.pieces {
+            Pieces::Many(pieces) => pieces.push(piece.clone()),
+            Pieces::One(first) => self.pieces = Pieces::Many(vec![first.clone(), piece.clone()]),
+            Pieces::None | Pieces::Gone => self.pieces = Pieces::One(piece.clone()),
         }
     }
 
     /// Nobody needs them any more.
     pub(super) fn let_go(&mut self) {
-        self.pieces = None;
+        self.pieces = Pieces::Gone;
+        self.give_back();
+    }
+
+    fn give_back(&mut self) {
         if self.charged > 0 {
             self.pool.give_back(std::mem::take(&mut self.charged));
         }
@@ -110,7 +120,7 @@ impl Kept {
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        self.let_go();
+        self.give_back();
     }
 }
 
@@ -132,16 +142,16 @@ mod tests {
     fn pieces_come_back_in_their_order() {
         let mut kept = Kept::new(pool(0));
         ["a", "b", "c"].into_iter().for_each(|piece| kept.push(&Bytes::from(piece)));
-        let back: Vec<_> = (0..4).map_while(|index| kept.piece(index)).collect();
+        let back: Vec<_> = (0..4).map_while(|index| kept.piece(index).cloned()).collect();
         assert_eq!((back, kept.count()), (vec![Bytes::from("a"), "b".into(), "c".into()], Some(3)));
     }
 
     #[test]
     fn one_byte_too_many_lets_go_of_everything_and_gives_it_back() {
         let pool = pool(POOL_BYTES_MAX);
-        assert!(kept(pool, &[CALL_BYTES_MAX]).is_whole());
+        assert!(kept(pool, &[CALL_BYTES_MAX]).count().is_some());
         let large = kept(pool, &[CALL_BYTES_MAX, 1]);
-        assert!(!large.is_whole() && large.piece(0).is_none());
+        assert!(large.count().is_none() && large.piece(0).is_none());
         assert_eq!(pool.taken.load(Ordering::Relaxed), 0);
     }
 
@@ -150,11 +160,11 @@ mod tests {
         let pool = pool(100_000);
         let first = kept(pool, &[30_000, 20_000]);
         let second = kept(pool, &[50_000]);
-        assert!(first.is_whole() && second.is_whole());
-        assert!(!kept(pool, &[10_000]).is_whole(), "there is none left");
-        assert!(kept(pool, &[CALL_BYTES_FREE]).is_whole(), "a small one does not ask");
+        assert!(first.count().is_some() && second.count().is_some());
+        assert!(kept(pool, &[10_000]).count().is_none(), "there is none left");
+        assert!(kept(pool, &[CALL_BYTES_FREE]).count().is_some(), "a small one does not ask");
         drop(first);
-        assert!(kept(pool, &[40_000]).is_whole());
+        assert!(kept(pool, &[40_000]).count().is_some());
         drop(second);
         assert_eq!(pool.taken.load(Ordering::Relaxed), 0);
     }

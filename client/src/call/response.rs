@@ -62,15 +62,10 @@ impl ResponseBody {
     }
 
     /// The body of an answer that has begun.
-    pub(super) fn new(
-        stream: <Wire as Conn>::Download,
-        in_flight: InFlight,
-        rest: Option<Rest>,
-        entry: Entry,
-        deadline: Option<Instant>,
-    ) -> Self {
+    pub(super) fn new(stream: <Wire as Conn>::Download, in_flight: InFlight, rest: Option<Rest>, entry: Entry) -> Self {
+        let deadline = Deadline::new(entry.deadline());
         let live = Live { stream, rest, framing: Framing::default(), entry, in_flight };
-        Self { deadline: Deadline::new(deadline), live: Some(live) }
+        Self { deadline, live: Some(live) }
     }
 
     /// The end of the stream: its trailers say how the call went, and where they do not, that is an error.

@@ -1,14 +1,15 @@
 //! A call, and what its attempts have in common.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use http::Response;
+use http::{HeaderMap, Response};
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
 use super::attempt::{Answer, Attempt, Failed};
 use super::entry::Entry;
-use super::head::Head;
+use super::head::{Head, Opening};
 use super::response::ResponseBody;
 use super::status::{self, Stage};
 use super::upload::RequestBody;
@@ -20,18 +21,23 @@ use crate::endpoint::Endpoint;
 use crate::policy::{Attempts, Balancer, Deadline, Patience};
 use crate::target::{InFlight, Target, Unplaced, Wanted};
 
-/// A call and what its attempts have in common.
+/// A call and what its attempts have in common. It is moved a few times before it is sent, so it is kept small.
 pub(super) struct Call {
     pub(super) target: Arc<Target>,
     pub(super) head: Head,
     pub(super) body: RequestBody,
-    pub(super) deadline: Option<Instant>,
     pub(super) readiness: Readiness,
     pub(super) attempts: Attempts,
     /// Endpoints that have failed this call, or have it under way, and are still there.
     pub(super) tried: Vec<Arc<Endpoint>>,
     key: Option<u64>,
     entry: Entry,
+}
+
+/// What only the first attempt has, if it is made at once: the caller's own headers, and the timeout that stands in them.
+pub(super) struct First {
+    headers: HeaderMap,
+    timeout: Option<Duration>,
 }
 
 /// What a call does while nothing is READY.
@@ -62,7 +68,7 @@ impl Reply {
 
 impl Call {
     /// Reads what the request and its surroundings say about the call that begins at `now`.
-    pub(super) fn new(target: Arc<Target>, request: http::Request<tonic::body::Body>, now: Instant) -> Self {
+    pub(super) fn new(target: Arc<Target>, request: http::Request<tonic::body::Body>, now: Instant) -> (Self, First) {
         let inherited = context::current();
         let trace = inherited.trace.map(|trace| trace.child(&target.config().entropy));
         let (parts, body) = request.into_parts();
@@ -71,25 +77,25 @@ impl Call {
             Some(WaitForReady) => Readiness::Wait,
         };
         let key = key(&target.policy().balancer, &parts);
-        let head = Head::new(parts.method, parts.uri, parts.headers, trace);
-        let own = head.timeout().and_then(|timeout| now.checked_add(timeout));
+        let Opening { head, headers, timeout } = Opening::new(parts.uri, parts.headers, trace);
+        let own = timeout.and_then(|timeout| now.checked_add(timeout));
         let deadline = Deadline::earlier(own, inherited.deadline);
         let patience = match deadline {
             None if readiness == Readiness::Failfast => Patience::For(target.policy().failfast),
             _ => Patience::Whole,
         };
         let entry = Entry::new(target.ledger().clone(), head.method_path(), now, deadline);
-        Self {
+        let call = Self {
             target,
             head,
             body: RequestBody::new(body),
-            deadline,
             readiness,
             attempts: Attempts::new(patience),
             tried: Vec::new(),
             key,
             entry,
-        }
+        };
+        (call, First { headers, timeout })
     }
 
     /// Asks for a place.
@@ -100,24 +106,35 @@ impl Call {
             key: self.key,
             method: self.head.method_path(),
             metric: self.entry.method(),
-            deadline: self.deadline,
+            deadline: self.entry.deadline(),
         })
     }
 
-    /// Opens the next attempt. The outer error ends the call.
-    pub(super) fn open(&mut self, in_flight: InFlight, now: Instant) -> Result<Result<Attempt, Failed>, Status> {
-        let head = self.next_head(now)?;
+    /// Opens the first attempt, at the moment the call begins. The outer error ends the call.
+    pub(super) fn open_first(&self, in_flight: InFlight, first: First) -> Result<Result<Attempt, Failed>, Status> {
+        let left = self.left(self.entry.begun())?;
+        let head = self.head.first(&self.target.config().authority, first.headers, first.timeout, left);
         Ok(Attempt::open(in_flight, head))
     }
 
-    /// The head of an attempt that is made now. Past the deadline there is none: nobody waits for its answer any more, and a
-    /// write that was sent now would be done behind the caller's back.
-    pub(super) fn next_head(&mut self, now: Instant) -> Result<http::Request<()>, Status> {
-        let left = self.deadline.map(|at| at.saturating_duration_since(now));
-        if left.is_some_and(|left| left.is_zero()) {
-            return Err(self.expired(Stage::Unsent, now));
+    /// Opens a later attempt. The outer error ends the call.
+    pub(super) fn open(&self, in_flight: InFlight, now: Instant) -> Result<Result<Attempt, Failed>, Status> {
+        Ok(Attempt::open(in_flight, self.next_head(now)?))
+    }
+
+    /// What a later attempt says that is made now.
+    pub(super) fn next_head(&self, now: Instant) -> Result<http::Request<()>, Status> {
+        Ok(self.head.again(&self.target.config().authority, self.left(now)?, self.attempts.previous()))
+    }
+
+    /// What is left of the deadline; an error when that is nothing: nobody waits for an answer any more, and a write that was
+    /// sent now would be done behind the caller's back.
+    fn left(&self, now: Instant) -> Result<Option<Duration>, Status> {
+        let left = self.entry.deadline().map(|at| at.saturating_duration_since(now));
+        match left {
+            Some(Duration::ZERO) => Err(self.expired(Stage::Unsent, now)),
+            left => Ok(left),
         }
-        Ok(self.head.attempt(&self.target.config().authority, left, self.attempts.previous()))
     }
 
     /// Notes an endpoint that the next attempt had better not go to.
@@ -127,32 +144,50 @@ impl Call {
         }
     }
 
-    pub(super) fn has_expired(&self, now: Instant) -> bool {
-        self.deadline.is_some_and(|at| at <= now)
+    /// When the call must be over.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.entry.deadline()
     }
 
-    /// The call is over, and this is what its caller gets.
-    pub(super) fn end(mut self, reply: Result<Reply, Status>) -> Result<Response<ResponseBody>, Status> {
-        self.entry.repeated(&self.attempts);
-        match reply {
-            Ok(Reply::Begun(attempt, response)) => {
-                let (in_flight, rest) = attempt.into_rest(self.body);
-                let (entry, deadline) = (self.entry, self.deadline);
-                Ok(response.map(|stream| ResponseBody::new(stream, in_flight, rest, entry, deadline)))
-            }
-            Ok(Reply::Whole(response, code)) => {
-                self.entry.end(code, clock::now());
-                Ok(response.map(|()| ResponseBody::empty()))
-            }
-            Err(status) => {
-                self.entry.end(status.code(), clock::now());
-                Err(status)
-            }
-        }
+    pub(super) fn has_expired(&self, now: Instant) -> bool {
+        self.deadline().is_some_and(|at| at <= now)
     }
 
     pub(super) fn begun(&self) -> Instant {
         self.entry.begun()
+    }
+
+    /// The call is over as far as it is this one's: this is what its caller gets.
+    pub(super) fn end(&mut self, reply: Result<Reply, Status>) -> Result<Response<ResponseBody>, Status> {
+        match reply {
+            Ok(Reply::Begun(attempt, response)) => Ok(self.answered(attempt, response)),
+            Ok(Reply::Whole(response, code)) => Ok(self.answered_whole(response, code)),
+            Err(status) => Err(self.failed(status)),
+        }
+    }
+
+    /// An answer has begun; its body sees to the rest.
+    pub(super) fn answered(
+        &mut self,
+        attempt: Attempt,
+        response: Response<<Wire as Conn>::Download>,
+    ) -> Response<ResponseBody> {
+        self.entry.repeated(&self.attempts);
+        let (in_flight, rest) = attempt.into_rest(&mut self.body);
+        let entry = self.entry.hand_over();
+        response.map(|stream| ResponseBody::new(stream, in_flight, rest, entry))
+    }
+
+    pub(super) fn answered_whole(&mut self, response: Response<()>, code: Code) -> Response<ResponseBody> {
+        self.entry.repeated(&self.attempts);
+        self.entry.end(code, clock::now());
+        response.map(|()| ResponseBody::empty())
+    }
+
+    pub(super) fn failed(&mut self, status: Status) -> Status {
+        self.entry.repeated(&self.attempts);
+        self.entry.end(status.code(), clock::now());
+        status
     }
 
     pub(super) fn capped(&self) -> Status {

@@ -73,6 +73,11 @@ impl RequestBody {
         }
     }
 
+    /// The same body, for whoever sends the rest of it.
+    pub(crate) fn take(&mut self) -> Self {
+        std::mem::replace(self, Self::new(tonic::body::Body::empty()))
+    }
+
     /// Whether all of it was handed to the connection.
     pub(crate) fn is_done(&self) -> bool {
         self.progress == Progress::Done
@@ -80,7 +85,10 @@ impl RequestBody {
 
     /// Whether it can be sent from its beginning.
     pub(crate) fn replay(&self) -> Replay {
-        if self.kept.is_whole() || self.progress == Progress::Untouched { Replay::Possible } else { Replay::Gone }
+        match (self.kept.count(), self.progress) {
+            (Some(_), _) | (None, Progress::Untouched) => Replay::Possible,
+            (None, _) => Replay::Gone,
+        }
     }
 
     /// Goes back to the beginning, where [`RequestBody::replay`] allows it.
@@ -94,8 +102,8 @@ impl RequestBody {
     /// The request, where it is one message, all of it was sent, and it is still here: what a second attempt beside the
     /// first takes.
     pub(crate) fn one_message(&self) -> Option<Bytes> {
-        let message = (self.is_done() && self.kept.count() == Some(1)).then(|| self.kept.piece(0))??;
-        is_one_message(&message).then_some(message)
+        let whole = self.is_done() && self.kept.count() == Some(1);
+        self.kept.piece(0).filter(|message| whole && is_one_message(message)).cloned()
     }
 
     /// Bytes of messages sent since this was last asked.
@@ -175,7 +183,7 @@ impl RequestBody {
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, UploadError>> {
         if let Some(piece) = self.kept.piece(self.taken) {
             self.taken += 1;
-            return Poll::Ready(Ok(Some(piece)));
+            return Poll::Ready(Ok(Some(piece.clone())));
         }
         while !self.source_over {
             // A body has at most one frame that is no data: its trailers.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::HeaderValue;
 
 /// Units from the finest, with their length in nanoseconds.
-const UNITS: [(u8, u128); 6] = [
+static UNITS: [(u8, u64); 6] = [
     (b'n', 1),
     (b'u', 1_000),
     (b'm', 1_000_000),
@@ -14,26 +14,33 @@ const UNITS: [(u8, u128); 6] = [
     (b'H', 3_600 * 1_000_000_000),
 ];
 /// The most that eight digits can say.
-const VALUE_MAX: u128 = 99_999_999;
+const VALUE_MAX: u64 = 99_999_999;
 
 /// Reads the header; `None` when it is not one.
 pub(crate) fn decode_timeout(value: &HeaderValue) -> Option<Duration> {
     let (unit, digits) = value.as_bytes().split_last()?;
-    let (_, nanos_per_unit) = UNITS.into_iter().find(|(letter, _)| letter == unit)?;
     if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let value = digits.iter().fold(0_u64, |value, digit| value * 10 + u64::from(digit - b'0'));
-    let nanos = u128::from(value) * nanos_per_unit;
-    Some(Duration::new((nanos / 1_000_000_000) as u64, (nanos % 1_000_000_000) as u32))
+    let value = digits.iter().fold(0, |value, digit| value * 10 + u64::from(digit - b'0'));
+    Some(match unit {
+        b'n' => Duration::from_nanos(value),
+        b'u' => Duration::from_micros(value),
+        b'm' => Duration::from_millis(value),
+        b'S' => Duration::from_secs(value),
+        b'M' => Duration::from_secs(value * 60),
+        b'H' => Duration::from_secs(value * 3_600),
+        _ => return None,
+    })
 }
 
 /// Writes the header: the finest unit that fits, rounded up, and at least one of it.
 pub(crate) fn encode_timeout(left: Duration) -> HeaderValue {
-    let nanos = left.as_nanos().max(1);
+    // Longer than 584 years is as good as that.
+    let nanos = u64::try_from(left.as_nanos()).unwrap_or(u64::MAX).max(1);
     let (unit, value) = UNITS
-        .into_iter()
-        .map(|(unit, nanos_per_unit)| (unit, nanos.div_ceil(nanos_per_unit)))
+        .iter()
+        .map(|(unit, nanos_per_unit)| (*unit, nanos.div_ceil(*nanos_per_unit)))
         .find(|(_, value)| *value <= VALUE_MAX)
         .unwrap_or((b'H', VALUE_MAX));
 
@@ -82,7 +89,7 @@ mod tests {
             let read = decode_timeout(&encode_timeout(left)).unwrap();
             assert!(read >= left && read.as_secs_f64() <= left.as_secs_f64() * 1.000_02 + 1e-9, "{left:?} {read:?}");
         }
-        assert_eq!(encode_timeout(Duration::MAX), "99999999H");
+        assert_eq!(encode_timeout(Duration::MAX), "5124096H");
         assert_eq!(encode_timeout(Duration::from_millis(500)), "500000u");
     }
 }
