@@ -51,7 +51,7 @@ pub(crate) struct Keeper {
 #[derive(Debug)]
 struct Behind {
     due: Instant,
-    /// What is to be written of a service that is not followed any more.
+    /// What is to be written where nothing newer is known: the service is not followed any more.
     parting: Option<Record>,
 }
 
@@ -59,8 +59,11 @@ struct Behind {
 struct Writing {
     service: Arc<str>,
     begun: Instant,
-    task: JoinHandle<Result<Saved, SaveError>>,
+    task: JoinHandle<Written>,
 }
+
+/// What became of a record, and the record: it may have to be tried again.
+type Written = (Record, Result<Saved, SaveError>);
 
 /// Whether the last write worked: what stays broken is said once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,13 +152,16 @@ impl Keeper {
         }
     }
 
-    /// Begins to write what is known of a service, unless it has parted with other words.
+    /// Begins to write what is known of a service, or what was when it parted.
     pub(crate) fn write(&mut self, service: Arc<str>, known: Option<(Position, Vec<Known>)>, vouched: SystemTime) {
         let parting = self.behind.remove(&service).and_then(|behind| behind.parting);
-        let record = parting.or_else(|| known.map(|known| self.record(service.clone(), known, vouched)));
+        let record = known.map(|known| self.record(service.clone(), known, vouched)).or(parting);
         let Some(record) = record else { return };
         let folder = self.folder.clone();
-        let task = spawn_blocking(move || folder.save(&record));
+        let task = spawn_blocking(move || {
+            let saved = folder.save(&record);
+            (record, saved)
+        });
         self.writing = Some(Writing { service, begun: clock::now(), task });
     }
 
@@ -164,8 +170,8 @@ impl Keeper {
         // A write under way may hold the lock for a while yet.
         let mut tries = LAST_TRIES;
         for (service, behind) in std::mem::take(&mut self.behind).into_iter().take(LAST_WORDS_MAX) {
-            let record = behind.parting.or_else(|| Some(self.record(service.clone(), known(&service)?, vouched)));
-            let Some(record) = record else { continue };
+            let known = known(&service).map(|known| self.record(service.clone(), known, vouched));
+            let Some(record) = known.or(behind.parting) else { continue };
             let mut saved = self.folder.save(&record);
             while matches!(saved, Ok(Saved::Busy)) && tries > 0 {
                 tries -= 1;
@@ -201,10 +207,13 @@ impl Keeper {
         }
     }
 
-    fn take_written(&mut self, written: Result<Result<Saved, SaveError>, JoinError>) {
+    fn take_written(&mut self, written: Result<Written, JoinError>) {
         let Some(Writing { service, begun, .. }) = self.writing.take() else { return };
         let now = clock::now();
-        let saved = written.unwrap_or_else(|error| Err(std::io::Error::other(error).into()));
+        let (record, saved) = match written {
+            Ok((record, saved)) => (Some(record), saved),
+            Err(error) => (None, Err(std::io::Error::other(error).into())),
+        };
         self.judge(&service, &saved);
         self.rest_until = now + (now - begun) * REST_TIMES;
         let again = match saved {
@@ -212,7 +221,7 @@ impl Keeper {
             Ok(Saved::Busy) => SETTLE,
             Err(_) => RETRY,
         };
-        self.behind.entry(service).or_insert(Behind { due: now + again, parting: None });
+        self.behind.entry(service).or_insert(Behind { due: now + again, parting: record });
     }
 
     fn judge(&mut self, service: &str, saved: &Result<Saved, SaveError>) {
@@ -234,7 +243,7 @@ impl Keeper {
 }
 
 /// The end of the write under way; never, without one.
-async fn written(writing: &mut Option<Writing>) -> Result<Result<Saved, SaveError>, JoinError> {
+async fn written(writing: &mut Option<Writing>) -> Result<Written, JoinError> {
     match writing {
         Some(writing) => (&mut writing.task).await,
         None => std::future::pending().await,
