@@ -161,6 +161,15 @@ impl Future for Driver {
     }
 }
 
+impl Drop for Driver {
+    /// However it ended: a panic and the end of its runtime leave no connection that calls are still sent to.
+    fn drop(&mut self) {
+        if self.vitals.ending().is_none() {
+            self.vitals.retire(Ending::Closed("its task ended".to_owned()));
+        }
+    }
+}
+
 /// Whether the peer said GOAWAY, as against this side, which ends a connection the same way when the peer breaks the protocol.
 fn is_go_away(error: &h2::Error) -> bool {
     error.is_go_away() && error.is_remote()

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{dial_to, open, pair};
-use crate::conn::{Calm, Conn, ConnSettings, ConnectError, Download, Upload};
+use crate::conn::{Calm, Conn, ConnSettings, ConnectError, Download, StreamError, Upload};
 use crate::rig::{Frame, Net, Peer, Rig, address, eventually, wire};
 use crate::{ConnectivityState, clock};
 
@@ -132,4 +132,17 @@ async fn a_call_that_is_dropped_is_reset_at_every_stage() {
     upload.cancel();
     let reset = pair.peer.until(wire::RST_STREAM).await;
     assert_eq!((reset.stream, reset.number()), (stream, cancelled));
+}
+
+/// A channel may outlive the runtime that its connections were made on.
+#[test]
+fn a_connection_ends_with_the_runtime_of_its_task() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let first = runtime();
+    let pair = first.block_on(pair(&[]));
+    assert_eq!(pair.conn.vitals().ending(), None);
+    drop(first);
+    assert!(pair.conn.vitals().ending().is_some() && !pair.conn.vitals().has_room());
+    let refused = runtime().block_on(async { open(&pair.conn).map(drop) });
+    assert!(matches!(refused, Err(StreamError::Unprocessed(_))), "{refused:?}");
 }
