@@ -34,6 +34,7 @@
 //! policy/      deadline, retry and its budget, backoff
 //! call/        one call from its request to its trailers     channel   the tower Service on top
 //! conn/        HTTP/2 connections behind a private trait      context   what a call inherits from the request served
+//! metrics/     what calls write down, and what a scrape reads
 //! ```
 //!
 //! # Invariants

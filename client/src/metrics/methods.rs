@@ -38,6 +38,10 @@ struct Entry<T> {
 }
 
 impl<T: Default> Methods<T> {
+    /// What the places take, empty or not.
+    #[cfg(test)]
+    pub(super) const TABLE_BYTES: usize = PLACES * size_of::<OnceLock<Box<Entry<T>>>>();
+
     pub(super) fn new() -> Self {
         Self { places: Box::new(array::from_fn(|_| OnceLock::new())), taken: AtomicUsize::new(0), other: T::default() }
     }
