@@ -54,6 +54,12 @@ impl fmt::Display for ConnectivityState {
     }
 }
 
+/// How long an endpoint that others are preferred to goes without a call, and how many calls pass it by. An average of its
+/// latency only fades with time: after a few failures it would keep away for a minute who is well again. At most one call in a
+/// hundred, and one in five seconds, is spent on asking.
+const OVERDUE_PICKS: u64 = 100;
+const OVERDUE_NANOS: u64 = 5_000_000_000;
+
 /// Longest round trip that an endpoint begins with: between zones it is a few milliseconds.
 const SEED_MAX: Duration = Duration::from_millis(10);
 
@@ -89,6 +95,8 @@ struct Hot {
     ended: AtomicU64,
     /// Nanoseconds since `origin` plus one; zero is never.
     last_pick: AtomicU64,
+    /// The number of its last pick among those of the target.
+    last_turn: AtomicU64,
     /// An [`Ewma`]; zero is not known. Written without a read-modify-write: of two samples at one moment one may be lost.
     latency: AtomicU64,
     /// Failures without an answer in between.
@@ -144,9 +152,11 @@ impl Endpoint {
         started.saturating_sub(ended) as u32
     }
 
-    /// Counts a pick. Every entry is paired with one [`Endpoint::leave`]: the target's guard sees to it.
-    pub(crate) fn enter(&self, now: Stamp) {
+    /// Counts a pick, the target's `turn`-th. Every entry is paired with one [`Endpoint::leave`]: the target's guard sees to
+    /// it.
+    pub(crate) fn enter(&self, turn: u64, now: Stamp) {
         self.hot.started.fetch_add(1, Ordering::Relaxed);
+        self.hot.last_turn.store(turn, Ordering::Relaxed);
         let nanos = now.nanos.saturating_add(1);
         // Two picks at one moment may leave the earlier one's time.
         if nanos > self.hot.last_pick.load(Ordering::Relaxed) {
@@ -156,6 +166,14 @@ impl Endpoint {
 
     pub(crate) fn leave(&self) {
         self.hot.ended.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether so little is known of it by now that the target's `turn`-th pick should find out.
+    pub(crate) fn is_overdue(&self, turn: u64, now: Stamp) -> bool {
+        turn.saturating_sub(self.hot.last_turn.load(Ordering::Relaxed)) >= OVERDUE_PICKS && {
+            let nanos = self.hot.last_pick.load(Ordering::Relaxed);
+            now.nanos.saturating_sub(nanos) >= OVERDUE_NANOS
+        }
     }
 
     /// What a call costs here in time, in seconds.
@@ -185,12 +203,14 @@ impl Endpoint {
         self.learn(|ewma| ewma.raised(at_least, now.millis()));
     }
 
-    /// A call ended with an answer of the service's own making, whatever it says.
-    pub(crate) fn succeeded(&self) {
+    /// A call ended with an answer of the service's own making, whatever it says; `true` for the first one after failures.
+    pub(crate) fn succeeded(&self) -> bool {
         // Mostly there is nothing to write.
-        if self.hot.row.load(Ordering::Relaxed) != 0 {
+        let first = self.hot.row.load(Ordering::Relaxed) != 0;
+        if first {
             self.hot.row.store(0, Ordering::Relaxed);
         }
+        first
     }
 
     /// A call failed; returns how many have in a row.
@@ -386,8 +406,8 @@ mod tests {
 
         let later = born + Duration::from_secs(5);
         let stamp = |at| Stamp::new(born, at);
-        endpoint.enter(stamp(later));
-        endpoint.enter(stamp(born));
+        endpoint.enter(1, stamp(later));
+        endpoint.enter(2, stamp(born));
         assert_eq!((handle.picks(), handle.last_pick(), handle.in_flight()), (2, Some(later), 2));
         endpoint.leave();
         drop(endpoint);
@@ -420,7 +440,7 @@ mod tests {
         assert_eq!(endpoint.latency(now), 0.002);
         assert_eq!([0; 3].map(|_| endpoint.failed(Duration::from_micros(50), now)), [1, 2, 3]);
         assert_eq!(endpoint.latency(now), 1.0);
-        endpoint.succeeded();
+        assert!(endpoint.succeeded() && !endpoint.succeeded());
         assert_eq!((handle.failures(), handle.failures_in_a_row()), (3, 0));
     }
 }

@@ -1,6 +1,7 @@
 //! The guard that counts one attempt of a call on its endpoint, and tells the endpoint how it went.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 use tonic::Code;
@@ -88,7 +89,8 @@ impl Role {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Progress {
     Sent,
-    Answered,
+    /// The head of the answer came after so long.
+    Answered(Duration),
     Ended,
 }
 
@@ -107,9 +109,9 @@ pub(crate) struct InFlight {
 }
 
 impl InFlight {
-    /// For a call that has taken a place on the connection.
-    pub(super) fn new(subchannel: Arc<Subchannel>, wanted: &Wanted<'_>, now: Stamp, role: Role) -> Self {
-        subchannel.endpoint.enter(now);
+    /// For a call that has taken a place on the connection; `attempt` is its number among the target's.
+    pub(super) fn new(subchannel: Arc<Subchannel>, wanted: &Wanted<'_>, attempt: u64, now: Stamp, role: Role) -> Self {
+        subchannel.endpoint.enter(attempt, now);
         subchannel.ledger.stats.attempt_started(wanted.metric);
         Self {
             subchannel,
@@ -133,19 +135,15 @@ impl InFlight {
 
     /// The head of the answer came: that is what latency is measured by, since what follows it may be a long stream.
     pub(crate) fn answered(&mut self, now: Instant) {
-        self.progress = Progress::Answered;
         let Subchannel { endpoint, ledger, .. } = &*self.subchannel;
         let now = ledger.stamp(now);
         let took = now.since(self.picked);
+        self.progress = Progress::Answered(took);
         ledger.stats.answered(took, now);
         self.subchannel.serve();
-        match self.role {
-            Role::Ordinary => endpoint.answered(took, now),
-            Role::Trial => {
-                // What is known is how long it took to fail. Averaged with that, it would get no calls for a minute.
-                endpoint.begin_latency(took, now);
-                endpoint.trial().answered();
-            }
+        endpoint.answered(took, now);
+        if self.role == Role::Trial {
+            endpoint.trial().answered();
         }
     }
 
@@ -167,8 +165,10 @@ impl InFlight {
     }
 
     fn book(&mut self, outcome: Outcome, now: Instant) {
-        let answered = self.progress == Progress::Answered;
-        self.progress = Progress::Ended;
+        let answered = match std::mem::replace(&mut self.progress, Progress::Ended) {
+            Progress::Answered(after) => Some(after),
+            Progress::Sent | Progress::Ended => None,
+        };
         let Subchannel { endpoint, ledger, .. } = &*self.subchannel;
         let now = ledger.stamp(now);
         let took = now.since(self.picked);
@@ -176,7 +176,12 @@ impl InFlight {
 
         let judgement = Judgement::of(outcome);
         match judgement {
-            Judgement::Well => endpoint.succeeded(),
+            Judgement::Well => {
+                if endpoint.succeeded() {
+                    // What was known is how long it took to fail. Averaged with that, it would get no calls for a minute.
+                    endpoint.begin_latency(answered.unwrap_or(took), now);
+                }
+            }
             Judgement::Overloaded => {
                 endpoint.succeeded();
                 endpoint.penalise(took, now);
@@ -185,7 +190,7 @@ impl InFlight {
             // What was not processed says nothing about how long it would have taken.
             Judgement::Open if outcome == Outcome::Unprocessed => {}
             // With an answer begun, the latency is known; the rest is as long as the answer is.
-            Judgement::Open if answered => {}
+            Judgement::Open if answered.is_some() => {}
             Judgement::Open => endpoint.waited(took, now),
         }
         if self.role == Role::Trial {
@@ -193,8 +198,8 @@ impl InFlight {
                 Judgement::Well | Judgement::Overloaded => Trial::Passed,
                 Judgement::Failed => Trial::Failed,
                 // The caller's own deadline has passed without a sign of an answer.
-                Judgement::Open if outcome == Outcome::Expired && !answered => Trial::Failed,
-                Judgement::Open if answered => Trial::Passed,
+                Judgement::Open if outcome == Outcome::Expired && answered.is_none() => Trial::Failed,
+                Judgement::Open if answered.is_some() => Trial::Passed,
                 Judgement::Open => Trial::Undecided,
             });
             ledger.bell.notify_one();

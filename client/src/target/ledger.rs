@@ -85,14 +85,19 @@ impl Ledger {
         }
     }
 
-    /// Counts an attempt, if one more may be in flight, and gives 64 uniform bits for its pick.
+    /// Counts an attempt, if one more may be in flight, and gives its number.
     pub(super) fn begin(&self) -> Result<u64, Capped> {
         let before = self.counts.begun.fetch_add(1, Ordering::Relaxed);
         if before.saturating_sub(self.counts.over.load(Ordering::Relaxed)) >= self.in_flight_max {
             self.end();
             return Err(Capped);
         }
-        Ok(Entropy::nth(self.seed, before))
+        Ok(before)
+    }
+
+    /// 64 uniform bits for the pick of the attempt with this number.
+    pub(super) fn draw(&self, attempt: u64) -> u64 {
+        Entropy::nth(self.seed, attempt)
     }
 
     /// An attempt that was counted is over.

@@ -46,10 +46,19 @@ impl Target {
     /// has room.
     pub(crate) fn pick(&self, wanted: &Wanted<'_>) -> Result<InFlight, Unplaced> {
         let ledger = &*self.shared.ledger;
-        let draw = ledger.begin().map_err(|Capped| Unplaced::Capped)?;
+        let attempt = ledger.begin().map_err(|Capped| Unplaced::Capped)?;
+        let draw = ledger.draw(attempt);
         let snapshot = self.shared.snapshot.load();
         let now = ledger.stamp(wanted.now);
-        let field = |avoided| Field { target: self, snapshot: &snapshot, wanted, avoided, now, draws: Cell::new(draw) };
+        let field = |avoided| Field {
+            target: self,
+            snapshot: &snapshot,
+            wanted,
+            avoided,
+            attempt,
+            now,
+            draws: Cell::new(draw),
+        };
 
         let untried = field(wanted.tried);
         let trial = if snapshot.trials.is_empty() { None } else { untried.try_trials() };
@@ -78,6 +87,8 @@ struct Field<'a> {
     wanted: &'a Wanted<'a>,
     /// Endpoints that are not to be picked.
     avoided: &'a [Arc<Endpoint>],
+    /// The number of the attempt.
+    attempt: u64,
     now: Stamp,
     /// The next draw.
     draws: Cell<u64>,
@@ -118,7 +129,7 @@ impl Field<'_> {
             role.give_back(candidate.endpoint());
             return None;
         };
-        Some(InFlight::new(subchannel.clone(), self.wanted, self.now, role))
+        Some(InFlight::new(subchannel.clone(), self.wanted, self.attempt, self.now, role))
     }
 
     #[cold]
@@ -126,6 +137,13 @@ impl Field<'_> {
         let taken = candidate.endpoint().trial().take(|| self.is_repeatable(candidate));
         // The manager watches how long it takes.
         taken.then(|| self.ledger().bell.notify_one()).map(|()| Role::Trial)
+    }
+
+    /// Whether this call may find out what an endpoint is like by now: one that has failed is asked by a call that can be sent
+    /// elsewhere.
+    #[cold]
+    fn may_ask(&self, candidate: &Candidate) -> bool {
+        candidate.endpoint().failures_in_a_row() == 0 || self.is_repeatable(candidate)
     }
 
     fn is_repeatable(&self, candidate: &Candidate) -> bool {
@@ -162,7 +180,13 @@ impl Candidates for Field<'_> {
 
     #[inline]
     fn latency(&self, index: usize) -> f32 {
-        self.snapshot.candidates[index].endpoint().latency(self.now)
+        let candidate = &self.snapshot.candidates[index];
+        let endpoint = candidate.endpoint();
+        if endpoint.is_overdue(self.attempt, self.now) && self.may_ask(candidate) {
+            // Whoever is drawn beside it.
+            return f32::MIN_POSITIVE;
+        }
+        endpoint.latency(self.now)
     }
 
     #[inline]

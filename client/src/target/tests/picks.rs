@@ -57,6 +57,42 @@ async fn who_has_passed_its_trial_gets_its_share_at_once() {
     assert!((70..130).contains(&share), "{share}");
 }
 
+/// Too few failures for an ejection, and so many that nobody prefers it.
+#[tokio::test(start_paused = true)]
+async fn who_has_failed_and_is_well_again_is_found_out_within_seconds() {
+    let (_net, _servers, rig) = rig_of(2, |_| {}).await;
+    let usual = Duration::from_millis(2);
+    answered_after(&rig, 20, |_| usual).await;
+    // Of calls that are made at once, so that it fails three of them before anybody is put off.
+    let mut failed = 0;
+    for mut place in (0..20).map(|_| place(&rig)).collect::<Vec<_>>() {
+        let fails = port(&place) == 1 && failed < 3;
+        failed += u32::from(fails);
+        place.end(if fails { SICK } else { Outcome::Cancelled }, clock::now());
+    }
+    assert_eq!((handle(&rig, 1).failures_in_a_row(), verdict(&rig, 1)), (3, Verdict::Picked));
+    assert!(answered_after(&rig, 2_000, |_| usual).await < 4, "four seconds");
+    // A call that cannot be repeated does not find out.
+    sleep(Duration::from_secs(2)).await;
+    for _ in 0..200 {
+        assert_eq!(port(&place_for(&rig, crate::rig::CREATE).unwrap()), 2);
+    }
+    let share = answered_after(&rig, 200, |_| usual).await;
+    assert!((70..130).contains(&share), "{share}");
+}
+
+/// A slow one is asked too, and stays as rarely picked as it was.
+#[tokio::test(start_paused = true)]
+async fn asking_costs_one_call_in_five_seconds() {
+    let (_net, _servers, rig) = rig_of(2, |_| {}).await;
+    let slow = |port| Duration::from_millis(if port == 1 { 100 } else { 2 });
+    answered_after(&rig, 100, slow).await;
+    let begun = clock::now();
+    let asked = answered_after(&rig, 10_000, slow).await;
+    let seconds = (clock::now() - begun).as_secs() as usize;
+    assert!((2..=seconds / 5 + 2).contains(&asked), "{asked} in {seconds} s");
+}
+
 /// The dial of a process that was stopped and goes on: its first PONG was long under way.
 #[tokio::test(start_paused = true)]
 async fn a_slow_first_pong_does_not_keep_calls_away() {
