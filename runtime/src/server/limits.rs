@@ -12,7 +12,9 @@ pub struct Limits {
     pub connections_per_ip: u32,
     /// Most streams that a peer may have open on one connection; announced in SETTINGS (S02).
     pub concurrent_streams: u32,
-    /// Streams that the peer opened and reset before we took them up; one more ends the connection (S04, rapid reset).
+    /// Streams that the peer opened and reset before we took them up; one more ends the connection (S04, rapid reset). As many
+    /// as may be open: a caller gives all of its calls up when this server stands still for longer than their deadlines, or
+    /// than it takes to hedge them, and its other calls on the connection are not to be lost for it.
     pub pending_accept_reset_streams: usize,
     /// Streams that we had to reset because of the peer's errors; one more ends the connection (S03, MadeYouReset).
     pub local_error_reset_streams: usize,
@@ -53,7 +55,7 @@ impl Default for Limits {
             connections: 8_192,
             connections_per_ip: 2_048,
             concurrent_streams: 256,
-            pending_accept_reset_streams: 20,
+            pending_accept_reset_streams: 256,
             local_error_reset_streams: 256,
             header_list_bytes: 16 * 1024,
             stream_window_bytes: 256 * 1024,

@@ -105,14 +105,12 @@ async fn endless_continuation_frames_end_the_connection_and_nothing_else() {
     assert_eq!(answer.code, Some(Code::Ok));
 }
 
-#[tokio::test]
-async fn a_client_that_resets_what_it_opens_is_cut() {
-    let server = server();
-    let (io, serving) = pipe(server.clone());
+/// A client's first bytes: so many streams, each opened and reset at once.
+fn opened_and_reset(streams: u32) -> Vec<u8> {
     let mut flood = [PREFACE, EMPTY_SETTINGS].concat();
     // HPACK: POST, http, path /, authority from the static table with a literal value.
     let block = [0x83, 0x86, 0x84, 0x41, 0x01, b'x'];
-    for stream in (1_u32..2_001).step_by(2) {
+    for stream in (1..2 * streams).step_by(2) {
         let id = stream.to_be_bytes();
         const END_STREAM_END_HEADERS: u8 = 0x5;
         flood.extend([0, 0, 6, 1, END_STREAM_END_HEADERS]);
@@ -122,6 +120,30 @@ async fn a_client_that_resets_what_it_opens_is_cut() {
         flood.extend(id);
         flood.extend(8_u32.to_be_bytes()); // CANCEL
     }
+    flood
+}
+
+/// The server stood still for a moment, and all the calls that may be open on one connection were given up meanwhile, by their
+/// deadlines or since hedges won: no attack, and other calls on the connection go on.
+#[tokio::test]
+async fn as_many_resets_as_streams_may_be_open_cost_nobody_else_anything() {
+    let (mut io, _serving) = pipe(server());
+    io.write_all(&opened_and_reset(Limits::default().concurrent_streams)).await.unwrap();
+    io.write_all(&[0, 0, 8, PING, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]).await.unwrap();
+    loop {
+        let frame = frame(&mut io).await.unwrap();
+        assert_ne!(frame.kind, GOAWAY);
+        if frame.kind == PING {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_resets_what_it_opens_is_cut() {
+    let server = server();
+    let (io, serving) = pipe(server.clone());
+    let flood = opened_and_reset(1_000);
     let (mut reading, mut writing) = tokio::io::split(io);
     let flooding = async {
         // The end of the connection is the end of the flood.
