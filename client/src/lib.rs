@@ -34,7 +34,7 @@
 //! policy/      deadline, retry and its budget, backoff
 //! call/        one call from its request to its trailers     channel   the tower Service on top
 //! conn/        HTTP/2 connections behind a private trait      context   what a call inherits from the request served
-//! metrics/     what calls write down, and what a scrape reads
+//! metrics/     what calls write down, and what a scrape reads     explain   why calls go where they go
 //! ```
 //!
 //! # Invariants
@@ -43,6 +43,7 @@
 //!   long as it lasts. An endpoint goes when a removal names it, when the record says who emptied the service, or when it
 //!   has refused connections for a minute after the registry stopped listing it.
 //! - A call goes to an endpoint whose connection has answered a PING, or it waits; it never opens a connection itself.
+//! - Who fails calls in a row is left alone, never the last one, and comes back by one call that tries it.
 //! - What may have been processed is sent again only where the method is declared safe to repeat, to another endpoint, and
 //!   within a budget. What was provably not processed is always sent again.
 //! - Reconnecting has no end and no tight loop: at once, then full jitter up to 5 s, and up to 1 s to the registry.
