@@ -5,9 +5,11 @@
 mod net;
 mod world;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mesh_client::{Balancer, LoadReport, Policy};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -15,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::{interval, sleep, timeout};
 use tonic::Status;
 
-use world::{CALLER, REGISTRY, TTL, Trace, World, call, instance_address};
+use world::{CALLER, REGISTRY, SERVICE, TTL, Trace, World, call, instance_address};
 
 /// Instances at rest. Faults leave at least two of them callable.
 const INSTANCES: u8 = 4;
@@ -124,10 +126,15 @@ async fn keep_calling(world_channel: mesh_client::MeshChannel, trace: Trace, tal
     }
 }
 
-fn simulate(seed: u64) -> Outcome {
+/// Runs to its end what happens in one thread and in virtual time.
+fn in_simulation<T>(story: impl Future<Output = T>) -> T {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
-    runtime.block_on(async {
+    runtime.block_on(story)
+}
+
+fn simulate(seed: u64) -> Outcome {
+    in_simulation(async {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut world = World::new(seed);
         world.start_registry().await;
@@ -187,6 +194,33 @@ fn no_single_fault_fails_a_call_and_the_views_agree_afterwards() {
         assert!(outcome.failed.is_empty(), "seed {seed}:\n{}", events.join("\n"));
         assert!(outcome.calls > 100, "seed {seed}: only {} calls were made", outcome.calls);
     }
+}
+
+#[test]
+fn calls_are_shared_out_by_what_instances_report_of_their_load() {
+    /// What gRFC A58 has a caller wait before it goes by the reports of an endpoint that has just become READY, and some.
+    const HEEDED: Duration = Duration::from_secs(15);
+    /// Calls whose shares are counted: a static stride is off by one round at most.
+    const CALLS: usize = 600;
+    in_simulation(async {
+        let policy = Policy { balancer: Balancer::WeightedRoundRobin, hedging: None, ..Policy::default() };
+        let mut world = World::with_caller(1, |caller| caller.policy(SERVICE, policy));
+        world.start_registry().await;
+        // As many calls a second each, at a tenth, a fifth and three tenths of what they could do: 6 to 3 to 2.
+        let utilizations = [0.1, 0.2, 0.3];
+        for (number, cpu_utilization) in (0..).zip(utilizations) {
+            world.set_load(number, LoadReport { cpu_utilization, requests_per_second: 50.0, ..LoadReport::default() });
+            world.start_instance(number);
+        }
+        settle(&world, 1, "at the start").await;
+        sleep(HEEDED).await;
+        let mut answered = BTreeMap::<String, usize>::new();
+        for _ in 0..CALLS {
+            *answered.entry(call(world.channel()).await.expect("nothing is wrong")).or_default() += 1;
+        }
+        let shares: Vec<usize> = answered.values().map(|count| (count * 11 + CALLS / 2) / CALLS).collect();
+        assert_eq!(shares, [6, 3, 2], "{answered:?}");
+    });
 }
 
 #[test]

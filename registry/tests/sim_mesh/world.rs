@@ -11,7 +11,7 @@ use mesh_api::shop::user::v1::{
     CreateUserRequest, CreateUserResponse, DeleteUserRequest, DeleteUserResponse, GetUserRequest, GetUserResponse,
     ListUsersRequest, ListUsersResponse, UpdateUserRequest, UpdateUserResponse, User,
 };
-use mesh_client::{ConnectivityState, InstanceSpec, Mesh, MeshChannel, Registrar};
+use mesh_client::{ConnectivityState, InstanceSpec, LoadReport, Mesh, MeshBuilder, MeshChannel, Registrar};
 use mesh_runtime::hardened_server;
 use parking_lot::Mutex;
 use registry::catalog::Ttl;
@@ -25,7 +25,7 @@ use crate::net::Net;
 /// TTL of every lease; the registry's default in the simulation.
 pub(crate) const TTL: Duration = Duration::from_secs(3);
 /// The service that is called.
-const SERVICE: &str = "user-svc";
+pub(crate) const SERVICE: &str = "user-svc";
 
 pub(crate) const REGISTRY: SocketAddr = address(1, 7400);
 pub(crate) const CALLER: SocketAddr = address(2, 0);
@@ -75,6 +75,8 @@ pub(crate) struct World {
     starts: u64,
     registry: Option<Registry>,
     processes: BTreeMap<u8, Process>,
+    /// What instances say of how busy they are, whenever they are asked; those that are not in it say nothing.
+    loads: BTreeMap<u8, LoadReport>,
     caller: Mesh,
     channel: MeshChannel,
     pub(crate) trace: Trace,
@@ -82,11 +84,26 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(seed: u64) -> Self {
+        Self::with_caller(seed, |caller| caller)
+    }
+
+    /// A world with a caller of one's own making.
+    pub(crate) fn with_caller(seed: u64, made: impl FnOnce(MeshBuilder) -> MeshBuilder) -> Self {
         let net = Net::new(seed);
-        let caller = mesh_at(&net, CALLER, seed);
+        let caller = made(mesh_at(&net, CALLER, seed)).build().expect("the caller's configuration is sound");
         let channel = caller.channel(SERVICE);
         let trace = Trace::new();
-        Self { net, seed, starts: 0, registry: None, processes: BTreeMap::new(), caller, channel, trace }
+        Self {
+            net,
+            seed,
+            starts: 0,
+            registry: None,
+            processes: BTreeMap::new(),
+            loads: BTreeMap::new(),
+            caller,
+            channel,
+            trace,
+        }
     }
 
     pub(crate) fn net(&self) -> &Net {
@@ -119,10 +136,15 @@ impl World {
         self.trace.note("registry down");
     }
 
+    /// From its next start on, an instance says this of how busy it is.
+    pub(crate) fn set_load(&mut self, number: u8, load: LoadReport) {
+        self.loads.insert(number, load);
+    }
+
     /// Starts an instance: it serves at once, and registers when it can.
     pub(crate) fn start_instance(&mut self, number: u8) {
         let (at, seed) = (instance_address(number), self.next_seed());
-        let mesh = mesh_at(&self.net, at, seed);
+        let mesh = mesh_at(&self.net, at, seed).build().expect("the registry's address is well formed");
         let registrar = mesh.registrar(InstanceSpec {
             // Given, because an id that the registrar makes itself holds the wall clock's time.
             instance_id: Some(uuid::Uuid::from_u64_pair(seed, self.starts)),
@@ -130,6 +152,9 @@ impl World {
             grpc_services: vec!["shop.user.v1.UserService".to_owned()],
             ..InstanceSpec::new(SERVICE)
         });
+        if let Some(&load) = self.loads.get(&number) {
+            registrar.report_load(move || load);
+        }
         self.net.listen(at, hardened_server(Routes::new(UserServiceServer::new(Users { number }))));
         let announcing = registrar.clone();
         tokio::spawn(async move { announcing.register(at, None).await });
@@ -192,13 +217,8 @@ impl World {
     }
 }
 
-fn mesh_at(net: &Net, at: SocketAddr, seed: u64) -> Mesh {
-    Mesh::builder()
-        .registry([REGISTRY.to_string()])
-        .connector(net.from(at))
-        .seed(seed)
-        .build()
-        .expect("the registry's address is well formed")
+fn mesh_at(net: &Net, at: SocketAddr, seed: u64) -> MeshBuilder {
+    Mesh::builder().registry([REGISTRY.to_string()]).connector(net.from(at)).seed(seed)
 }
 
 /// One call with a deadline of a second; the number of the instance that answered.
