@@ -146,6 +146,15 @@ impl CallStats {
         self.recent.record(nanos(took), now);
     }
 
+    /// An attempt was given up after this long, and nothing of an answer had come. Longer than most answers take, that is
+    /// a sample too: the slow attempts that hedges overtake would be missing otherwise, and each hedge would bring the next
+    /// one forward. Shorter, it says nothing.
+    pub(crate) fn waited(&self, took: Duration, now: Stamp) {
+        if self.recent.p95(now).is_some_and(|p95| took >= p95) {
+            self.answered(took, now);
+        }
+    }
+
     /// The time within which nineteen of twenty answers began lately; `None` below a hundred samples in the last half
     /// minute. Worked out once a second; otherwise it is read.
     pub(crate) fn p95(&self, now: Stamp) -> Option<Duration> {
@@ -156,6 +165,30 @@ impl CallStats {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_given_up_late_counts_and_what_was_given_up_early_does_not() {
+        let origin = crate::clock::now();
+        let at = |millis| Stamp::new(origin, origin + Duration::from_millis(millis));
+        let milli = Duration::from_millis(1);
+        let stats = CallStats::new();
+        // A hundred calls a second. One in ten takes long, and a hedge overtakes it after 60 ms.
+        for call in 0..1_000 {
+            let now = at(10 * call);
+            if call % 10 == 0 {
+                stats.waited(60 * milli, now);
+            } else {
+                stats.answered(10 * milli, now);
+            }
+        }
+        let p95 = stats.p95(at(10_000)).unwrap();
+        assert!(p95 >= 60 * milli, "{p95:?}");
+
+        for _ in 0..10_000 {
+            stats.waited(milli, at(10_000));
+        }
+        assert_eq!(stats.p95(at(11_000)), Some(p95));
+    }
 
     /// What the heap holds of one target in which `methods` methods have ended with `statuses` statuses each.
     fn bytes(methods: usize, statuses: usize) -> usize {

@@ -191,7 +191,10 @@ impl InFlight {
             Judgement::Open if outcome == Outcome::Unprocessed => {}
             // With an answer begun, the latency is known; the rest is as long as the answer is.
             Judgement::Open if answered.is_some() => {}
-            Judgement::Open => endpoint.waited(took, now),
+            Judgement::Open => {
+                endpoint.waited(took, now);
+                ledger.stats.waited(took, now);
+            }
         }
         if self.role == Role::Trial {
             endpoint.trial().end(match judgement {
