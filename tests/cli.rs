@@ -201,9 +201,19 @@ async fn a_reader_that_leaves_is_not_complained_about() {
 async fn completions_know_every_command() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let ran = run(["completions", shell]).await;
-        for command in
-            ["demo", "up", "serve", "services", "instances", "watch", "call", "drain", "enable", "completions"]
-        {
+        for command in [
+            "demo",
+            "up",
+            "serve",
+            "services",
+            "instances",
+            "watch",
+            "explain",
+            "call",
+            "drain",
+            "enable",
+            "completions",
+        ] {
             assert!(done(&ran).contains(command), "{shell} does not complete {command}");
         }
         assert!(!ran.stdout.contains("end-with-parent"), "what is not for people is not offered");
