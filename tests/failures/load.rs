@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
-use mesh_client::{Address, EndpointHandle, Mesh, MeshBuilder, MeshChannel};
+use mesh_client::{Address, EndpointHandle, Mesh, MeshBuilder, MeshChannel, Policy};
 use mesh_runtime::clock;
 use prost::Message;
 use prost_types::method_options::IdempotencyLevel;
@@ -231,8 +231,14 @@ pub(crate) struct Stage {
 impl Stage {
     /// Sets it up for repeatable calls at the usual rate. `others` are addresses beside those of the servers.
     pub(crate) async fn set(seed: u64, servers: Vec<Server>, others: Vec<Address>) -> Stage {
+        Stage::with_policy(seed, servers, others, Policy::default()).await
+    }
+
+    /// The same, under another policy.
+    pub(crate) async fn with_policy(seed: u64, servers: Vec<Server>, others: Vec<Address>, policy: Policy) -> Stage {
         let addresses = [fleet::addresses(&servers), others].concat();
-        let mesh = static_mesh(seed, addresses).build().expect("the configuration is one");
+        let mesh = static_mesh(seed, addresses).policy(SERVICE, policy);
+        let mesh = mesh.build().expect("the configuration is one");
         let channel = mesh.channel(SERVICE);
         let load = Load::start(&channel, REPEATABLE, STEADY, seed);
         load.healthy().await;

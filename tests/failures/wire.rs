@@ -17,8 +17,8 @@ pub(crate) struct Manners {
     pub(crate) delay: Duration,
     /// What it answers.
     pub(crate) answer: Answer,
-    /// Asks a connection to go after so many calls on it, with the last of them open.
-    pub(crate) goaway_every: Option<u32>,
+    /// Asks a connection to go with the first call after so long, which is open then.
+    pub(crate) goaway_after: Option<Duration>,
     /// Streams that it allows at a time on a connection.
     pub(crate) streams_max: Option<u32>,
 }
@@ -76,7 +76,7 @@ pub(crate) struct Garbled(String);
 impl Manners {
     /// Answers after `delay`, and nothing else is special.
     pub(crate) fn echo(delay: Duration) -> Manners {
-        Manners { delay, answer: Answer::Echo, goaway_every: None, streams_max: None }
+        Manners { delay, answer: Answer::Echo, goaway_after: None, streams_max: None }
     }
 
     /// Answers like this after a millisecond.
@@ -87,7 +87,7 @@ impl Manners {
 
 impl fmt::Display for Manners {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Manners { delay, answer, goaway_every, streams_max } = self;
+        let Manners { delay, answer, goaway_after, streams_max } = self;
         write!(f, "{} ", delay.as_micros())?;
         match answer {
             Answer::Echo => f.write_str("echo")?,
@@ -95,7 +95,7 @@ impl fmt::Display for Manners {
             Answer::Reset => f.write_str("reset")?,
             Answer::Silence => f.write_str("silence")?,
         }
-        write!(f, " {} {}", goaway_every.unwrap_or(0), streams_max.unwrap_or(0))
+        write!(f, " {} {}", goaway_after.unwrap_or_default().as_micros(), streams_max.unwrap_or(0))
     }
 }
 
@@ -105,18 +105,19 @@ impl FromStr for Manners {
     fn from_str(line: &str) -> Result<Self, Garbled> {
         let garbled = || Garbled(line.to_owned());
         let words: Vec<&str> = line.split_whitespace().collect();
-        let [delay, answer, goaway_every, streams_max] = words[..] else { return Err(garbled()) };
-        let count = |word: &str| word.parse::<u32>().map_err(|_| garbled()).map(|count| (count > 0).then_some(count));
+        let [delay, answer, goaway_after, streams_max] = words[..] else { return Err(garbled()) };
+        let number = |word: &str| word.parse::<u32>().map_err(|_| garbled());
+        let micros = |word: &str| number(word).map(|micros| Duration::from_micros(micros.into()));
         Ok(Manners {
-            delay: Duration::from_micros(delay.parse().map_err(|_| garbled())?),
+            delay: micros(delay)?,
             answer: match answer {
                 "echo" => Answer::Echo,
                 "reset" => Answer::Reset,
                 "silence" => Answer::Silence,
                 code => Answer::Status(Code::from_i32(code.parse().map_err(|_| garbled())?)),
             },
-            goaway_every: count(goaway_every)?,
-            streams_max: count(streams_max)?,
+            goaway_after: Some(micros(goaway_after)?).filter(|after| !after.is_zero()),
+            streams_max: Some(number(streams_max)?).filter(|most| *most > 0),
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mesh_client::{Balancer, Policy};
 use mesh_runtime::clock;
 use tokio::time::Instant;
 use tonic::Code;
@@ -71,25 +72,47 @@ pub(super) async fn reset(scene: Scene) -> Finding {
     errors(scene, Answer::Reset).await
 }
 
-/// One of three is quick to fail, which makes it look idle. It is to be left alone, and to come back when it is well.
+/// One of three is quick to fail, which makes it look idle.
 async fn errors(scene: Scene, answer: Answer) -> Finding {
     let mut stage = Stage::set(scene.seed, Server::several(3, Manners::echo(USUAL)).await, vec![]).await;
-    let endpoint = stage.endpoint(0);
+    let (errors, last) = one_fails(&mut stage, answer).await;
+    let mut finding = left_alone(stage, errors).await;
+    finding.converged(format!("{errors} errors, {last:.0?}"));
+    finding
+}
 
+/// Where nobody looks at latencies, it is the failures in a row that keep calls away from it, for five seconds at first; then
+/// one call tries it.
+pub(super) async fn ejected(scene: Scene) -> Finding {
+    let policy = Policy { balancer: Balancer::RoundRobin, ..Policy::default() };
+    let servers = Server::several(3, Manners::echo(USUAL)).await;
+    let mut stage = Stage::with_policy(scene.seed, servers, vec![], policy).await;
+    let (errors, last) = one_fails(&mut stage, Answer::Status(Code::Unavailable)).await;
+
+    stage.servers[0].behave(Manners::echo(USUAL)).await;
+    let (endpoint, well) = (stage.endpoint(0), clock::now());
+    let before = endpoint.picks();
+    until("it to be picked again", || endpoint.picks() > before + 10).await;
+    let back = well.elapsed();
+    let mut finding = left_alone(stage, errors).await;
+    finding.converged(format!("{errors} errors, {last:.0?}; back {back:.0?} after it was well"));
+    finding
+}
+
+/// One fails from now on. Answers how often it did within four seconds, and when it was picked last.
+async fn one_fails(stage: &mut Stage, answer: Answer) -> (u64, Duration) {
     stage.servers[0].behave(Manners::quick(answer)).await;
     let (before, fault) = (stage.servers[0].told().called, clock::now());
     stage.load.calls(EJECTED).await;
-    let errors = stage.servers[0].told().called - before;
-    let last = endpoint.last_pick().map_or(Duration::ZERO, |picked| picked.saturating_duration_since(fault));
+    let last = stage.endpoint(0).last_pick().map_or(Duration::ZERO, |picked| picked.saturating_duration_since(fault));
+    (stage.servers[0].told().called - before, last)
+}
 
-    stage.servers[0].behave(Manners::echo(USUAL)).await;
-    let (well, at) = (clock::now(), endpoint.picks());
-    until("it to be picked again", || endpoint.picks() > at + 10).await;
-    let back = well.elapsed();
+/// Ends the load: nobody noticed, and whoever failed was left alone soon.
+async fn left_alone(stage: Stage, errors: u64) -> Finding {
     let calls = stage.load.stop().await;
     let mut finding = Finding::nobody_noticed(&calls);
     finding.attempts(called(&stage.servers), span(&calls));
-    finding.converged(format!("{errors} errors, {last:.0?}; back after {back:.0?}"));
     finding.must(errors <= ERRORS_MAX, || format!("it was called {errors} times while it failed"));
     finding.must(errors > 0, || "void: it was never called while it failed".to_owned());
     finding

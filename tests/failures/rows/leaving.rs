@@ -1,6 +1,8 @@
 //! Servers that take no more calls, for now or on this connection. What they did not take is nobody's loss: every call here
 //! is one that may not be repeated.
 
+use std::time::Duration;
+
 use super::Scene;
 use crate::fleet::{Server, addresses, called};
 use crate::harness::until;
@@ -12,12 +14,15 @@ use crate::wire::Manners;
 pub(super) async fn goaway(scene: Scene) -> Finding {
     /// GOAWAYs in all.
     const TIMES: u64 = 1000;
-    let manners = Manners { goaway_every: Some(2), ..Manners::echo(USUAL) };
-    let servers = Server::several(3, manners).await;
+    /// Age of a connection that is asked to go: a few calls.
+    const AGE: Duration = Duration::from_millis(10);
+    let servers = Server::several(8, Manners { goaway_after: Some(AGE), ..Manners::echo(USUAL) }).await;
     let load = begin(scene, &servers, Pace { rate: 300, burst: 3 });
     let sent_away = || servers.iter().map(|server| server.told().sent_away).sum::<u64>();
     load.healthy().await;
-    until("a thousand GOAWAYs", || sent_away() >= TIMES).await;
+    for quarter in 1..=4 {
+        until("GOAWAYs", || sent_away() >= quarter * TIMES / 4).await;
+    }
     let mut finding = once(&servers, load).await;
     finding.converged(format!("{} GOAWAYs, each with a stream open", sent_away()));
     finding

@@ -76,9 +76,11 @@ pub(crate) const ROWS: &[Row] = rows![
     "mute_one": "0 failed; 0 picks of who accepts and never speaks" => unreachable::mute;
     "black_hole_one": "0 failed; 0 picks of who drops every SYN" => unreachable::black_hole;
     "slow_one_of_three": "0 failed; ten times slower, it gets at most 5 % of the calls" => degraded::slow;
-    "unavailable_one_of_three": "0 failed; out after at most 8 answers; back when it is well" => degraded::unavailable;
-    "internal_one_of_three": "0 failed; out after at most 8 answers; back when it is well" => degraded::internal;
-    "reset_one_of_three": "0 failed; out after at most 8 resets; back when it is well" => degraded::reset;
+    "unavailable_one_of_three": "0 failed; at most 8 quick answers of it in four seconds" => degraded::unavailable;
+    "internal_one_of_three": "0 failed; at most 8 quick answers of it in four seconds" => degraded::internal;
+    "reset_one_of_three": "0 failed; at most 8 quick resets of it in four seconds" => degraded::reset;
+    "ejected_one_of_three": "0 failed by turns, either; out after at most 8 answers, and back when it is well"
+        => degraded::ejected;
     "majority_bad": "at most 1 % fail while three of five flap" => degraded::majority;
     "goaway_1000_times": "0 failed, repeatable or not; every call is served once" => leaving::goaway;
     "one_stream_each": "0 failed at 24 calls at once; every call is served once" => leaving::one_stream;

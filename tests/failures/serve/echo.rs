@@ -34,13 +34,13 @@ async fn connection(socket: TcpStream, manners: watch::Receiver<Manners>) {
         builder.max_concurrent_streams(most);
     }
     let Ok(mut connection) = builder.handshake::<_, Bytes>(socket).await else { return };
-    let mut calls = 0_u32;
+    let (accepted, mut sent_away) = (clock::now(), false);
     while let Some(Ok((request, respond))) = connection.accept().await {
         tell(News::Called);
         let now = *manners.borrow();
         tokio::spawn(call(request, respond, now));
-        calls = calls.saturating_add(1);
-        if now.goaway_every.is_some_and(|every| calls == every) {
+        if !sent_away && now.goaway_after.is_some_and(|after| accepted.elapsed() >= after) {
+            sent_away = true;
             connection.graceful_shutdown();
             tell(News::SentAway);
         }
