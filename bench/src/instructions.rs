@@ -77,7 +77,7 @@ pub(crate) async fn cost(
     let args = DriveArgs {
         contestant,
         servers: server.addresses(contestant.endpoints()),
-        server_pid: server.pid(),
+        pids: vec![server.pid()],
         payload_bytes,
         plan: Plan::Sequence(SequencePlan { warm_up: depth.warm_up, calls: depth.calls }),
     };

@@ -7,6 +7,7 @@
 //! contestant/   those who are measured: tonic's channels, bare h2 as the floor, the mesh
 //! drive/        a process of its own that makes calls: one by one and counted, so many in flight, so many a second
 //! child         processes: the echo server, the driver   counting   an allocator that counts
+//! envoy         a proxy in between, as a sidecar would be
 //! instructions  instructions and allocations of one call    timed      rates and latencies, in interleaved rounds
 //! pick/         what a pick costs                           quality    how calls are spread when one server is slow
 //! gate          the budgets, judged                        profile    the same, function by function
@@ -25,6 +26,7 @@ mod contestant;
 mod counting;
 mod drive;
 mod echo;
+mod envoy;
 mod failure;
 mod gate;
 mod instructions;

@@ -32,7 +32,7 @@ pub(crate) async fn measure(cpus: Cpus, rounds: Rounds) -> Result<(String, Vec<R
         .chain(Rule::ALL.map(|rule| Contestant::MeshBy { endpoints: SERVERS, rule }))
         .collect();
     eprintln!("one slow server of {SERVERS}, {} rounds ...", rounds.count);
-    let arena = Arena { server: &server, cpus, rounds };
+    let arena = Arena { server: &server, envoy: None, cpus, rounds };
     let entries = arena.run(&contestants, SMALL_BYTES, open_plan(rounds, PER_SECOND)).await?;
 
     let rows = entries.iter().map(|entry| {

@@ -1,10 +1,13 @@
 //! What calls take: rates and latencies, in interleaved rounds. Every round lets each contestant run once, in turn, so that
 //! a machine that changes its mind between rounds changes it for all; figures and ratios are medians over the rounds.
 
+use std::net::SocketAddr;
+
 use crate::args::{ClosedPlan, DriveArgs, OpenPlan, Plan};
 use crate::child::{self, EchoServer};
 use crate::contestant::Contestant;
 use crate::drive::Times;
+use crate::envoy::Envoy;
 use crate::failure::Failure;
 use crate::instructions::{PAYLOADS, SMALL_BYTES};
 use crate::machine::Cpus;
@@ -41,6 +44,7 @@ impl Rounds {
 #[derive(Clone, Copy)]
 pub(crate) struct Arena<'a> {
     pub(crate) server: &'a EchoServer,
+    pub(crate) envoy: Option<&'a Envoy>,
     pub(crate) cpus: Cpus,
     pub(crate) rounds: Rounds,
 }
@@ -60,12 +64,13 @@ pub(crate) struct Results {
 }
 
 /// So many calls in flight, each size of message.
-pub(crate) async fn closed(arena: Arena<'_>, contestants: &[Contestant]) -> Result<Results, Failure> {
+pub(crate) async fn closed(arena: Arena<'_>) -> Result<Results, Failure> {
+    let contestants = arena.with_envoy(&Contestant::ALL);
     let mut results = Results { tables: String::new(), records: Vec::new(), channel_capacity: 0.0 };
     for payload_bytes in PAYLOADS {
         for in_flight in IN_FLIGHT {
             eprintln!("{in_flight} in flight, {payload_bytes} B, {} rounds ...", arena.rounds.count);
-            let entries = arena.run(contestants, payload_bytes, closed_plan(arena.rounds, in_flight)).await?;
+            let entries = arena.run(&contestants, payload_bytes, closed_plan(arena.rounds, in_flight)).await?;
             if payload_bytes == SMALL_BYTES && in_flight == 64 {
                 results.channel_capacity = capacity(&entries);
             }
@@ -90,7 +95,8 @@ pub(crate) async fn open(arena: Arena<'_>, channel_capacity: Option<f64>) -> Res
     for percent in LOADS_PERCENT {
         let per_second = (channel_capacity * f64::from(percent) / 100.0).round().max(1.0);
         eprintln!("{per_second} calls a second, {} rounds ...", arena.rounds.count);
-        let entries = arena.run(&OPEN_CONTESTANTS, SMALL_BYTES, open_plan(arena.rounds, per_second)).await?;
+        let entries =
+            arena.run(&arena.with_envoy(&OPEN_CONTESTANTS), SMALL_BYTES, open_plan(arena.rounds, per_second)).await?;
         let title = format!(
             "Arriving at {} calls a second, {percent} % of a tonic channel's capacity, {SMALL_BYTES} B",
             report::grouped(per_second)
@@ -125,8 +131,8 @@ impl Arena<'_> {
             for entry in &mut entries {
                 let args = DriveArgs {
                     contestant: entry.contestant,
-                    servers: self.server.addresses(entry.contestant.endpoints()),
-                    server_pid: self.server.pid(),
+                    servers: self.addresses(entry.contestant),
+                    pids: self.pids(entry.contestant),
                     payload_bytes,
                     plan: plan(round),
                 };
@@ -134,6 +140,23 @@ impl Arena<'_> {
             }
         }
         Ok(entries)
+    }
+
+    /// These, and Envoy where it is.
+    fn with_envoy(self, contestants: &[Contestant]) -> Vec<Contestant> {
+        contestants.iter().copied().chain(self.envoy.map(|_| Contestant::Envoy)).collect()
+    }
+
+    fn addresses(self, contestant: Contestant) -> Vec<SocketAddr> {
+        match (contestant, self.envoy) {
+            (Contestant::Envoy, Some(envoy)) => vec![envoy.address()],
+            _ => self.server.addresses(contestant.endpoints()),
+        }
+    }
+
+    fn pids(self, contestant: Contestant) -> Vec<u32> {
+        let envoy = self.envoy.filter(|_| contestant == Contestant::Envoy).map(Envoy::pid);
+        std::iter::once(self.server.pid()).chain(envoy).collect()
     }
 }
 
@@ -172,7 +195,7 @@ fn table(title: &str, entries: &[Entry]) -> String {
             micros(|times| times.p99_us),
             micros(|times| times.p999_us),
             micros(|times| times.cpu_us_per_call),
-            micros(|times| times.server_cpu_us_per_call),
+            micros(|times| times.behind_cpu_us_per_call),
             entry.failed().to_string(),
         ]
     });
@@ -184,7 +207,7 @@ fn table(title: &str, entries: &[Entry]) -> String {
         "p99, us",
         "p99.9, us",
         "client CPU, us",
-        "server CPU, us",
+        "CPU behind it, us",
         "failed",
     ];
     report::table(title, &header, rows)

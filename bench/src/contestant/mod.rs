@@ -19,6 +19,9 @@ pub(crate) use rule::Rule;
 /// Most endpoints that a contestant can be given: the server binds a port for each.
 const ENDPOINTS_MAX: u16 = 1000;
 
+/// Endpoints behind Envoy.
+pub(crate) const ENVOY_ENDPOINTS: u16 = 3;
+
 /// A way to make a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Contestant {
@@ -26,6 +29,8 @@ pub(crate) enum Contestant {
     Channel,
     /// tonic's `Channel::balance_list`.
     BalanceList { endpoints: u16 },
+    /// A `Channel` to an Envoy in front of three endpoints.
+    Envoy,
     /// Nothing but the h2 crate: the floor. One connection, no balancing, no deadline of its own.
     RawH2,
     /// The mesh with its default policy: everything is on.
@@ -50,6 +55,7 @@ impl Contestant {
         match self {
             Self::Channel => "tonic channel".to_owned(),
             Self::BalanceList { endpoints } => format!("tonic balance_list of {endpoints}"),
+            Self::Envoy => "tonic channel, Envoy, 3".to_owned(),
             Self::RawH2 => "raw h2".to_owned(),
             Self::Mesh { endpoints: 1 } => "mesh, 1 endpoint".to_owned(),
             Self::Mesh { endpoints } => format!("mesh, {endpoints} endpoints"),
@@ -66,6 +72,7 @@ impl Contestant {
     pub(crate) fn endpoints(self) -> u16 {
         match self {
             Self::Channel | Self::RawH2 => 1,
+            Self::Envoy => ENVOY_ENDPOINTS,
             Self::BalanceList { endpoints } | Self::Mesh { endpoints } | Self::MeshBy { endpoints, .. } => endpoints,
         }
     }
@@ -97,7 +104,9 @@ impl Contestant {
         // Some of them want to be made within a runtime.
         let _within = runtime.enter();
         Ok(match self {
-            Self::Channel => work.over(runtime, runtime.block_on(tonic_channel::channel(servers)).map_err(setup)?),
+            Self::Channel | Self::Envoy => {
+                work.over(runtime, runtime.block_on(tonic_channel::channel(servers)).map_err(setup)?)
+            }
             Self::BalanceList { .. } => work.over(runtime, tonic_channel::balance_list(servers).map_err(setup)?),
             Self::RawH2 => work.over(runtime, runtime.block_on(raw_h2::RawH2::connect(servers)).map_err(setup)?),
             Self::Mesh { .. } => work.over(runtime, runtime.block_on(mesh::connect(servers, None)).map_err(setup)?),
@@ -115,6 +124,7 @@ impl fmt::Display for Contestant {
             Self::Channel => f.write_str("channel"),
             Self::BalanceList { endpoints } => write!(f, "balance-list-{endpoints}"),
             Self::RawH2 => f.write_str("raw-h2"),
+            Self::Envoy => f.write_str("envoy"),
             Self::Mesh { endpoints } => write!(f, "mesh-{endpoints}"),
             Self::MeshBy { endpoints, rule } => write!(f, "mesh-{endpoints}-{}", rule.name()),
         }
@@ -139,6 +149,7 @@ impl FromStr for Contestant {
         match text {
             "channel" => return Ok(Self::Channel),
             "raw-h2" => return Ok(Self::RawH2),
+            "envoy" => return Ok(Self::Envoy),
             _ => {}
         }
         if let Some(digits) = text.strip_prefix("balance-list-") {
@@ -171,6 +182,7 @@ mod tests {
     #[test]
     fn a_contestant_is_read_as_it_is_written() {
         let others = [
+            Contestant::Envoy,
             Contestant::BalanceList { endpoints: 8 },
             Contestant::MeshBy { endpoints: 8, rule: Rule::RoundRobin },
             Contestant::MeshBy { endpoints: 8, rule: Rule::PeakEwma },

@@ -17,7 +17,7 @@ use crate::failure::Failure;
 pub(super) struct Closed<'a> {
     pub(super) plan: &'a ClosedPlan,
     pub(super) payload: &'a [u8],
-    pub(super) server_pid: u32,
+    pub(super) pids: &'a [u32],
 }
 
 impl Work for Closed<'_> {
@@ -25,8 +25,7 @@ impl Work for Closed<'_> {
 
     fn over<C: Channel>(self, runtime: &Runtime, channel: C) -> Result<Times, Failure> {
         let client = EchoClient::new(channel);
-        let round =
-            |length| runtime.block_on(keep_up(&client, self.payload, self.plan.in_flight, length, self.server_pid));
+        let round = |length| runtime.block_on(keep_up(&client, self.payload, self.plan.in_flight, length, self.pids));
         round(Duration::from_millis(self.plan.warm_up_ms));
         Ok(round(Duration::from_millis(self.plan.millis)))
     }
@@ -37,10 +36,10 @@ async fn keep_up<C: Channel>(
     payload: &[u8],
     in_flight: u16,
     length: Duration,
-    server_pid: u32,
+    pids: &[u32],
 ) -> Times {
     let recorder = Arc::new(Mutex::new(Recorder::new()));
-    let span = Span::begin(server_pid);
+    let span = Span::begin(pids);
     let lanes: Vec<_> = (0..in_flight)
         .map(|_| tokio::spawn(lane(client.clone(), payload.to_vec(), span.at() + length, recorder.clone())))
         .collect();

@@ -22,8 +22,7 @@ const DEADLINE: Duration = Duration::from_secs(1);
 
 /// Makes the calls, and prints what they cost on stdout: [`Counts`] or [`Times`].
 pub(crate) fn drive(runtime: &Runtime, args: &DriveArgs) -> Result<(), Failure> {
-    let DriveArgs { contestant, servers, server_pid, payload_bytes, plan } = args;
-    let server_pid = *server_pid;
+    let DriveArgs { contestant, servers, pids, payload_bytes, plan } = args;
     let payload = vec![b'x'; *payload_bytes];
     let answer = match plan {
         Plan::Sequence(plan) => {
@@ -31,12 +30,11 @@ pub(crate) fn drive(runtime: &Runtime, args: &DriveArgs) -> Result<(), Failure> 
             serde_json::to_string(&counts)
         }
         Plan::Closed(plan) => {
-            let times =
-                contestant.compete(runtime, servers, closed::Closed { plan, payload: &payload, server_pid })??;
+            let times = contestant.compete(runtime, servers, closed::Closed { plan, payload: &payload, pids })??;
             serde_json::to_string(&times)
         }
         Plan::Open(plan) => {
-            let times = contestant.compete(runtime, servers, open::Open { plan, payload: &payload, server_pid })??;
+            let times = contestant.compete(runtime, servers, open::Open { plan, payload: &payload, pids })??;
             serde_json::to_string(&times)
         }
     };

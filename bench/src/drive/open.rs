@@ -28,7 +28,7 @@ const TIMER_GRAIN: Duration = Duration::from_millis(2);
 pub(super) struct Open<'a> {
     pub(super) plan: &'a OpenPlan,
     pub(super) payload: &'a [u8],
-    pub(super) server_pid: u32,
+    pub(super) pids: &'a [u32],
 }
 
 impl Work for Open<'_> {
@@ -37,8 +37,7 @@ impl Work for Open<'_> {
     fn over<C: Channel>(self, runtime: &Runtime, channel: C) -> Result<Times, Failure> {
         let client = EchoClient::new(channel);
         let OpenPlan { per_second, seed, warm_up_ms, millis } = *self.plan;
-        let round =
-            |seed, length| runtime.block_on(arrive(&client, self.payload, per_second, seed, length, self.server_pid));
+        let round = |seed, length| runtime.block_on(arrive(&client, self.payload, per_second, seed, length, self.pids));
         round(seed ^ 1, Duration::from_millis(warm_up_ms));
         Ok(round(seed, Duration::from_millis(millis)))
     }
@@ -50,12 +49,12 @@ async fn arrive<C: Channel>(
     per_second: f64,
     seed: u64,
     length: Duration,
-    server_pid: u32,
+    pids: &[u32],
 ) -> Times {
     let recorder = Arc::new(Mutex::new(Recorder::new()));
     let places = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
     let mut rng = StdRng::seed_from_u64(seed);
-    let span = Span::begin(server_pid);
+    let span = Span::begin(pids);
     let mut due = span.at();
     loop {
         due += gap(&mut rng, per_second);

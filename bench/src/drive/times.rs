@@ -1,6 +1,8 @@
 //! How long calls took.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -19,8 +21,8 @@ pub(crate) struct Times {
     pub(crate) calls_per_second: f64,
     /// CPU time of the driver's thread, kernel included.
     pub(crate) cpu_us_per_call: f64,
-    /// CPU time of the server's thread: with the other one, which of the two a rate is bound by.
-    pub(crate) server_cpu_us_per_call: f64,
+    /// CPU time of all that is behind the client: with the other one, which side a rate is bound by.
+    pub(crate) behind_cpu_us_per_call: f64,
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
     pub(crate) p999_us: f64,
@@ -66,7 +68,7 @@ impl Recorder {
             failed: self.failed,
             calls_per_second: calls as f64 / spent.time.as_secs_f64(),
             cpu_us_per_call: per_call(spent.cpu),
-            server_cpu_us_per_call: per_call(spent.server_cpu),
+            behind_cpu_us_per_call: per_call(spent.behind_cpu),
             p50_us: micros(0.5),
             p99_us: micros(0.99),
             p999_us: micros(0.999),
@@ -76,22 +78,30 @@ impl Recorder {
 }
 
 /// A stretch of time and what both sides made of it.
-pub(super) struct Span {
-    server_pid: u32,
-    begun: Spent,
+pub(super) struct Span<'a> {
+    pids: &'a [u32],
+    begun: Cpu,
     at: Instant,
+}
+
+/// CPU time so far, kernel included; zero where the kernel does not say.
+struct Cpu {
+    /// Of this thread, the only one that works here.
+    client: Duration,
+    /// Of all threads of the processes behind the client.
+    behind: Duration,
 }
 
 struct Spent {
     time: Duration,
     cpu: Duration,
-    server_cpu: Duration,
+    behind_cpu: Duration,
 }
 
-impl Span {
+impl<'a> Span<'a> {
     /// From now on.
-    pub(super) fn begin(server_pid: u32) -> Self {
-        Self { server_pid, begun: Spent::so_far(server_pid), at: clock::now() }
+    pub(super) fn begin(pids: &'a [u32]) -> Self {
+        Self { pids, begun: Cpu::so_far(pids), at: clock::now() }
     }
 
     /// When it began.
@@ -100,26 +110,26 @@ impl Span {
     }
 
     fn spent(&self) -> Spent {
-        let Spent { cpu, server_cpu, .. } = Spent::so_far(self.server_pid);
+        let (time, cpu) = (clock::now() - self.at, Cpu::so_far(self.pids));
         Spent {
-            time: clock::now() - self.at,
-            cpu: cpu - self.begun.cpu,
-            server_cpu: server_cpu - self.begun.server_cpu,
+            time,
+            cpu: cpu.client.saturating_sub(self.begun.client),
+            behind_cpu: cpu.behind.saturating_sub(self.begun.behind),
         }
     }
 }
 
-impl Spent {
-    /// CPU time of this thread and of the server's; zero where the kernel does not say. Both have but one that works.
-    fn so_far(server_pid: u32) -> Self {
-        let cpu_of = |file: &str| {
-            let text = std::fs::read_to_string(file).ok();
-            Duration::from_nanos(text.and_then(|text| text.split_whitespace().next()?.parse().ok()).unwrap_or(0))
-        };
+impl Cpu {
+    fn so_far(pids: &[u32]) -> Self {
+        let threads = pids.iter().filter_map(|pid| fs::read_dir(format!("/proc/{pid}/task")).ok()).flatten().flatten();
         Self {
-            time: Duration::ZERO,
-            cpu: cpu_of("/proc/thread-self/schedstat"),
-            server_cpu: cpu_of(&format!("/proc/{server_pid}/schedstat")),
+            client: of_thread(Path::new("/proc/thread-self")),
+            behind: threads.map(|thread| of_thread(&thread.path())).sum(),
         }
     }
+}
+
+fn of_thread(thread: &Path) -> Duration {
+    let text = fs::read_to_string(thread.join("schedstat")).ok();
+    Duration::from_nanos(text.and_then(|text| text.split_whitespace().next()?.parse().ok()).unwrap_or(0))
 }
