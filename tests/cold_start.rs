@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use harness::{LONG, Story, folder, http_get, nobody_there_yet, plan, until};
+use harness::{LONG, Story, folder, http_get, nobody_there_yet, plan, run, until};
 use mesh_api::shop::order::v1::order_service_client::OrderServiceClient;
 use mesh_api::shop::order::v1::{CreateOrderRequest, Money, OrderItem};
 use mesh_api::shop::user::v1::user_service_client::UserServiceClient;
@@ -146,6 +146,15 @@ async fn who_starts_without_the_registry_calls_whom_the_last_process_knew() {
     order(&successor, &user_id).await.expect("order-svc finds user-svc");
     println!("a service without the registry: first call after {:?}", began.elapsed());
     story.orders.push(successor);
+    let registry = story.mesh.registry_url().to_string();
+    let state = of_service.to_str().expect("a path in text");
+    for command in [["call", "user-svc", "ListUsers"], ["explain", "user-svc", "--zone="]] {
+        let [what, service, more] = command;
+        let ran = run([what, service, more, "--registry", &registry, "--state-dir", state]).await;
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        assert!(ran.stderr.contains("no registry answers") && ran.stderr.contains(state), "{ran:?}");
+        println!("{}", ran.stdout);
+    }
 
     // What the registry says then goes before what was known.
     story.mesh.start_registry().await.expect("the registry starts where it was");

@@ -168,9 +168,21 @@ impl fmt::Display for Program {
 pub(crate) struct ExplainArgs {
     /// Service name, such as user-svc.
     pub(crate) service: String,
+    /// To whom.
+    #[command(flatten)]
+    pub(crate) caller: CallerArgs,
+}
+
+/// Who calls.
+#[derive(Debug, Args)]
+pub(crate) struct CallerArgs {
     /// Zone of the caller, whose instances go before others.
     #[arg(long, env = "MESH_ZONE", value_name = "NAME", default_value = "", hide_default_value = true)]
     pub(crate) zone: String,
+    /// Folder in which the caller keeps what the registry last told it, and finds it while no registry answers; that of a
+    /// service that runs as the same user will do [default: nothing is kept].
+    #[arg(long, env = "MESH_STATE_DIR", value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
 }
 
 /// What `call` calls.
@@ -183,6 +195,9 @@ pub(crate) struct CallArgs {
     /// Request as protobuf JSON; "-" reads it from stdin.
     #[arg(default_value = "{}")]
     pub(crate) request: String,
+    /// By whom.
+    #[command(flatten)]
+    pub(crate) caller: CallerArgs,
 }
 
 /// What `drain` drains.

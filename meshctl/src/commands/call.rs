@@ -4,7 +4,7 @@ use std::io::Read;
 
 use bytes::BufMut;
 use http::uri::PathAndQuery;
-use mesh_client::{Mesh, MeshChannel};
+use mesh_client::MeshChannel;
 use mesh_runtime::clock;
 use prost::Message;
 use prost_reflect::{DynamicMessage, MessageDescriptor, MethodDescriptor};
@@ -12,10 +12,10 @@ use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Request, Status};
 
 use crate::args::{CallArgs, Format, Globals};
+use crate::commands::caller::{Caller, caller};
 use crate::commands::reflection::{MethodName, Reflection, path_of};
 use crate::failure::Failure;
 use crate::output::{dynamic_json, pretty_json, print};
-use crate::registry_client::RegistryClient;
 
 /// Longest request read from stdin, in bytes: what a server takes at most, by gRPC's custom, as JSON with room to spare.
 const STDIN_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -28,17 +28,7 @@ pub(crate) async fn call(globals: &Globals, args: &CallArgs) -> Result<(), Failu
     };
     // Counted from here: what is read from stdin comes at its own pace.
     let deadline = clock::now() + globals.timeout;
-    // Asked first for the sake of the answer: a registry that is away and a name that nobody has are told apart at once.
-    let known = async { RegistryClient::connect(globals).await?.resolve(&args.service).await };
-    tokio::time::timeout_at(deadline, known)
-        .await
-        .map_err(|_| Failure::Failed(format!("no registry has answered within {:?}", globals.timeout)))??;
-
-    let mesh = Mesh::builder()
-        .registry(globals.registry.iter().map(ToString::to_string))
-        .namespace(&globals.namespace)
-        .build()
-        .map_err(|error| Failure::Usage(error.to_string()))?;
+    let Caller { mesh, .. } = caller(globals, &args.caller, &args.service, deadline).await?;
     let channel = mesh.channel(&args.service);
 
     let left = || deadline.saturating_duration_since(clock::now());

@@ -3,17 +3,17 @@
 use std::time::Duration;
 
 use mesh_client::{
-    Balancer, ConnectivityState, EndpointExplanation, Explanation, Mesh, MeshChannel, Policy, Standing, Verdict,
+    Balancer, ConnectivityState, EndpointExplanation, Explanation, MeshChannel, Policy, Standing, Verdict,
 };
 use mesh_runtime::{clock, code_name};
 use serde_json::json;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep};
 
 use crate::args::{ExplainArgs, Format, Globals};
+use crate::commands::caller::{Caller, caller};
 use crate::commands::words;
 use crate::failure::Failure;
 use crate::output::{columns, note, print, trimmed};
-use crate::registry_client::RegistryClient;
 
 /// How often the channel is looked at until it has tried every endpoint.
 const LOOK: Duration = Duration::from_millis(10);
@@ -22,22 +22,14 @@ const LOOK: Duration = Duration::from_millis(10);
 /// registry's to say. All of it has one deadline; what is not known by then is shown as it is.
 pub(crate) async fn explain(globals: &Globals, args: &ExplainArgs) -> Result<(), Failure> {
     let deadline = clock::now() + globals.timeout;
-    // Asked first for the sake of the answer: a registry that is away and a name that nobody has are told apart at once.
-    let known = async { RegistryClient::connect(globals).await?.resolve(&args.service).await };
-    let known = timeout_at(deadline, known)
-        .await
-        .map_err(|_| Failure::Failed(format!("no registry has answered within {:?}", globals.timeout)))??;
-    if known.instances.is_empty() {
+    let Caller { mesh, known } = caller(globals, &args.caller, &args.service, deadline).await?;
+    if let Some(known) = known
+        && known.instances.is_empty()
+    {
         note(&format!("{} is known and has no instances ({})", args.service, words::presence(known.presence())));
         return Ok(());
     }
 
-    let mesh = Mesh::builder()
-        .registry(globals.registry.iter().map(ToString::to_string))
-        .namespace(&globals.namespace)
-        .zone(&args.zone)
-        .build()
-        .map_err(|error| Failure::Usage(error.to_string()))?;
     let seen = settled(&mesh.channel(&args.service), deadline).await;
     let Explanation { endpoints, .. } = &seen;
     if endpoints.is_empty() {

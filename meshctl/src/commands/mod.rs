@@ -2,6 +2,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod call;
+mod caller;
 pub(crate) mod completions;
 pub(crate) mod explain;
 pub(crate) mod list;
