@@ -189,6 +189,7 @@ impl Answer {
     /// Ends the answer here, with this status.
     fn end(&mut self, refusal: Refusal<'_>) -> Frame<Bytes> {
         drop(mem::take(&mut self.body));
+        self.deadline = None;
         let status = Status::from(refusal);
         self.call.code = Some(status.code());
         let mut trailers = HeaderMap::new();
@@ -205,6 +206,10 @@ impl http_body::Body for Answer {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = self.get_mut();
+        // As with the handler: no turn past the deadline. A stream that always has more would never be waited for either.
+        if this.deadline.as_ref().is_some_and(Deadline::has_passed) {
+            return Poll::Ready(Some(Ok(this.end(Refusal::DeadlineExceeded))));
+        }
         let frame = match catch_unwind(AssertUnwindSafe(|| Pin::new(&mut this.body).poll_frame(cx))) {
             Ok(Poll::Ready(frame)) => frame,
             Ok(Poll::Pending) => {
@@ -217,10 +222,6 @@ impl http_body::Body for Answer {
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
-                    // A handler that always has more would never be waited for, and so never be timed.
-                    if this.deadline.as_ref().is_some_and(Deadline::has_passed) {
-                        return Poll::Ready(Some(Ok(this.end(Refusal::DeadlineExceeded))));
-                    }
                     this.call.sent.take(data);
                 } else if let Some(trailers) = frame.trailers_ref() {
                     this.call.code = Some(Status::from_header_map(trailers).map_or(Code::Unknown, |s| s.code()));

@@ -113,6 +113,21 @@ async fn a_handler_that_wakes_past_its_deadline_does_not_go_on() {
     assert_eq!(read(waiting).await.unwrap().code, Some(Code::DeadlineExceeded));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_wakes_past_its_deadline_does_not_go_on() {
+    let (_probe, mut client, mut log) = probe().await;
+    let trickle = client.start(within("Trickle", "500m")).await.unwrap();
+    assert_eq!(log.recv().await.unwrap(), "begun Trickle");
+    assert_eq!(log.recv().await.unwrap(), "dropped Trickle");
+    let released = client.call(request("Leap").body(()).unwrap()).await.unwrap();
+    assert_eq!(released.code, Some(Code::Ok));
+    let ended = read(trickle).await.unwrap();
+    assert_eq!((ended.code, ended.body.len()), (Some(Code::DeadlineExceeded), 0));
+    while let Ok(event) = log.try_recv() {
+        assert_ne!(event, "resumed Trickle");
+    }
+}
+
 #[tokio::test]
 async fn a_handler_is_dropped_when_its_caller_cancels() {
     let (_probe, mut client, mut log) = probe().await;

@@ -74,7 +74,7 @@ impl tower::Service<Request<Body>> for Probe {
         let method = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
         let _ = self.log.send(format!("begun {method}"));
         let dropped = Dropped(method.clone(), self.log.clone());
-        let release = self.release.clone();
+        let (release, log) = (self.release.clone(), self.log.clone());
         assert_ne!(method, "PanicAtOnce", "as the test asked");
         Box::pin(async move {
             let _dropped = dropped;
@@ -98,6 +98,11 @@ impl tower::Service<Request<Body>> for Probe {
                     }
                     ok(message(b"leapt"))
                 }
+                "Trickle" => Body::new(http_body_util::StreamBody::new(futures_util::stream::once(async move {
+                    release.cancelled().await;
+                    let _ = log.send("resumed Trickle".to_owned());
+                    Ok::<_, Status>(http_body::Frame::data(message(b"late")))
+                }))),
                 "Panic" => panic!("as the test asked"),
                 "PanicLate" => Body::new(Stream(Then::Panic(1))),
                 "Drip" => Body::new(Stream(Then::Silence(1))),
