@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use super::calm::Calm;
 use super::driver::{Driver, Pings};
 use super::h2::H2Conn;
+use super::hygiene::in_words;
 use super::orders::Orders;
 use super::silence::Silence;
 use super::traffic::Counted;
@@ -57,13 +58,19 @@ pub(crate) enum ConnectError {
     Io(#[from] io::Error),
     /// The peer does not speak HTTP/2, or broke off.
     #[error("HTTP/2 handshake failed: {0}")]
-    Handshake(#[from] h2::Error),
+    Handshake(String),
     /// The peer closed the connection before it answered.
     #[error("closed before it answered a ping")]
     Closed,
     /// It took too long.
     #[error("no answer to a ping within {0:?}")]
     TimedOut(Duration),
+}
+
+impl From<h2::Error> for ConnectError {
+    fn from(error: h2::Error) -> Self {
+        Self::Handshake(in_words(&error))
+    }
 }
 
 /// Opens a connection. It returns when the peer has answered a PING: that it accepts and acknowledges bytes says only that
@@ -97,9 +104,9 @@ pub(crate) async fn dial(
         ping.send_ping(Ping::opaque())?;
         poll_fn(|cx| {
             if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
-                return Poll::Ready(Err(ended.err().map_or(ConnectError::Closed, ConnectError::Handshake)));
+                return Poll::Ready(Err(ended.err().map_or(ConnectError::Closed, Into::into)));
             }
-            ping.poll_pong(cx).map(|pong| pong.map(drop).map_err(ConnectError::Handshake))
+            ping.poll_pong(cx).map(|pong| pong.map(drop).map_err(Into::into))
         })
         .await?;
 

@@ -10,6 +10,7 @@ use h2::client::{Connection, SendRequest};
 use h2::{Ping, PingPong, Reason};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::hygiene::in_words;
 use super::orders::Orders;
 use super::silence::{Next, Seen, Silence};
 use super::traffic::{Counted, Traffic};
@@ -84,7 +85,7 @@ impl Driver {
             && let Poll::Ready(Err(error)) = sender.poll_ready(cx)
         {
             self.hear_out(&error);
-            self.vitals.retire(if is_go_away(&error) { Ending::GoAway } else { Ending::Closed(error.to_string()) });
+            self.vitals.retire(if is_go_away(&error) { Ending::GoAway } else { Ending::Closed(in_words(&error)) });
         }
         self.pings.take_pong(cx);
         if std::mem::take(&mut self.probed) {
@@ -143,7 +144,7 @@ impl Future for Driver {
             }
             driver.vitals.retire(Ending::Closed(match ended {
                 Ok(()) => "by the server".to_owned(),
-                Err(error) => error.to_string(),
+                Err(error) => in_words(&error),
             }));
             return Poll::Ready(());
         }

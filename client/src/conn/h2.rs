@@ -11,7 +11,7 @@ use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
 use http::HeaderMap;
 
-use super::hygiene::leave_out_unreadable;
+use super::hygiene::{in_words, leave_out_unreadable};
 use super::orders::Orders;
 use super::traffic::Traffic;
 use super::{Conn, Download, End, Ending, StreamError, Upload, Vitals};
@@ -55,10 +55,10 @@ impl Conn for H2Conn {
             Ok((answer, upload)) => Ok((H2Answer { answer, traffic: self.traffic.clone(), written }, H2Upload(upload))),
             Err(error) if takes_no_more(&mut sender) => {
                 self.vitals.retire(Ending::GoAway);
-                Err(StreamError::Unprocessed(error.to_string()))
+                Err(StreamError::Unprocessed(in_words(&error)))
             }
             // The request's own fault: nobody would take it, and other calls are well here.
-            Err(error) => Err(StreamError::Protocol(error.to_string())),
+            Err(error) => Err(StreamError::Protocol(in_words(&error))),
         }
     }
 
@@ -163,7 +163,7 @@ fn takes_no_more(sender: &mut SendRequest<Bytes>) -> bool {
 
 /// What an error on a stream means for the call on it.
 fn classify(error: &h2::Error) -> StreamError {
-    let text = error.to_string();
+    let text = in_words(error);
     match error.reason() {
         // Streams up to the GOAWAY's last id go on undisturbed; only those beyond see it as their error.
         _ if error.is_go_away() && error.is_remote() => StreamError::Unprocessed(text),

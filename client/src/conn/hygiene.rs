@@ -1,7 +1,10 @@
-//! What of an answer's head and trailers is handed on.
+//! What of a peer's words is handed on.
 
 use http::{HeaderMap, HeaderName};
 use tonic::metadata::MetadataMap;
+
+/// An error is told in so many bytes at most.
+const WORDS_BYTES_MAX: usize = 256;
 
 const DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
 
@@ -20,6 +23,16 @@ fn without_unreadable(headers: HeaderMap) -> HeaderMap {
         metadata.remove_bin(DETAILS.as_str());
     }
     metadata.into_headers()
+}
+
+/// An error in words. A GOAWAY carries up to 16 KiB of the peer's own, which would go into every call's status and every log.
+pub(super) fn in_words(error: &h2::Error) -> String {
+    let mut words = error.to_string();
+    if words.len() > WORDS_BYTES_MAX {
+        words.truncate(words.floor_char_boundary(WORDS_BYTES_MAX));
+        words.push('…');
+    }
+    words
 }
 
 #[cfg(test)]

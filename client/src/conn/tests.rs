@@ -15,7 +15,7 @@
 //! | stream limits | `a_stream_limit_that_changes_is_followed`, `a_server_gets_no_more_streams_than_it_allows` |
 //! | flow control | `an_answer_is_let_in_as_fast_as_it_is_read`, `an_upload_waits_for_room`, `many_small_messages_unread_break_nothing`, `answers_that_nobody_reads_hold_up_no_other`, `a_stalled_upload_holds_one_piece_beyond_the_window`, `a_client_stream_longer_than_every_window` |
 //! | header hygiene | `call::head`, `a_request_that_cannot_be_sent_fails_alone_and_its_connection_goes_on` |
-//! | hostile answers | `a_hostile_server_breaks_nothing`, `details_that_are_no_base64_are_left_out_and_the_status_stays` |
+//! | hostile answers | `a_hostile_server_breaks_nothing`, `a_server_that_leaves_with_many_words_is_cut_short`, `details_that_are_no_base64_are_left_out_and_the_status_stays` |
 //! | errors as statuses | `http_2_errors_are_told_as_the_grpc_table_says`, `a_request_that_never_left_is_sent_elsewhere`, `a_request_that_left_is_lost` |
 //! | streaming request bodies go on after the answer's head | `call::tests::streaming`, `a_stream_of_messages_starts_anew_elsewhere` |
 //! | cancelling resets the stream | `a_call_that_is_dropped_is_reset_at_every_stage`, `a_call_without_an_answer_ends_at_its_deadline_and_is_reset`, `the_late_answers_of_many_cancelled_calls_break_nothing` |

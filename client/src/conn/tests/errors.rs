@@ -140,3 +140,14 @@ async fn the_late_answers_of_many_cancelled_calls_break_nothing() {
     assert!(answer.await.is_ok());
     assert_eq!(pair.conn.vitals().ending(), None);
 }
+
+/// What a server says with its goodbye goes into statuses and logs: not all of it.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_leaves_with_many_words_is_cut_short() {
+    let mut pair = pair(&[]).await;
+    let (answer, _upload) = open(&pair.conn).map_err(drop).unwrap();
+    pair.peer.request().await;
+    pair.peer.send(Frame::go_away(0, 0, &[0xff; 16_000])).await;
+    let error = answer.await.map(drop).unwrap_err();
+    assert!(matches!(error, StreamError::Unprocessed(_)) && error.to_string().len() < 300, "{error}");
+}
