@@ -3,6 +3,16 @@
 //! The rest of the crate sees the [`Conn`] trait and [`StreamError`], never HTTP/2 itself: what carries a call can be
 //! exchanged. Each connection has one driver task; it ends when the connection does, and the connection ends when the
 //! last handle and the last stream are gone.
+//!
+//! ```text
+//! connector   where bytes come from: TCP, Unix sockets, whatever else is brought     traffic   counts them
+//! dial        from an address to a connection that has answered a PING; what HTTP/2 is set to
+//! h2          a connection's handle and its streams; what their errors mean          hygiene   what of a peer's words is handed on
+//! driver      the task: moves bytes, sends PINGs, sees the end                       orders    what a handle has it do
+//! silence     when a quiet connection is asked, and when it is given up              calm      what a server asked for about that
+//! vitals      what calls, driver and manager know in common
+//! tests       what owning HTTP/2 obliges to, and the test that holds each of it
+//! ```
 
 mod calm;
 mod connector;
