@@ -8,29 +8,24 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
 use http::Response;
-use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::alarm::Alarm;
 use super::attempt::{Answer, Attempt, Failed};
 use super::response::ResponseBody;
 use super::run::Turn;
 use super::state::{Call, First};
 use super::status::{self, Stage};
 use crate::clock;
-use crate::policy::Deadline;
+use crate::policy::{Alarm, Deadline};
 use crate::target::{Target, Unplaced};
 
-pin_project! {
-    /// A call under way. It is sent when it is made, where an endpoint is READY. Dropping it cancels the call: a waiting one
-    /// leaves the queue, one that was sent is reset.
-    #[must_use = "a call that is dropped is cancelled"]
-    pub struct CallFuture {
-        course: Course,
-        #[pin]
-        alarm: Alarm,
-    }
+/// A call under way. It is sent when it is made, where an endpoint is READY. Dropping it cancels the call: a waiting one
+/// leaves the queue, one that was sent is reset.
+#[must_use = "a call that is dropped is cancelled"]
+pub struct CallFuture {
+    course: Course,
+    alarm: Alarm,
 }
 
 /// Where a call is.
@@ -118,7 +113,7 @@ enum Event {
 }
 
 impl Sent {
-    fn poll(&mut self, mut alarm: Pin<&mut Alarm>, cx: &mut Context<'_>) -> Poll<Event> {
+    fn poll(&mut self, alarm: &mut Alarm, cx: &mut Context<'_>) -> Poll<Event> {
         let Some(attempt) = &mut self.attempt else { return Poll::Pending };
         let retry = &self.call.target.policy().retry;
         if let Poll::Ready(answered) = attempt.poll(&mut self.call.body, retry, cx) {
@@ -129,7 +124,7 @@ impl Sent {
             });
         }
         while let Some(at) = self.alarm() {
-            ready!(alarm.as_mut().poll(at, cx));
+            ready!(alarm.poll(at, cx));
             if self.call.has_expired(clock::now()) {
                 return Poll::Ready(Event::Expired);
             }
@@ -177,32 +172,32 @@ impl Future for CallFuture {
     type Output = Result<Response<ResponseBody>, Status>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
+        let this = self.get_mut();
         loop {
-            match this.course {
+            match &mut this.course {
                 Course::Sent(sent) => {
-                    let turn = match ready!(sent.poll(this.alarm.as_mut(), cx)) {
+                    let turn = match ready!(sent.poll(&mut this.alarm, cx)) {
                         Event::Answered(attempt, Answer::Begun(response)) => {
                             let response = sent.call.answered(attempt, response);
-                            *this.course = Course::Over;
+                            this.course = Course::Over;
                             return Poll::Ready(Ok(response));
                         }
                         Event::Answered(_, Answer::Whole(response, code)) => {
                             let response = sent.call.answered_whole(response, code);
-                            *this.course = Course::Over;
+                            this.course = Course::Over;
                             return Poll::Ready(Ok(response));
                         }
                         Event::Expired => {
                             let status = sent.expired();
                             // Reset before the caller hears of it.
-                            *this.course = Course::Over;
+                            this.course = Course::Over;
                             return Poll::Ready(Err(status));
                         }
                         Event::Failed(failed) => Turn::Failed(failed),
                         Event::Hedge(attempt) => Turn::Hedge(attempt),
                     };
-                    if let Course::Sent(Sent { call, .. }) = std::mem::replace(this.course, Course::Over) {
-                        *this.course = Course::slow(call, turn);
+                    if let Course::Sent(Sent { call, .. }) = std::mem::replace(&mut this.course, Course::Over) {
+                        this.course = Course::slow(call, turn);
                     }
                 }
                 Course::Slow(slow) => {
@@ -210,17 +205,17 @@ impl Future for CallFuture {
                         Poll::Ready(outcome) => outcome,
                         Poll::Pending => {
                             let Some(at) = slow.deadline else { return Poll::Pending };
-                            ready!(this.alarm.as_mut().poll(at, cx));
+                            ready!(this.alarm.poll(at, cx));
                             Err(slow.expired())
                         }
                     };
                     // Dropped here and not with the future: an expired call is reset now.
-                    *this.course = Course::Over;
+                    this.course = Course::Over;
                     return Poll::Ready(outcome);
                 }
                 Course::Refused(call, status) => {
                     let status = call.failed(status.clone());
-                    *this.course = Course::Over;
+                    this.course = Course::Over;
                     return Poll::Ready(Err(status));
                 }
                 Course::Over => return Poll::Ready(Err(Status::internal("the call was polled after its end"))),

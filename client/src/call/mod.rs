@@ -4,14 +4,13 @@
 //! What does not go straight on is boxed and told in `run`: waiting for a place, trying again, hedging.
 //!
 //! ```text
-//! future     the straight path, and the one timer (alarm)     state    the call: what its attempts have in common
+//! future     the straight path                             state    the call: what its attempts have in common
 //! run        waiting and trying again   hedge  two at a time  attempt  one stream: request sent, head awaited
 //! head       what each attempt's head says                    upload   the body: sent, and kept (kept) for another attempt
 //! response   the answer's body to its trailers                entry    the call in the statistics
 //! status     what callers are told                            framing  messages and what is in front of them
 //! ```
 
-mod alarm;
 mod attempt;
 mod entry;
 mod framing;

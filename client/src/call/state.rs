@@ -18,7 +18,7 @@ use crate::clock;
 use crate::conn::{Conn, Wire};
 use crate::context;
 use crate::endpoint::Endpoint;
-use crate::policy::{Attempts, Balancer, Deadline, Patience};
+use crate::policy::{Attempts, Balancer, Patience};
 use crate::target::{InFlight, Target, Unplaced, Wanted};
 
 /// A call and what its attempts have in common. It is moved a few times before it is sent, so it is kept small.
@@ -38,6 +38,8 @@ pub(super) struct Call {
 pub(super) struct First {
     headers: HeaderMap,
     timeout: Option<Duration>,
+    /// What there is of the deadline.
+    left: Option<Duration>,
 }
 
 /// What a call does while nothing is READY.
@@ -79,7 +81,11 @@ impl Call {
         let key = key(&target.policy().balancer, &parts);
         let Opening { head, headers, timeout } = Opening::new(parts.uri, parts.headers, trace);
         let own = timeout.and_then(|timeout| now.checked_add(timeout));
-        let deadline = Deadline::earlier(own, inherited.deadline);
+        let (deadline, left) = match (own, inherited.deadline) {
+            (Some(own), inherited) if inherited.is_none_or(|inherited| own <= inherited) => (Some(own), timeout),
+            (_, Some(inherited)) => (Some(inherited), Some(inherited.saturating_duration_since(now))),
+            (_, None) => (None, None),
+        };
         let patience = match deadline {
             None if readiness == Readiness::Failfast => Patience::For(target.policy().failfast),
             _ => Patience::Whole,
@@ -95,7 +101,7 @@ impl Call {
             key,
             entry,
         };
-        (call, First { headers, timeout })
+        (call, First { headers, timeout, left })
     }
 
     /// Asks for a place.
@@ -112,8 +118,11 @@ impl Call {
 
     /// Opens the first attempt, at the moment the call begins. The outer error ends the call.
     pub(super) fn open_first(&self, in_flight: InFlight, first: First) -> Result<Result<Attempt, Failed>, Status> {
-        let left = self.left(self.entry.begun())?;
-        let head = self.head.first(&self.target.config().authority, first.headers, first.timeout, left);
+        let First { headers, timeout, left } = first;
+        if left == Some(Duration::ZERO) {
+            return Err(self.expired(Stage::Unsent, self.entry.begun()));
+        }
+        let head = self.head.first(&self.target.config().authority, headers, timeout, left);
         Ok(Attempt::open(in_flight, head))
     }
 
@@ -130,8 +139,7 @@ impl Call {
     /// What is left of the deadline; an error when that is nothing: nobody waits for an answer any more, and a write that was
     /// sent now would be done behind the caller's back.
     fn left(&self, now: Instant) -> Result<Option<Duration>, Status> {
-        let left = self.entry.deadline().map(|at| at.saturating_duration_since(now));
-        match left {
+        match self.deadline().map(|at| at.saturating_duration_since(now)) {
             Some(Duration::ZERO) => Err(self.expired(Stage::Unsent, now)),
             left => Ok(left),
         }

@@ -1,25 +1,23 @@
 //! The moment a call must be over, its body included.
 
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
+use super::Alarm;
 use crate::clock;
 
-/// A deadline, or none. It moves from the call to the answer's body, and its timer with it: the timer is made when
-/// somebody first has to wait, so a call that is answered at once never has one.
+/// A deadline, or none. Its timer is taken when somebody first has to wait, so an answer that is all there never has one.
 #[derive(Default)]
 pub(crate) struct Deadline {
     at: Option<Instant>,
-    timer: Option<Pin<Box<Sleep>>>,
+    alarm: Alarm,
 }
 
 impl Deadline {
     pub(crate) fn new(at: Option<Instant>) -> Self {
-        Self { at, timer: None }
+        Self { at, alarm: Alarm::default() }
     }
 
     /// The earlier of two moments that need not be.
@@ -41,7 +39,7 @@ impl Deadline {
     pub(crate) fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self.at {
             None => Poll::Pending,
-            Some(at) => self.timer.get_or_insert_with(|| Box::pin(sleep_until(at))).as_mut().poll(cx),
+            Some(at) => self.alarm.poll(at, cx),
         }
     }
 }

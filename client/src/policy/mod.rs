@@ -1,5 +1,6 @@
 //! When a call ends, when it is repeated, and how long a connection waits before it is tried again.
 
+mod alarm;
 mod backoff;
 mod budget;
 mod config;
@@ -7,6 +8,7 @@ mod deadline;
 mod retry;
 mod timeout;
 
+pub(crate) use alarm::Alarm;
 pub(crate) use backoff::Backoff;
 pub(crate) use budget::RetryBudget;
 pub use config::{Balancer, Ejection, Hedging, Percent, PercentError, Policy, Retry, RingHash, SlowStart};
