@@ -20,12 +20,12 @@ const FAMILIES: [&str; 16] = [
     "grpc_client_call_transparent_retries histogram",
     "mesh_client_endpoint_ejections counter",
     "mesh_client_endpoint_failures counter",
-    "mesh_client_endpoint_in_flight gauge",
+    "mesh_client_endpoint_in_flight_calls gauge",
     "mesh_client_endpoint_latency_seconds gauge",
     "mesh_client_endpoint_picks counter",
     "mesh_client_endpoint_state gauge",
     "mesh_client_service_state gauge",
-    "mesh_client_service_waiting gauge",
+    "mesh_client_service_waiting_calls gauge",
 ];
 
 #[tokio::test(flavor = "multi_thread")]

@@ -28,7 +28,7 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, targets: &[Arc<Target>
     services(encoder, targets)?;
     let rows: Vec<_> = targets.iter().flat_map(|target| rows(target)).collect();
     states(encoder, &rows)?;
-    gauge(encoder, &rows, "in_flight", "Attempts between their pick and their trailers.", None, |endpoint| {
+    gauge(encoder, &rows, "in_flight_calls", "Attempts between their pick and their trailers.", None, |endpoint| {
         Some(endpoint.in_flight())
     })?;
     let help = "What the balancer takes for its latency; absent until its first connection.";
@@ -59,7 +59,7 @@ fn services(encoder: &mut DescriptorEncoder<'_>, targets: &[Arc<Target>]) -> fmt
         family.encode_family(&[("service", target.service()), ("state", &state)])?.encode_gauge(&1_u64)?;
     }
     let help = "Calls that wait for an endpoint.";
-    let mut family = encoder.encode_descriptor("mesh_client_service_waiting", help, None, MetricType::Gauge)?;
+    let mut family = encoder.encode_descriptor("mesh_client_service_waiting_calls", help, None, MetricType::Gauge)?;
     for target in targets {
         let waiting = target.queue().waiting() as u64;
         family.encode_family(&[("service", target.service())])?.encode_gauge(&waiting)?;
