@@ -192,7 +192,8 @@ impl MeshBuilder {
         self
     }
 
-    /// How calls to one service are balanced, repeated and bounded. Given again, it is replaced.
+    /// How calls to one service are balanced, repeated and bounded. Given again, it is replaced. A field outside its range is
+    /// [`build`](Self::build)'s to refuse, with everything else that is wrong.
     pub fn policy(mut self, service: impl Into<String>, policy: Policy) -> Self {
         self.policies.insert(PolicyScope::Service(service.into()), policy);
         self

@@ -13,7 +13,7 @@ const TIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// How many attempts gRFC A6 allows.
 const ATTEMPTS_MAX: u32 = 5;
 
-/// The bounds of gRFC A42's cousin, bounded loads: below 100 nobody could take its share.
+/// Below 100 nobody could take even its own share of the calls in flight; at 100 times the share there is no bound left.
 const RING_BOUND_PERCENT: std::ops::RangeInclusive<u16> = 100..=10_000;
 
 /// One field of a [`Policy`] that is outside its range.

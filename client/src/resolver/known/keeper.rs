@@ -1,7 +1,7 @@
 //! When what is known is written and read. The disk is touched on threads for blocking work only: one write at a time, a
 //! second after the first change at the earliest, the last state wins.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -18,6 +18,9 @@ const SETTLE: Duration = Duration::from_secs(1);
 
 /// Time without writes after each one, in times that it took: large services cost the disk 5 % of its time at most.
 const REST_TIMES: u32 = 19;
+
+/// Files read at the same time: a process that follows many services does not take a thread for each.
+const READS_MAX: usize = 4;
 
 /// From a write that failed to the next try.
 const RETRY: Duration = Duration::from_secs(60);
@@ -40,6 +43,8 @@ pub(crate) struct Keeper {
     namespace: Arc<str>,
     /// Services whose file is behind; at most as many as were followed within a second.
     behind: BTreeMap<Arc<str>, Behind>,
+    /// Services whose file is to be read; at most as many as are followed.
+    unread: VecDeque<Arc<str>>,
     reading: JoinSet<Read>,
     writing: Option<Writing>,
     /// No write begins before.
@@ -92,6 +97,7 @@ impl Keeper {
             folder,
             namespace,
             behind: BTreeMap::new(),
+            unread: VecDeque::new(),
             reading: JoinSet::new(),
             writing: None,
             rest_until: now,
@@ -100,13 +106,22 @@ impl Keeper {
         }
     }
 
-    /// Begins to read what is known of a service.
+    /// What is known of a service is wanted.
     pub(crate) fn read(&mut self, service: Arc<str>) {
-        let (folder, namespace, now) = (self.folder.clone(), self.namespace.clone(), clock::wall());
-        self.reading.spawn_blocking(move || {
-            let known = folder.load(&namespace, &service, now);
-            (service, known)
-        });
+        self.unread.push_back(service);
+        self.read_on();
+    }
+
+    fn read_on(&mut self) {
+        while self.reading.len() < READS_MAX
+            && let Some(service) = self.unread.pop_front()
+        {
+            let (folder, namespace, now) = (self.folder.clone(), self.namespace.clone(), clock::wall());
+            self.reading.spawn_blocking(move || {
+                let known = folder.load(&namespace, &service, now);
+                (service, known)
+            });
+        }
     }
 
     /// What is known of a service has changed.
@@ -125,6 +140,7 @@ impl Keeper {
 
     /// A service is followed no more; what is known of it may still have to be written.
     pub(crate) fn part(&mut self, service: &str, known: Option<(Position, Vec<Known>)>, vouched: SystemTime) {
+        self.unread.retain(|unread| **unread != *service);
         if !self.behind.contains_key(service) {
             return;
         }
@@ -143,7 +159,10 @@ impl Keeper {
         };
         let due = due.map(|(at, service)| (at, service.clone()));
         tokio::select! {
-            Some(read) = self.reading.join_next() => self.take_read(read),
+            Some(read) = self.reading.join_next() => {
+                self.read_on();
+                self.take_read(read)
+            }
             written = written(&mut self.writing) => {
                 self.take_written(written);
                 Kept::Nothing

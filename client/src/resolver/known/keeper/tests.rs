@@ -109,3 +109,19 @@ async fn a_day_without_changes_does_not_make_a_file_too_old() {
     assert!(!keeper.refresh_is_due(start + REFRESH + SETTLE));
     assert!(REFRESH * 4 < super::super::record::AGE_MAX);
 }
+
+#[tokio::test(start_paused = true)]
+async fn many_services_are_read_a_few_at_a_time() {
+    let (_parent, folder, mut keeper) = keeper();
+    for n in 0..100 {
+        let service = format!("svc-{n}");
+        folder.save(&Record { service: (*service).into(), ..record("a", 1) }).unwrap();
+        keeper.read(service.into());
+    }
+    // By the real time of day, files that were last vouched for in 1970 are too old.
+    for _ in 0..100 {
+        assert!(keeper.reading.len() <= READS_MAX);
+        assert!(matches!(keeper.happens().await, Kept::Nothing));
+    }
+    assert!(keeper.reading.is_empty() && keeper.unread.is_empty());
+}
