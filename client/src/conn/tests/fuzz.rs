@@ -2,7 +2,7 @@
 //! deadline, no call stays counted, and the channel works again as soon as a sound server stands at the address.
 //!
 //! A failing story is printed with `BOLERO_RANDOM_SEED=…`, which replays it. More of them:
-//! `BOLERO_RANDOM_ITERATIONS=100000 cargo test -p mesh-client hostile`.
+//! `BOLERO_RANDOM_TEST_TIME_MS=600000 BOLERO_RANDOM_ITERATIONS=100000 cargo test -p mesh-client hostile`.
 
 use std::cell::RefCell;
 use std::sync::Once;
@@ -25,6 +25,8 @@ use crate::{ConnectivityState, clock};
 
 /// Some 5 s in a debug build.
 const STORIES: usize = 500;
+/// However busy the machine is.
+const TEST_TIME: Duration = Duration::from_secs(8);
 /// Connections of one story; the address then accepts and says nothing.
 const CONNECTIONS_MAX: usize = 4;
 /// How long a call may last; the longest pause of a story is shorter, and silence is noticed sooner.
@@ -489,7 +491,7 @@ async fn survive(story: &Story) {
 
 #[test]
 fn a_hostile_server_breaks_nothing() {
-    bolero::check!().with_type::<Story>().with_iterations(STORIES).for_each(|story| {
+    bolero::check!().with_type::<Story>().with_iterations(STORIES).with_test_time(TEST_TIME).for_each(|story| {
         note_panics();
         PANICS.take();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
