@@ -3,6 +3,7 @@
 mod cancel;
 mod deadline;
 mod hedging;
+mod outcomes;
 mod queue;
 mod re_pick;
 mod response;
