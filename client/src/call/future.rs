@@ -75,6 +75,9 @@ impl CallFuture {
 
 impl Course {
     fn begin(mut call: Call, first: First) -> Self {
+        if let Err(late) = call.check_deadline(call.begun()) {
+            return Self::Refused(call, late);
+        }
         let in_flight = match call.pick(call.begun()) {
             Ok(in_flight) => in_flight,
             Err(Unplaced::Wait) => return Self::slow(call, Turn::Unplaced),
@@ -83,16 +86,14 @@ impl Course {
                 return Self::Refused(call, status);
             }
         };
-        match call.open_first(in_flight, first) {
-            Ok(Ok(mut attempt)) => {
-                // Nobody is woken by this: the first poll asks again for what was not there yet.
-                match attempt.poll_send(&mut call.body, &mut Context::from_waker(Waker::noop())) {
-                    Ok(()) => Self::Sent(Sent { call, attempt: Some(attempt), hedge: Hedge::Unasked }),
-                    Err(failed) => Self::slow(call, Turn::Failed(failed)),
-                }
-            }
-            Ok(Err(failed)) => Self::slow(call, Turn::Failed(failed)),
-            Err(status) => Self::Refused(call, status),
+        let sent = call.open_first(in_flight, first).and_then(|mut attempt| {
+            // Nobody is woken by this: the first poll asks again for what was not there yet.
+            attempt.poll_send(&mut call.body, &mut Context::from_waker(Waker::noop()))?;
+            Ok(attempt)
+        });
+        match sent {
+            Ok(attempt) => Self::Sent(Sent { call, attempt: Some(attempt), hedge: Hedge::Unasked }),
+            Err(failed) => Self::slow(call, Turn::Failed(failed)),
         }
     }
 
@@ -164,7 +165,9 @@ impl Sent {
 impl Slow {
     fn expired(&self) -> Status {
         let lasted = clock::now().saturating_duration_since(self.begun);
-        status::expired(self.target.service(), lasted, Stage::Waiting(&self.target.outlook()))
+        let outlook = self.target.outlook();
+        let stage = if self.target.has_ready() { Stage::InLine } else { Stage::Waiting(&outlook) };
+        status::expired(self.target.service(), lasted, stage)
     }
 }
 

@@ -18,12 +18,14 @@ impl Call {
         }
         self.has_tried(first.endpoint());
         let (target, path, now) = (&self.target, self.head.method_path(), clock::now());
-        target.has_untried(&self.tried)
+        let granted = target.has_untried(&self.tried)
             && self.attempts.hedge(
                 &target.policy().retry,
                 || target.idempotency(path, first.endpoint()).repeatable(),
                 || target.budget().withdraw(now),
-            )
+            );
+        self.is_repeated();
+        granted
     }
 
     /// Sends the request to a second endpoint, and waits for either answer. A failure ends its own attempt and not the
@@ -72,8 +74,7 @@ impl Call {
             return None;
         }
         self.has_tried(in_flight.endpoint());
-        let head = self.next_head(now).ok()?;
-        Attempt::open_with(in_flight, head, message).ok()
+        Attempt::open_with(in_flight, self.next_head(now), message).ok()
     }
 }
 

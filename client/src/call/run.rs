@@ -74,13 +74,14 @@ impl Call {
     /// One attempt from its place to the head of its answer, with a second one beside it where that is allowed. The outer
     /// error ends the call.
     async fn attempt(&mut self) -> Result<Result<Reply, Failed>, Status> {
+        self.check_deadline(clock::now())?;
         let in_flight = match self.pick(clock::now()) {
             Ok(place) => place,
             Err(Unplaced::Wait) => self.wait().await?,
             Err(Unplaced::Capped) => return Err(self.capped()),
         };
         let now = clock::now();
-        let mut attempt = match self.open(in_flight, now)? {
+        let mut attempt = match self.open(in_flight, now) {
             Ok(attempt) => attempt,
             Err(failed) => return Ok(Err(failed)),
         };
@@ -109,6 +110,7 @@ impl Call {
             // Registered before the look: a place that becomes free between the two wakes this call.
             let mut woken = pin!(target.queue().notified());
             woken.as_mut().enable();
+            self.check_deadline(clock::now())?;
             match self.pick(clock::now()) {
                 Ok(place) => return Ok(place),
                 Err(Unplaced::Wait) => {}
@@ -179,6 +181,7 @@ impl Call {
                 });
             }
         };
+        self.is_repeated();
         self.body.rewind();
         ControlFlow::Continue(pause)
     }

@@ -116,33 +116,27 @@ impl Call {
         })
     }
 
-    /// Opens the first attempt, at the moment the call begins. The outer error ends the call.
-    pub(super) fn open_first(&self, in_flight: InFlight, first: First) -> Result<Result<Attempt, Failed>, Status> {
+    /// Opens the first attempt, at the moment the call begins.
+    pub(super) fn open_first(&self, in_flight: InFlight, first: First) -> Result<Attempt, Failed> {
         let First { headers, timeout, left } = first;
-        if left == Some(Duration::ZERO) {
-            return Err(self.expired(Stage::Unsent, self.entry.begun()));
-        }
-        let head = self.head.first(&self.target.config().authority, headers, timeout, left);
-        Ok(Attempt::open(in_flight, head))
+        Attempt::open(in_flight, self.head.first(&self.target.config().authority, headers, timeout, left))
     }
 
-    /// Opens a later attempt. The outer error ends the call.
-    pub(super) fn open(&self, in_flight: InFlight, now: Instant) -> Result<Result<Attempt, Failed>, Status> {
-        Ok(Attempt::open(in_flight, self.next_head(now)?))
+    /// Opens a later attempt.
+    pub(super) fn open(&self, in_flight: InFlight, now: Instant) -> Result<Attempt, Failed> {
+        Attempt::open(in_flight, self.next_head(now))
     }
 
     /// What a later attempt says that is made now.
-    pub(super) fn next_head(&self, now: Instant) -> Result<http::Request<()>, Status> {
-        Ok(self.head.again(&self.target.config().authority, self.left(now)?, self.attempts.previous()))
+    pub(super) fn next_head(&self, now: Instant) -> http::Request<()> {
+        let left = self.deadline().map(|at| at.saturating_duration_since(now));
+        self.head.again(&self.target.config().authority, left, self.attempts.previous())
     }
 
-    /// What is left of the deadline; an error when that is nothing: nobody waits for an answer any more, and a write that was
-    /// sent now would be done behind the caller's back.
-    fn left(&self, now: Instant) -> Result<Option<Duration>, Status> {
-        match self.deadline().map(|at| at.saturating_duration_since(now)) {
-            Some(Duration::ZERO) => Err(self.expired(Stage::Unsent, now)),
-            left => Ok(left),
-        }
+    /// Asked before a place is taken: past the deadline nobody waits for an answer any more, and a write that was sent now
+    /// would be done behind the caller's back.
+    pub(super) fn check_deadline(&self, now: Instant) -> Result<(), Status> {
+        if self.has_expired(now) { Err(self.expired(Stage::Unsent, now)) } else { Ok(()) }
     }
 
     /// Notes an endpoint that the next attempt had better not go to.
@@ -150,6 +144,11 @@ impl Call {
         if !self.tried.iter().any(|tried| Arc::ptr_eq(tried, endpoint)) {
             self.tried.push(endpoint.clone());
         }
+    }
+
+    /// Notes for the statistics that the call is repeated.
+    pub(super) fn is_repeated(&mut self) {
+        self.entry.repeated(&self.attempts);
     }
 
     /// When the call must be over.
@@ -180,20 +179,17 @@ impl Call {
         attempt: Attempt,
         response: Response<<Wire as Conn>::Download>,
     ) -> Response<ResponseBody> {
-        self.entry.repeated(&self.attempts);
         let (in_flight, rest) = attempt.into_rest(&mut self.body);
         let entry = self.entry.hand_over();
         response.map(|stream| ResponseBody::new(stream, in_flight, rest, entry))
     }
 
     pub(super) fn answered_whole(&mut self, response: Response<()>, code: Code) -> Response<ResponseBody> {
-        self.entry.repeated(&self.attempts);
         self.entry.end(code, clock::now());
         response.map(|()| ResponseBody::empty())
     }
 
     pub(super) fn failed(&mut self, status: Status) -> Status {
-        self.entry.repeated(&self.attempts);
         self.entry.end(status.code(), clock::now());
         status
     }

@@ -73,8 +73,10 @@ fn refused(code: Code, message: String, reason: &str) -> Status {
 pub(super) enum Stage<'a> {
     /// It was over before it began.
     Unsent,
-    /// It waited for a place, or between two attempts.
+    /// Nobody was READY.
     Waiting(&'a Outlook),
+    /// It waited for a place among those who were, or was being tried again.
+    InLine,
     /// It was sent.
     Sent(&'a Address),
     /// Its answer had begun.
@@ -86,6 +88,7 @@ impl fmt::Display for Stage<'_> {
         match self {
             Self::Unsent => f.write_str("it had passed before the call could be sent"),
             Self::Waiting(outlook) => write!(f, "the call was waiting to be sent: {outlook}"),
+            Self::InLine => f.write_str("the call was in line for a free place, or was being tried again"),
             Self::Sent(address) => write!(f, "{address} has not begun to answer"),
             Self::Answering(address) => write!(f, "the answer of {address} has begun, but not ended"),
         }

@@ -3,6 +3,7 @@
 mod cancel;
 mod deadline;
 mod hedging;
+mod keys;
 mod outcomes;
 mod queue;
 mod re_pick;

@@ -19,10 +19,16 @@ const VALUE_MAX: u64 = 99_999_999;
 /// Reads the header; `None` when it is not one.
 pub(crate) fn decode_timeout(value: &HeaderValue) -> Option<Duration> {
     let (unit, digits) = value.as_bytes().split_last()?;
-    if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
+    if digits.is_empty() || digits.len() > 8 {
         return None;
     }
-    let value = digits.iter().fold(0, |value, digit| value * 10 + u64::from(digit - b'0'));
+    let mut value = 0;
+    for digit in digits.iter().map(|character| character.wrapping_sub(b'0')) {
+        if digit > 9 {
+            return None;
+        }
+        value = value * 10 + u64::from(digit);
+    }
     Some(match unit {
         b'n' => Duration::from_nanos(value),
         b'u' => Duration::from_micros(value),
