@@ -33,6 +33,9 @@ type Key = (Uuid, Address);
 /// How a dial ended.
 type Dialled = (Key, Result<Wire, ConnectError>);
 
+/// Shortest time between two looks that nothing but time asks for: a due time that never comes true must not make a task spin.
+/// It is what a timer can tell apart.
+const LOOK_MIN: Duration = Duration::from_millis(1);
 /// How many endpoints that are gone are remembered for having been ejected. One that is not is called like a new one.
 const RECORDS_MAX: usize = 1024;
 
@@ -95,6 +98,7 @@ impl Manager {
             }
             let now = clock::now();
             let due = [self.advance(now), self.judge(now), self.publish(now)].into_iter().flatten().min();
+            let due = due.map(|due| due.max(now + LOOK_MIN));
 
             news = tokio::select! {
                 () = dropped.cancelled() => return,

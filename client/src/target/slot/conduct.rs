@@ -96,7 +96,7 @@ impl Watched {
             Trial::Off | Trial::ForAny | Trial::Passed | Trial::Failed => None,
             Trial::ForRepeatable | Trial::Answered | Trial::Undecided => Some(since + STEP),
             // An answer does not ring: it is looked for.
-            Trial::Taken => Some((since + ANSWER).min(now + STEP)),
+            Trial::Taken => Some(now + STEP),
         };
         (None, look)
     }
