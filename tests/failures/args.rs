@@ -25,6 +25,10 @@ pub(crate) struct Args {
     #[arg(long, env = "MESH_STORY_SEED")]
     pub(crate) seed: Option<u64>,
 
+    /// Calls per second during the rolling restart: 400 where all is optimised and 100 where not, unless said here
+    #[arg(long)]
+    pub(crate) rate: Option<u32>,
+
     /// Names the rows and runs none
     #[arg(long)]
     pub(crate) list: bool,

@@ -24,6 +24,8 @@ use tonic::{Request, Status};
 
 use crate::fleet::{self, Server};
 use crate::harness::{LONG, until};
+use crate::serve::USUAL;
+use crate::wire::Manners;
 
 /// Calls per second: some are in flight at every moment, and an unoptimised client, three servers and whatever else runs
 /// have two cores.
@@ -228,19 +230,34 @@ pub(crate) struct Stage {
     pub(crate) load: Load,
 }
 
-impl Stage {
-    /// Sets it up for repeatable calls at the usual rate. `others` are addresses beside those of the servers.
-    pub(crate) async fn set(seed: u64, servers: Vec<Server>, others: Vec<Address>) -> Stage {
-        Stage::with_policy(seed, servers, others, Policy::default()).await
+/// What a stage is set with.
+pub(crate) struct Cast {
+    pub(crate) servers: Vec<Server>,
+    /// Addresses beside those of the servers.
+    pub(crate) others: Vec<Address>,
+    pub(crate) policy: Policy,
+    pub(crate) method: &'static str,
+}
+
+impl Cast {
+    /// These servers alone, called by who may repeat, under the default policy.
+    pub(crate) fn of(servers: Vec<Server>) -> Cast {
+        Cast { servers, others: Vec::new(), policy: Policy::default(), method: REPEATABLE }
     }
 
-    /// The same, under another policy.
-    pub(crate) async fn with_policy(seed: u64, servers: Vec<Server>, others: Vec<Address>, policy: Policy) -> Stage {
+    /// So many servers that are well.
+    pub(crate) async fn well(count: usize) -> Cast {
+        Cast::of(Server::several(count, Manners::echo(USUAL)).await)
+    }
+}
+
+impl Stage {
+    /// Sets it up, with calls at the usual rate.
+    pub(crate) async fn set(seed: u64, Cast { servers, others, policy, method }: Cast) -> Stage {
         let addresses = [fleet::addresses(&servers), others].concat();
         let mesh = static_mesh(seed, addresses).policy(SERVICE, policy);
-        let mesh = mesh.build().expect("the configuration is one");
-        let channel = mesh.channel(SERVICE);
-        let load = Load::start(&channel, REPEATABLE, STEADY, seed);
+        let channel = mesh.build().expect("the configuration is one").channel(SERVICE);
+        let load = Load::start(&channel, method, STEADY, seed);
         load.healthy().await;
         Stage { servers, channel, load }
     }

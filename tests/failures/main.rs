@@ -65,7 +65,8 @@ async fn tell(args: &Args, chosen: &[&'static Row]) -> ExitCode {
     let began = clock::now();
     let mut table = Table::default();
     for row in chosen {
-        let scene = Scene { seed: args.seed.unwrap_or_else(mesh_runtime::entropy::seed), length: args.length };
+        let seed = args.seed.unwrap_or_else(mesh_runtime::entropy::seed);
+        let scene = Scene { seed, length: args.length, rate: args.rate };
         println!("{}: seed {}", row.name, scene.seed);
         let begun = clock::now();
         table.add(row, run(row, scene).await, begun.elapsed());

@@ -115,7 +115,8 @@ impl Table {
     /// Prints the table, and a closing line like libtest's.
     pub(crate) fn close(&self, filtered: usize, took: Duration) -> ExitCode {
         if !self.rows.is_empty() {
-            println!("\n{}\n", self.table());
+            println!();
+            self.table().lines().for_each(|line| println!("{}", line.trim_end()));
         }
         let failed: Vec<_> = self.rows.iter().filter(|(_, finding, _)| !finding.broken.is_empty()).collect();
         let mut promises = String::new();

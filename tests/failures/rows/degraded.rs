@@ -10,7 +10,7 @@ use tonic::Code;
 use super::Scene;
 use crate::fleet::{Server, called};
 use crate::harness::until;
-use crate::load::{Call, RATE, Stage, quantile};
+use crate::load::{Call, Cast, RATE, Stage, quantile};
 use crate::report::{Finding, span};
 use crate::serve::USUAL;
 use crate::wire::{Answer, Manners};
@@ -35,7 +35,7 @@ fn since(calls: &[Call], from: Instant) -> impl Iterator<Item = &Call> {
 }
 
 pub(super) async fn slow(scene: Scene) -> Finding {
-    let mut stage = Stage::set(scene.seed, Server::several(3, Manners::echo(NORMAL)).await, vec![]).await;
+    let mut stage = Stage::set(scene.seed, Cast::of(Server::several(3, Manners::echo(NORMAL)).await)).await;
     let usual = quantile(&*stage.load.book(), 0.99);
     let endpoint = stage.endpoint(0);
 
@@ -74,7 +74,7 @@ pub(super) async fn reset(scene: Scene) -> Finding {
 
 /// One of three is quick to fail, which makes it look idle.
 async fn errors(scene: Scene, answer: Answer) -> Finding {
-    let mut stage = Stage::set(scene.seed, Server::several(3, Manners::echo(USUAL)).await, vec![]).await;
+    let mut stage = Stage::set(scene.seed, Cast::well(3).await).await;
     let (errors, last) = one_fails(&mut stage, answer).await;
     let mut finding = left_alone(stage, errors).await;
     finding.converged(format!("{errors} errors, {last:.0?}"));
@@ -85,8 +85,7 @@ async fn errors(scene: Scene, answer: Answer) -> Finding {
 /// one call tries it.
 pub(super) async fn ejected(scene: Scene) -> Finding {
     let policy = Policy { balancer: Balancer::RoundRobin, ..Policy::default() };
-    let servers = Server::several(3, Manners::echo(USUAL)).await;
-    let mut stage = Stage::with_policy(scene.seed, servers, vec![], policy).await;
+    let mut stage = Stage::set(scene.seed, Cast { policy, ..Cast::well(3).await }).await;
     let (errors, last) = one_fails(&mut stage, Answer::Status(Code::Unavailable)).await;
 
     stage.servers[0].behave(Manners::echo(USUAL)).await;
@@ -125,7 +124,7 @@ pub(super) async fn majority(scene: Scene) -> Finding {
     /// Idempotent calls that may fail (P27).
     const FAILED_MAX: f64 = 0.01;
 
-    let mut stage = Stage::set(scene.seed, Server::several(5, Manners::echo(USUAL)).await, vec![]).await;
+    let mut stage = Stage::set(scene.seed, Cast::well(5).await).await;
     for round in 0..ROUNDS {
         for (place, server) in stage.servers.iter_mut().take(BAD).enumerate() {
             let well = round % BAD == place;

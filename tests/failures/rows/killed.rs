@@ -11,7 +11,7 @@ use super::Scene;
 use crate::args::Length;
 use crate::fleet::{Server, called};
 use crate::harness::until;
-use crate::load::{RATE, Stage};
+use crate::load::{Call, Cast, ONCE, RATE, REPEATABLE, Stage, words};
 use crate::report::{Finding, span};
 use crate::serve::USUAL;
 use crate::wire::Manners;
@@ -57,34 +57,76 @@ async fn busy(endpoint: &EndpointHandle) {
 }
 
 pub(super) async fn one_of_three(scene: Scene) -> Finding {
+    let (calls, told) = kill_one_by_one(scene, REPEATABLE).await;
+    let mut finding = Finding::nobody_noticed(&calls);
+    finding.attempts(told.called, span(&calls));
+    told.judge(&mut finding);
+    finding
+}
+
+/// Calls that may not be repeated: those that the dead server had are lost, and no other.
+pub(super) async fn one_of_three_writes(scene: Scene) -> Finding {
+    let (calls, told) = kill_one_by_one(scene, ONCE).await;
+    let mut finding = Finding::of(&calls);
+    finding.attempts(told.called, span(&calls));
+    told.judge(&mut finding);
+    let failed = calls.iter().filter(|call| call.outcome.is_err()).count() as u64;
+    finding.must(failed <= told.had, || format!("{failed} failed, and the dead had {}: {:?}", told.had, words(&calls)));
+    finding
+        .must(told.called <= calls.len() as u64, || format!("{} calls were sent {} times", calls.len(), told.called));
+    finding
+}
+
+/// What became of servers that were killed.
+#[derive(Default)]
+struct Killed {
+    kills: usize,
+    /// Most picks of one after its death, and the latest of them.
+    most: u64,
+    latest: Duration,
+    /// Calls that they had when they died, or got after.
+    had: u64,
+    /// Calls that arrived anywhere.
+    called: u64,
+}
+
+impl Killed {
+    fn judge(&self, finding: &mut Finding) {
+        let Killed { kills, most, latest, .. } = self;
+        finding.converged(format!("{most} picks, {latest:.0?} (worst of {kills} kills)"));
+        finding.must(*most <= PICKS_AFTER_KILL, || format!("it was picked {most} times after its death"));
+    }
+}
+
+/// Kills one of three while it has calls, starts its successor, and goes on with the next one.
+async fn kill_one_by_one(scene: Scene, method: &'static str) -> (Vec<Call>, Killed) {
+    let mut stage = Stage::set(scene.seed, Cast { method, ..Cast::well(3).await }).await;
     let kills = if scene.length == Length::Full { 20 } else { 6 };
-    let mut stage = Stage::set(scene.seed, Server::several(3, Manners::echo(USUAL)).await, vec![]).await;
-    let mut dead = 0;
-    let (mut most, mut latest) = (0, Duration::ZERO);
+    let mut told = Killed { kills, ..Killed::default() };
     for kill in 0..kills {
         let victim = kill % stage.servers.len();
         let endpoint = stage.endpoint(victim);
         busy(&endpoint).await;
+        // In this order: whoever is picked in between is counted twice, and not left out.
         let watched = Watched::from_now(endpoint.clone());
+        let had = u64::from(endpoint.in_flight());
         stage.servers[victim].kill().await;
-        dead += stage.servers[victim].told().called;
+        told.called += stage.servers[victim].told().called;
         stage.load.calls(RATE as usize).await;
-        most = most.max(watched.picks());
-        latest = latest.max(watched.last_pick());
+        told.had += had + watched.picks();
+        told.most = told.most.max(watched.picks());
+        told.latest = told.latest.max(watched.last_pick());
         let address = stage.servers[victim].address();
         stage.servers[victim] = Server::start_at(address, Manners::echo(USUAL)).await;
         until("the successor to be connected", || endpoint.state() == ConnectivityState::Ready).await;
     }
     let calls = stage.load.stop().await;
-    let mut finding = Finding::nobody_noticed(&calls);
-    finding.attempts(dead + called(&stage.servers), span(&calls));
-    finding.converged(format!("{most} picks, {latest:.0?} (worst of {kills} kills)"));
-    finding.must(most <= PICKS_AFTER_KILL, || format!("it was picked {most} times after its death"));
-    finding
+    told.called += called(&stage.servers);
+    (calls, told)
 }
 
 pub(super) async fn half_at_once(scene: Scene) -> Finding {
-    let mut stage = Stage::set(scene.seed, Server::several(4, Manners::echo(USUAL)).await, vec![]).await;
+    let mut stage = Stage::set(scene.seed, Cast::well(4).await).await;
     let watched = [0, 1].map(|server| Watched::from_now(stage.endpoint(server)));
     let [first, second, ..] = &mut stage.servers[..] else { unreachable!("four were started") };
     tokio::join!(first.kill(), second.kill());
@@ -100,7 +142,7 @@ pub(super) async fn half_at_once(scene: Scene) -> Finding {
 }
 
 pub(super) async fn stopped_one_of_three(scene: Scene) -> Finding {
-    let stage = Stage::set(scene.seed, Server::several(3, Manners::echo(USUAL)).await, vec![]).await;
+    let stage = Stage::set(scene.seed, Cast::well(3).await).await;
     // Which call takes unusually long is known only to those who know what is usual.
     stage.load.calls(2 * RATE as usize).await;
     let endpoint = stage.endpoint(0);

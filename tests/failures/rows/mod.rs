@@ -33,6 +33,8 @@ pub(crate) struct Scene {
     pub(crate) seed: u64,
     /// How long outages last.
     pub(crate) length: Length,
+    /// Calls per second during the rolling restart, where somebody asks for another number than usual.
+    pub(crate) rate: Option<u32>,
 }
 
 impl Scene {
@@ -69,6 +71,7 @@ macro_rules! rows {
 /// All of them, in the order of the table.
 pub(crate) const ROWS: &[Row] = rows![
     "killed_one_of_three": "0 failed; at most 10 picks of it after the kill" => killed::one_of_three;
+    "killed_one_of_three_writes": "only what the dead one had is lost; no call is sent twice" => killed::one_of_three_writes;
     "half_killed_at_once": "0 failed; at most 20 picks of both after the kill" => killed::half_at_once;
     "stopped_one_of_three": "0 failed; at most 30 picks of it after SIGSTOP; it serves again after SIGCONT"
         => killed::stopped_one_of_three;

@@ -10,7 +10,7 @@ use tonic::Code;
 use super::Scene;
 use crate::fleet::{Server, called};
 use crate::harness::until;
-use crate::load::{Call, DEADLINE, RATE, Stage, words};
+use crate::load::{Call, Cast, DEADLINE, RATE, Stage, words};
 use crate::report::{Finding, span};
 use crate::serve::USUAL;
 use crate::wire::{Answer, Manners};
@@ -22,7 +22,7 @@ const RECOVERY_MAX: Duration = Duration::from_secs(10);
 const WELL: usize = 2 * RATE as usize;
 
 pub(super) async fn all_down(scene: Scene) -> Finding {
-    let mut stage = Stage::set(scene.seed, Server::several(3, Manners::echo(USUAL)).await, vec![]).await;
+    let mut stage = Stage::set(scene.seed, Cast::well(3).await).await;
     let down = clock::now();
     join_all(stage.servers.iter_mut().map(Server::kill)).await;
     let dead = called(&stage.servers);
@@ -34,7 +34,7 @@ pub(super) async fn all_down(scene: Scene) -> Finding {
 
 /// Each of them answers UNAVAILABLE at once: the way into a retry storm, if there is one.
 pub(super) async fn all_unavailable(scene: Scene) -> Finding {
-    let mut stage = Stage::set(scene.seed, Server::several(3, Manners::echo(USUAL)).await, vec![]).await;
+    let mut stage = Stage::set(scene.seed, Cast::well(3).await).await;
     let down = clock::now();
     behave(&mut stage, Manners::quick(Answer::Status(Code::Unavailable))).await;
     tokio::time::sleep(scene.outage()).await;

@@ -15,11 +15,8 @@ use crate::args::Length;
 use crate::harness::{LONG, RATE, Story, http_get, under_load, until};
 use crate::report::Finding;
 
-/// Calls per second while everything is replaced (T41); unoptimised, it would be the machine that fails them ...
+/// Calls per second while everything is replaced (T41); unoptimised, it would be the machine that fails them.
 const RESTART_RATE: u32 = if cfg!(debug_assertions) { RATE } else { 400 };
-
-/// ... one in twenty of which may not be repeated.
-const ONCE_RATE: u32 = RESTART_RATE / 20;
 
 /// How often everybody is replaced.
 const ROUNDS: usize = 2;
@@ -37,6 +34,9 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 pub(super) async fn rolling_restart(scene: Scene) -> Finding {
+    let rate = scene.rate.unwrap_or(RESTART_RATE);
+    // One call in twenty may not be repeated.
+    let once_rate = (rate / 20).max(1);
     let mut story = Story::begin(3, 2).await;
     // The services declare every method repeatable. To whoever neither retries nor hedges, none of them is.
     let retry = Retry { attempts_max: 1, ..Retry::default() };
@@ -48,8 +48,8 @@ pub(super) async fn rolling_restart(scene: Scene) -> Finding {
     let counted = Attempts::count([&story.user_channel, &story.order_channel]);
     // Another seed: two loads with the same request ids would be given the same users.
     let other = Scene { seed: scene.seed.wrapping_add(1), ..scene };
-    let load_once = begin(other, [&channels[0], &channels[1]], ONCE_RATE).await;
-    let load = begin(scene, [&story.user_channel, &story.order_channel], RESTART_RATE - ONCE_RATE).await;
+    let load_once = begin(other, [&channels[0], &channels[1]], once_rate).await;
+    let load = begin(scene, [&story.user_channel, &story.order_channel], rate - once_rate).await;
     let began = clock::now();
     for _ in 0..ROUNDS {
         story.replace_everybody().await;
@@ -60,7 +60,7 @@ pub(super) async fn rolling_restart(scene: Scene) -> Finding {
     let mut finding = Finding::of_report(&report);
     finding.attempts(counted.total(), took);
     finding.and(Finding::of_report(&report_once));
-    finding.converged(format!("everybody {ROUNDS} times in {took:.0?}; p99 {:.0?}", report.total.p99));
+    finding.converged(format!("everybody {ROUNDS} times in {took:.0?} at {rate}/s; p99 {:.0?}", report.total.p99));
     finding
 }
 

@@ -8,9 +8,8 @@ use socket2::{Domain, Socket, Type};
 use super::Scene;
 use crate::fleet::{Server, called};
 use crate::harness::nobody_there;
-use crate::load::{RATE, Stage, endpoint};
+use crate::load::{Cast, RATE, Stage, endpoint};
 use crate::report::{Finding, span};
-use crate::serve::USUAL;
 use crate::wire::{Answer, Manners};
 
 /// Four seconds of calls: every timeout of a dial has passed meanwhile.
@@ -18,7 +17,7 @@ const CALLS: usize = 4 * RATE as usize;
 
 /// Two servers that are well, and one address that is not: nobody may be sent there.
 async fn one_of_three(scene: Scene, bad: SocketAddr) -> Finding {
-    let stage = Stage::set(scene.seed, Server::several(2, Manners::echo(USUAL)).await, vec![bad.into()]).await;
+    let stage = Stage::set(scene.seed, Cast { others: vec![bad.into()], ..Cast::well(2).await }).await;
     stage.load.calls(CALLS).await;
     let picks = endpoint(&stage.channel, bad.into()).picks();
     let calls = stage.load.stop().await;
