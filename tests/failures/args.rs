@@ -50,6 +50,8 @@ pub(crate) struct Args {
     #[arg(long, hide = true)]
     include_ignored: bool,
     #[arg(long, hide = true)]
+    ignored: bool,
+    #[arg(long, hide = true)]
     test_threads: Option<usize>,
 }
 
@@ -57,6 +59,6 @@ impl Args {
     /// Whether a row is to be run.
     pub(crate) fn wants(&self, name: &str) -> bool {
         let named = |word: &String| if self.exact { name == word } else { name.contains(word.as_str()) };
-        (self.rows.is_empty() || self.rows.iter().any(named)) && !self.skip.iter().any(named)
+        !self.ignored && (self.rows.is_empty() || self.rows.iter().any(named)) && !self.skip.iter().any(named)
     }
 }
