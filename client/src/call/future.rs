@@ -68,36 +68,38 @@ impl CallFuture {
     pub(crate) fn start(target: Arc<Target>, request: http::Request<tonic::body::Body>) -> Self {
         let now = clock::now();
         target.budget().deposit(now);
-        let (call, first) = Call::new(target, request, now);
-        Self { course: Course::begin(call, first), alarm: Alarm::default() }
+        let mut first = First::default();
+        let call = Call::new(target, request, now, &mut first);
+        let course = Course::Sent(Sent { call, attempt: None, hedge: Hedge::Unasked });
+        // It is not moved any more once it is made: a move costs as much as a look at a header.
+        let mut future = Self { course, alarm: Alarm::default() };
+        if let Course::Sent(sent) = &mut future.course
+            && let Err(detour) = sent.begin(first)
+        {
+            future.course.leave(detour);
+        }
+        future
     }
 }
 
+/// Why a call does not go straight on.
+enum Detour {
+    By(Turn),
+    Refused(Status),
+}
+
 impl Course {
-    fn begin(mut call: Call, first: First) -> Self {
-        if let Err(late) = call.check_deadline(call.begun()) {
-            return Self::Refused(call, late);
-        }
-        let in_flight = match call.pick(call.begun()) {
-            Ok(in_flight) => in_flight,
-            Err(Unplaced::Wait) => return Self::slow(call, Turn::Unplaced),
-            Err(Unplaced::Capped) => {
-                let status = call.capped();
-                return Self::Refused(call, status);
-            }
-        };
-        let sent = call.open_first(in_flight, first).and_then(|mut attempt| {
-            // Nobody is woken by this: the first poll asks again for what was not there yet.
-            attempt.poll_send(&mut call.body, &mut Context::from_waker(Waker::noop()))?;
-            Ok(attempt)
-        });
-        match sent {
-            Ok(attempt) => Self::Sent(Sent { call, attempt: Some(attempt), hedge: Hedge::Unasked }),
-            Err(failed) => Self::slow(call, Turn::Failed(failed)),
+    /// Goes on by another way than the straight one.
+    #[cold]
+    fn leave(&mut self, detour: Detour) {
+        if let Self::Sent(Sent { call, .. }) = std::mem::replace(self, Self::Over) {
+            *self = match detour {
+                Detour::By(turn) => Self::slow(call, turn),
+                Detour::Refused(status) => Self::Refused(call, status),
+            };
         }
     }
 
-    #[cold]
     fn slow(call: Call, turn: Turn) -> Self {
         let (target, begun, deadline) = (call.target.clone(), call.begun(), call.deadline());
         Self::Slow(Slow { run: Box::pin(call.run(turn)), target, begun, deadline })
@@ -106,7 +108,7 @@ impl Course {
 
 /// What happens to the first attempt.
 enum Event {
-    Answered(Attempt, Answer),
+    Answered(Answer),
     Failed(Failed),
     /// It may have another one beside it.
     Hedge(Attempt),
@@ -114,15 +116,25 @@ enum Event {
 }
 
 impl Sent {
+    /// Takes a place and sends what there is of the request.
+    fn begin(&mut self, first: First) -> Result<(), Detour> {
+        let call = &mut self.call;
+        call.check_deadline(call.begun()).map_err(Detour::Refused)?;
+        let in_flight = call.pick(call.begun()).map_err(|unplaced| match unplaced {
+            Unplaced::Wait => Detour::By(Turn::Unplaced),
+            Unplaced::Capped => Detour::Refused(call.capped()),
+        })?;
+        let failed = |failed| Detour::By(Turn::Failed(failed));
+        let attempt = self.attempt.insert(call.open_first(in_flight, first).map_err(failed)?);
+        // Nobody is woken by this: the first poll asks again for what was not there yet.
+        attempt.poll_send(&mut call.body, &mut Context::from_waker(Waker::noop())).map_err(failed)
+    }
+
     fn poll(&mut self, alarm: &mut Alarm, cx: &mut Context<'_>) -> Poll<Event> {
         let Some(attempt) = &mut self.attempt else { return Poll::Pending };
         let retry = &self.call.target.policy().retry;
         if let Poll::Ready(answered) = attempt.poll(&mut self.call.body, retry, cx) {
-            let Some(attempt) = self.attempt.take() else { return Poll::Pending };
-            return Poll::Ready(match answered {
-                Ok(answer) => Event::Answered(attempt, answer),
-                Err(failed) => Event::Failed(failed),
-            });
+            return Poll::Ready(answered.map_or_else(Event::Failed, Event::Answered));
         }
         while let Some(at) = self.alarm() {
             ready!(alarm.poll(at, cx));
@@ -135,6 +147,14 @@ impl Sent {
             }
         }
         Poll::Pending
+    }
+
+    fn answered(&mut self, answer: Answer) -> Result<Response<ResponseBody>, Status> {
+        match (answer, self.attempt.take()) {
+            (Answer::Begun(response), Some(attempt)) => Ok(self.call.answered(attempt, response)),
+            (Answer::Whole(response, code), _) => Ok(self.call.answered_whole(response, code)),
+            (Answer::Begun(_), None) => Err(polled_again()),
+        }
     }
 
     /// The deadline has passed, and the server has said nothing.
@@ -180,15 +200,10 @@ impl Future for CallFuture {
             match &mut this.course {
                 Course::Sent(sent) => {
                     let turn = match ready!(sent.poll(&mut this.alarm, cx)) {
-                        Event::Answered(attempt, Answer::Begun(response)) => {
-                            let response = sent.call.answered(attempt, response);
+                        Event::Answered(answer) => {
+                            let outcome = sent.answered(answer);
                             this.course = Course::Over;
-                            return Poll::Ready(Ok(response));
-                        }
-                        Event::Answered(_, Answer::Whole(response, code)) => {
-                            let response = sent.call.answered_whole(response, code);
-                            this.course = Course::Over;
-                            return Poll::Ready(Ok(response));
+                            return Poll::Ready(outcome);
                         }
                         Event::Expired => {
                             let status = sent.expired();
@@ -197,11 +212,9 @@ impl Future for CallFuture {
                             return Poll::Ready(Err(status));
                         }
                         Event::Failed(failed) => Turn::Failed(failed),
-                        Event::Hedge(attempt) => Turn::Hedge(attempt),
+                        Event::Hedge(attempt) => Turn::Hedge(Box::new(attempt)),
                     };
-                    if let Course::Sent(Sent { call, .. }) = std::mem::replace(&mut this.course, Course::Over) {
-                        this.course = Course::slow(call, turn);
-                    }
+                    this.course.leave(Detour::By(turn));
                 }
                 Course::Slow(slow) => {
                     let outcome = match slow.run.as_mut().poll(cx) {
@@ -221,10 +234,14 @@ impl Future for CallFuture {
                     this.course = Course::Over;
                     return Poll::Ready(Err(status));
                 }
-                Course::Over => return Poll::Ready(Err(Status::internal("the call was polled after its end"))),
+                Course::Over => return Poll::Ready(Err(polled_again())),
             }
         }
     }
+}
+
+fn polled_again() -> Status {
+    Status::internal("the call was polled after its end")
 }
 
 impl fmt::Debug for CallFuture {

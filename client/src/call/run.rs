@@ -32,7 +32,7 @@ pub(super) enum Turn {
     /// Its attempt failed.
     Failed(Failed),
     /// Its attempt has not been answered in time, and another one goes beside it.
-    Hedge(Attempt),
+    Hedge(Box<Attempt>),
 }
 
 /// What happens after a failed attempt.
@@ -55,7 +55,7 @@ impl Call {
         let mut tried = match turn {
             Turn::Unplaced => self.attempt().await?,
             Turn::Failed(failed) => Err(failed),
-            Turn::Hedge(first) => self.race(first).await,
+            Turn::Hedge(first) => self.race(*first).await,
         };
         loop {
             let failed = match tried {

@@ -35,6 +35,7 @@ pub(super) struct Call {
 }
 
 /// What only the first attempt has, if it is made at once: the caller's own headers, and the timeout that stands in them.
+#[derive(Default)]
 pub(super) struct First {
     headers: HeaderMap,
     timeout: Option<Duration>,
@@ -69,8 +70,13 @@ impl Reply {
 }
 
 impl Call {
-    /// Reads what the request and its surroundings say about the call that begins at `now`.
-    pub(super) fn new(target: Arc<Target>, request: http::Request<tonic::body::Body>, now: Instant) -> (Self, First) {
+    /// Reads what the request and its surroundings say about the call that begins at `now`, and about its `first` attempt.
+    pub(super) fn new(
+        target: Arc<Target>,
+        request: http::Request<tonic::body::Body>,
+        now: Instant,
+        first: &mut First,
+    ) -> Self {
         let inherited = context::current();
         let trace = inherited.trace.map(|trace| trace.child(&target.config().entropy));
         let (parts, body) = request.into_parts();
@@ -91,7 +97,8 @@ impl Call {
             _ => Patience::Whole,
         };
         let entry = Entry::new(target.ledger().clone(), head.method_path(), now, deadline);
-        let call = Self {
+        *first = First { headers, timeout, left };
+        Self {
             target,
             head,
             body: RequestBody::new(body),
@@ -100,8 +107,7 @@ impl Call {
             tried: Vec::new(),
             key,
             entry,
-        };
-        (call, First { headers, timeout, left })
+        }
     }
 
     /// Asks for a place.
