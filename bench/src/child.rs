@@ -17,6 +17,7 @@ use crate::machine::Cpus;
 pub(crate) struct EchoServer {
     addresses: Vec<SocketAddr>,
     pid: u32,
+    command_line: String,
     /// It ends when its stdin does, and this holds that.
     _process: Child,
 }
@@ -37,7 +38,13 @@ impl EchoServer {
         let addresses = line.trim().split(',').map(str::parse).collect::<Result<Vec<_>, _>>();
         let addresses = addresses.map_err(|_| Failure::Child(format!("the echo server said {line:?}")))?;
         let pid = process.id().ok_or_else(|| Failure::Child("the echo server has ended".to_owned()))?;
-        Ok(Self { addresses, pid, _process: process })
+        let command_line = format!("bench {}, one thread", args.command_line().join(" "));
+        Ok(Self { addresses, pid, command_line, _process: process })
+    }
+
+    /// How it was started.
+    pub(crate) fn command_line(&self) -> &str {
+        &self.command_line
     }
 
     /// Its process.

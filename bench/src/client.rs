@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::args::{ClientArgs, Section, ServeArgs};
 use crate::child::EchoServer;
-use crate::contestant::{Contestant, ENVOY_ENDPOINTS};
+use crate::contestant::{Contestant, PEER_ENDPOINTS};
 use crate::envoy::{self, Envoy};
 use crate::failure::Failure;
 use crate::instructions::{self, Depth};
@@ -27,7 +27,11 @@ pub(crate) async fn client(args: &ClientArgs) -> Result<(), Failure> {
         println!("{}", path.display());
         return Ok(());
     }
-    println!("{}", machine::describe().join("\n"));
+    println!("{}\n{}", machine::describe().join("\n"), machine::versions());
+    println!("server: {}", server.command_line());
+    println!(
+        "client: bench drive --contestant CONTESTANT --servers … sequence|closed|open, one thread, a process for each run"
+    );
     if args.check {
         let payloads = [instructions::SMALL_BYTES];
         let costs = instructions::measure(&server, &gate::CONTESTANTS, &payloads, depth, &args.out).await?;
@@ -36,11 +40,14 @@ pub(crate) async fn client(args: &ClientArgs) -> Result<(), Failure> {
         return Ok(());
     }
 
+    if !Contestant::built_in().contains(&Contestant::Xds) {
+        println!("tonic-xds is left out: this was built without --features peers");
+    }
     let mut records = Vec::new();
     if args.wants(Section::Instructions) {
         if machine::has("valgrind") {
             let payloads = instructions::PAYLOADS;
-            let costs = instructions::measure(&server, &Contestant::ALL, &payloads, depth, &args.out).await?;
+            let costs = instructions::measure(&server, &Contestant::built_in(), &payloads, depth, &args.out).await?;
             let (table, measured) = instructions::report(&costs);
             println!("{table}");
             records.extend(measured);
@@ -94,7 +101,7 @@ async fn envoy(args: &ClientArgs, server: &EchoServer) -> Result<Option<Envoy>, 
             return Ok(None);
         }
     };
-    let envoy = Envoy::start(&program, &server.addresses(ENVOY_ENDPOINTS), &args.out).await?;
+    let envoy = Envoy::start(&program, &server.addresses(PEER_ENDPOINTS), &args.out).await?;
     println!("{} --concurrency 1, on any CPU", envoy.version());
     Ok(Some(envoy))
 }

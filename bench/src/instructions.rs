@@ -130,8 +130,7 @@ pub(crate) fn report(costs: &[Cost]) -> (String, Vec<Record>) {
     for cost in costs.iter().filter(|cost| cost.contestant.is_mesh()) {
         let size = if cost.payload_bytes == SMALL_BYTES { String::new() } else { format!("_{}b", cost.payload_bytes) };
         let endpoints = cost.contestant.endpoints_suffix();
-        for peer in [Contestant::Channel, Contestant::RawH2, Contestant::BalanceList { endpoints: 3 }] {
-            let Some(peer) = find(peer, cost) else { continue };
+        for peer in costs.iter().filter(|peer| !peer.contestant.is_mesh() && peer.payload_bytes == cost.payload_bytes) {
             let over = peer.contestant.peer_suffix();
             let record = |what, unit, ours, theirs| {
                 Record::new(format!("{what}{endpoints}{size}{over}"), unit, ours, theirs, peer.contestant.title())

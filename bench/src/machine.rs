@@ -21,6 +21,21 @@ pub(crate) fn describe() -> Vec<String> {
     lines
 }
 
+/// What was compiled.
+const LOCK: &str = include_str!("../../Cargo.lock");
+
+/// The versions of both sides, as they were built into this binary.
+pub(crate) fn versions() -> String {
+    let version = |package: &str| {
+        let entry = LOCK.split("[[package]]").find(|entry| entry.contains(&format!("\nname = \"{package}\"\n")))?;
+        let version = entry.lines().find_map(|line| line.strip_prefix("version = \"")?.strip_suffix('"'))?;
+        Some(format!("{package} {version}"))
+    };
+    let peer = cfg!(feature = "peers").then_some("tonic-xds");
+    let packages = ["mesh-client", "tonic", "hyper", "h2", "tokio"].into_iter().chain(peer);
+    packages.filter_map(version).collect::<Vec<_>>().join(", ")
+}
+
 /// Whether a program is there to be run.
 pub(crate) fn has(program: &str) -> bool {
     first_line(program, &["--version"]).is_some()
@@ -76,6 +91,13 @@ fn first_line(program: &str, args: &[&str]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_versions_of_both_sides_are_known() {
+        for package in ["mesh-client ", "tonic ", "h2 "] {
+            assert!(versions().contains(package), "{}", versions());
+        }
+    }
 
     #[test]
     fn a_list_of_cpus_is_read() {

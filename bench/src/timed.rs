@@ -17,14 +17,6 @@ use crate::report::{self, Record, median};
 const IN_FLIGHT: [u16; 2] = [1, 64];
 /// Rates of the open loops, in percent of what a tonic channel can do.
 const LOADS_PERCENT: [u32; 3] = [20, 50, 80];
-/// Those in the open loops: what an application would take.
-const OPEN_CONTESTANTS: [Contestant; 4] = [
-    Contestant::Channel,
-    Contestant::BalanceList { endpoints: 3 },
-    Contestant::Mesh { endpoints: 1 },
-    Contestant::Mesh { endpoints: 3 },
-];
-
 /// How often and how long each contestant runs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rounds {
@@ -65,7 +57,7 @@ pub(crate) struct Results {
 
 /// So many calls in flight, each size of message.
 pub(crate) async fn closed(arena: Arena<'_>) -> Result<Results, Failure> {
-    let contestants = arena.with_envoy(&Contestant::ALL);
+    let contestants = arena.with_envoy(Contestant::built_in());
     let mut results = Results { tables: String::new(), records: Vec::new(), channel_capacity: 0.0 };
     for payload_bytes in PAYLOADS {
         for in_flight in IN_FLIGHT {
@@ -96,7 +88,7 @@ pub(crate) async fn open(arena: Arena<'_>, channel_capacity: Option<f64>) -> Res
         let per_second = (channel_capacity * f64::from(percent) / 100.0).round().max(1.0);
         eprintln!("{per_second} calls a second, {} rounds ...", arena.rounds.count);
         let entries =
-            arena.run(&arena.with_envoy(&OPEN_CONTESTANTS), SMALL_BYTES, open_plan(arena.rounds, per_second)).await?;
+            arena.run(&arena.with_envoy(open_contestants()), SMALL_BYTES, open_plan(arena.rounds, per_second)).await?;
         let title = format!(
             "Arriving at {} calls a second, {percent} % of a tonic channel's capacity, {SMALL_BYTES} B",
             report::grouped(per_second)
@@ -111,6 +103,13 @@ pub(crate) async fn open(arena: Arena<'_>, channel_capacity: Option<f64>) -> Res
 pub(crate) fn open_plan(rounds: Rounds, per_second: f64) -> impl Fn(u32) -> Plan {
     let Rounds { warm_up_ms, millis, .. } = rounds;
     move |round| Plan::Open(OpenPlan { per_second, seed: u64::from(round), warm_up_ms, millis })
+}
+
+/// Those in the open loops: what an application would take.
+fn open_contestants() -> Vec<Contestant> {
+    let is_floor =
+        |contestant: &Contestant| matches!(contestant, Contestant::RawH2 | Contestant::Mesh { endpoints: 100 });
+    Contestant::built_in().into_iter().filter(|contestant| !is_floor(contestant)).collect()
 }
 
 fn closed_plan(rounds: Rounds, in_flight: u16) -> impl Fn(u32) -> Plan {
@@ -143,8 +142,8 @@ impl Arena<'_> {
     }
 
     /// These, and Envoy where it is.
-    fn with_envoy(self, contestants: &[Contestant]) -> Vec<Contestant> {
-        contestants.iter().copied().chain(self.envoy.map(|_| Contestant::Envoy)).collect()
+    fn with_envoy(self, contestants: Vec<Contestant>) -> Vec<Contestant> {
+        contestants.into_iter().chain(self.envoy.map(|_| Contestant::Envoy)).collect()
     }
 
     fn addresses(self, contestant: Contestant) -> Vec<SocketAddr> {

@@ -4,6 +4,8 @@ mod mesh;
 mod raw_h2;
 mod rule;
 mod tonic_channel;
+#[cfg(feature = "peers")]
+mod xds;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -19,8 +21,8 @@ pub(crate) use rule::Rule;
 /// Most endpoints that a contestant can be given: the server binds a port for each.
 const ENDPOINTS_MAX: u16 = 1000;
 
-/// Endpoints behind Envoy.
-pub(crate) const ENVOY_ENDPOINTS: u16 = 3;
+/// Endpoints of the peers that balance.
+pub(crate) const PEER_ENDPOINTS: u16 = 3;
 
 /// A way to make a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +33,8 @@ pub(crate) enum Contestant {
     BalanceList { endpoints: u16 },
     /// A `Channel` to an Envoy in front of three endpoints.
     Envoy,
+    /// tonic-xds over three endpoints.
+    Xds,
     /// Nothing but the h2 crate: the floor. One connection, no balancing, no deadline of its own.
     RawH2,
     /// The mesh with its default policy: everything is on.
@@ -50,12 +54,19 @@ impl Contestant {
         Self::Mesh { endpoints: 100 },
     ];
 
+    /// Those of every run, and the heavy peers that were built in.
+    pub(crate) fn built_in() -> Vec<Self> {
+        let peers = cfg!(feature = "peers").then_some(Self::Xds);
+        Self::ALL.into_iter().chain(peers).collect()
+    }
+
     /// What it is, in words.
     pub(crate) fn title(self) -> String {
         match self {
             Self::Channel => "tonic channel".to_owned(),
             Self::BalanceList { endpoints } => format!("tonic balance_list of {endpoints}"),
             Self::Envoy => "tonic channel, Envoy, 3".to_owned(),
+            Self::Xds => "tonic-xds, 3 endpoints".to_owned(),
             Self::RawH2 => "raw h2".to_owned(),
             Self::Mesh { endpoints: 1 } => "mesh, 1 endpoint".to_owned(),
             Self::Mesh { endpoints } => format!("mesh, {endpoints} endpoints"),
@@ -72,7 +83,7 @@ impl Contestant {
     pub(crate) fn endpoints(self) -> u16 {
         match self {
             Self::Channel | Self::RawH2 => 1,
-            Self::Envoy => ENVOY_ENDPOINTS,
+            Self::Envoy | Self::Xds => PEER_ENDPOINTS,
             Self::BalanceList { endpoints } | Self::Mesh { endpoints } | Self::MeshBy { endpoints, .. } => endpoints,
         }
     }
@@ -108,6 +119,10 @@ impl Contestant {
                 work.over(runtime, runtime.block_on(tonic_channel::channel(servers)).map_err(setup)?)
             }
             Self::BalanceList { .. } => work.over(runtime, tonic_channel::balance_list(servers).map_err(setup)?),
+            #[cfg(feature = "peers")]
+            Self::Xds => work.over(runtime, runtime.block_on(xds::connect(servers)).map_err(setup)?),
+            #[cfg(not(feature = "peers"))]
+            Self::Xds => return Err(setup("it was built without the feature `peers`".to_owned())),
             Self::RawH2 => work.over(runtime, runtime.block_on(raw_h2::RawH2::connect(servers)).map_err(setup)?),
             Self::Mesh { .. } => work.over(runtime, runtime.block_on(mesh::connect(servers, None)).map_err(setup)?),
             Self::MeshBy { rule, .. } => {
@@ -125,6 +140,7 @@ impl fmt::Display for Contestant {
             Self::BalanceList { endpoints } => write!(f, "balance-list-{endpoints}"),
             Self::RawH2 => f.write_str("raw-h2"),
             Self::Envoy => f.write_str("envoy"),
+            Self::Xds => f.write_str("xds"),
             Self::Mesh { endpoints } => write!(f, "mesh-{endpoints}"),
             Self::MeshBy { endpoints, rule } => write!(f, "mesh-{endpoints}-{}", rule.name()),
         }
@@ -138,7 +154,7 @@ impl FromStr for Contestant {
         let unknown = || {
             let rules: Vec<_> = Rule::ALL.iter().map(|rule| rule.name()).collect();
             format!(
-                "one of channel, raw-h2, balance-list-N, mesh-N and mesh-N-BALANCER is taken, with 1 to {ENDPOINTS_MAX} for N \
+                "one of channel, raw-h2, xds, envoy, balance-list-N, mesh-N and mesh-N-BALANCER is taken, with 1 to {ENDPOINTS_MAX} for N \
                  and one of {} for BALANCER",
                 rules.join(", ")
             )
@@ -150,6 +166,7 @@ impl FromStr for Contestant {
             "channel" => return Ok(Self::Channel),
             "raw-h2" => return Ok(Self::RawH2),
             "envoy" => return Ok(Self::Envoy),
+            "xds" => return Ok(Self::Xds),
             _ => {}
         }
         if let Some(digits) = text.strip_prefix("balance-list-") {
@@ -183,6 +200,7 @@ mod tests {
     fn a_contestant_is_read_as_it_is_written() {
         let others = [
             Contestant::Envoy,
+            Contestant::Xds,
             Contestant::BalanceList { endpoints: 8 },
             Contestant::MeshBy { endpoints: 8, rule: Rule::RoundRobin },
             Contestant::MeshBy { endpoints: 8, rule: Rule::PeakEwma },
