@@ -7,6 +7,7 @@ mod leaving;
 mod outage;
 mod registry;
 mod shop;
+mod stalled;
 mod storm;
 mod unreachable;
 
@@ -75,6 +76,8 @@ pub(crate) const ROWS: &[Row] = rows![
     "half_killed_at_once": "0 failed; at most 20 picks of both after the kill" => killed::half_at_once;
     "stopped_one_of_three": "0 failed; at most 30 picks of it after SIGSTOP; it serves again after SIGCONT"
         => killed::stopped_one_of_three;
+    "stalled_caller": "no connection is given up for it; only calls that were under way may run out of time"
+        => stalled::caller;
     "refused_one": "0 failed; 0 picks of it" => unreachable::refused;
     "mute_one": "0 failed; 0 picks of who accepts and never speaks" => unreachable::mute;
     "black_hole_one": "0 failed; 0 picks of who drops every SYN" => unreachable::black_hole;
