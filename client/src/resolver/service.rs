@@ -44,6 +44,9 @@ pub(super) struct ServiceState {
     soft: Option<Soft>,
     /// What the last applied snapshot or delta holds for.
     position: Option<Position>,
+    /// The revision up to which that is known to be all, in the same history: the registry says so as time passes, also
+    /// where nothing changes.
+    current: u64,
     completeness: Completeness,
     presence: Presence,
     unfinished: Option<Unfinished>,
@@ -118,6 +121,7 @@ impl ServiceState {
             tombstones: Tombstones::default(),
             soft: None,
             position: None,
+            current: 0,
             completeness: Completeness::Warming,
             presence: Presence::Unknown,
             unfinished: None,
@@ -139,9 +143,11 @@ impl ServiceState {
         self.drop_longest_unlisted();
     }
 
-    /// What a later process should know: nothing while the registry does not know everything itself.
+    /// What a later process should know, and how far in the history that is all there is; nothing while the registry does
+    /// not know everything itself.
     pub(super) fn known(&self) -> Option<(Position, Vec<Known>)> {
-        let position = self.position.clone().filter(|_| self.completeness == Completeness::Complete)?;
+        let applied = self.position.as_ref().filter(|_| self.completeness == Completeness::Complete)?;
+        let position = Position { epoch: applied.epoch.clone(), revision: applied.revision.max(self.current) };
         let known = |held: &Held| Known { epoch: held.epoch.clone(), instance: held.instance.clone() };
         Some((position, self.held.values().map(known).collect()))
     }
@@ -247,6 +253,13 @@ impl ServiceState {
         news
     }
 
+    /// Nothing is missing up to here: the registry has answered on this stream and says that it has sent everything.
+    pub(super) fn is_current_up_to(&mut self, position: &Position) {
+        if self.position.as_ref().is_some_and(|applied| applied.epoch == position.epoch) {
+            self.current = self.current.max(position.revision);
+        }
+    }
+
     /// What callers are told.
     pub(super) fn resolution(&self) -> Resolution {
         let endpoints: Vec<ResolvedEndpoint> = self.held.values().filter_map(|held| self.endpoint(held)).collect();
@@ -291,6 +304,9 @@ impl ServiceState {
         removals: &[Removal],
         now: Instant,
     ) -> Verdict {
+        if self.position.as_ref().is_none_or(|applied| applied.epoch != position.epoch) {
+            self.current = 0;
+        }
         self.position = Some(position.clone());
         self.completeness = completeness;
         // A record that calls itself emptied and lists somebody contradicts itself; the instances are believed.

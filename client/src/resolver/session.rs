@@ -54,6 +54,8 @@ enum Ask {
     Due(Instant),
     /// It was, on this stream.
     Asked,
+    /// It was, and it has answered: what it says from here on counts from there.
+    Answered,
 }
 
 /// What to tell the registry.
@@ -133,7 +135,7 @@ impl Session {
         }
         let due = |followed: &Followed| match followed.ask {
             Ask::Due(at) => Some(at),
-            Ask::Asked => None,
+            Ask::Asked | Ask::Answered => None,
         };
         self.followed.values().filter_map(due).min()
     }
@@ -170,6 +172,10 @@ impl Session {
                     if followed.state.bookmark(&position, completeness, now) {
                         self.unsaved.insert(Arc::clone(service));
                     }
+                    // One that was sent before the registry knew of the subscription says nothing about it.
+                    if followed.ask == Ask::Answered {
+                        followed.state.is_current_up_to(&position);
+                    }
                 }
                 return self.followed.iter_mut().filter_map(|(service, followed)| followed.publish(service)).collect();
             }
@@ -183,7 +189,13 @@ impl Session {
         let verdict = match event {
             Event::Snapshot(_, chunk) => followed.state.chunk(&position, completeness, chunk, now),
             Event::Delta(_, delta) => followed.state.delta(&position, completeness, delta, now),
-            Event::Soft(_, entries) => followed.state.soft(&position, entries, now),
+            Event::Soft(_, entries) => {
+                // The whole answer where nothing has changed since the position that was asked for.
+                if followed.ask == Ask::Asked {
+                    followed.ask = Ask::Answered;
+                }
+                followed.state.soft(&position, entries, now)
+            }
             Event::Refused(_, Refusal { reason, outlook }) => {
                 self.counters.refused += 1;
                 followed.refusal = Some(reason);
@@ -221,7 +233,7 @@ impl Session {
 
     /// The services that this stream has told everything about: the registry vouches for them.
     pub(super) fn vouched_for(&self) -> impl Iterator<Item = &Arc<str>> {
-        let vouched = |followed: &Followed| followed.ask == Ask::Asked && followed.refusal.is_none();
+        let vouched = |followed: &Followed| followed.ask == Ask::Answered && followed.refusal.is_none();
         self.followed.iter().filter(move |(_, followed)| vouched(followed)).map(|(service, _)| service)
     }
 
@@ -237,13 +249,13 @@ impl Followed {
             Verdict::Applied { entries_rejected } => {
                 counters.entries_rejected += entries_rejected as u64;
                 self.refusal = None;
-                self.ask = Ask::Asked;
+                self.ask = Ask::Answered;
             }
             Verdict::Kept => {}
             Verdict::Older => counters.older_ignored += 1,
             Verdict::Gap => {
                 counters.gaps += 1;
-                if self.ask == Ask::Asked {
+                if matches!(self.ask, Ask::Asked | Ask::Answered) {
                     let earliest = self.last_asked.map(|asked| asked + RESYNC_INTERVAL);
                     self.ask = Ask::Due(earliest.map_or(now, |earliest| earliest.max(now)));
                 }

@@ -147,6 +147,36 @@ fn only_what_differs_is_published() {
 }
 
 #[test]
+fn a_bookmark_speaks_for_what_was_answered_on_its_stream_alone() {
+    let now = start();
+    let mut session = following(now);
+    let bookmark =
+        |revision| News { position: at(revision), completeness: Completeness::Complete, event: Event::Bookmark };
+    let known = |session: &Session| session.known("user-svc").unwrap().0;
+    session.received(bookmark(20), now);
+    assert_eq!(known(&session), at(20));
+    assert_eq!(session.vouched_for().count(), 1);
+    session.received(gap("user-svc"), now);
+    session.received(bookmark(91), now);
+    assert_eq!(known(&session), at(20), "what is missing is not said to be there");
+
+    // The next stream resumes at what was applied; a bookmark may be under way before it knows what is asked.
+    session.opened(now);
+    assert_eq!(session.next_request(now).unwrap().subscribe, [("user-svc".into(), Some(at(10)))]);
+    session.received(bookmark(95), now);
+    assert_eq!((known(&session), session.vouched_for().count()), (at(20), 0));
+    let soft = Event::Soft("user-svc".into(), vec![]);
+    session.received(News { position: at(95), completeness: Completeness::Complete, event: soft }, now);
+    session.received(bookmark(96), now);
+    assert_eq!((known(&session), session.vouched_for().count()), (at(96), 1));
+
+    // Of another store nothing counts on.
+    let other = Position { epoch: Epoch { store: "b".into(), generation: 0 }, revision: 3 };
+    session.received(News { position: other.clone(), ..snapshot("user-svc", 3, Presence::Emptied) }, now);
+    assert_eq!(known(&session), other);
+}
+
+#[test]
 fn what_is_older_is_counted() {
     let now = start();
     let mut session = following(now);

@@ -241,6 +241,18 @@ impl Kin {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
+
+    /// Waits until the file is another one; ten seconds of the test's time are more than a write ever waits.
+    async fn rewrote(&self, before: &[u8]) {
+        let file = self.folder.file("default", "user-svc");
+        for _ in 0..1_000 {
+            if std::fs::read(&file).unwrap() != before {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("the file is as it was");
+    }
 }
 
 fn standings(resolution: &Resolution) -> Vec<(u16, Standing)> {
@@ -312,6 +324,38 @@ async fn what_the_registry_vouches_for_stays_young_and_what_it_does_not_ages() {
     drop(calls);
     tokio::time::sleep(Duration::from_secs(3 * 60 * 60)).await;
     assert_eq!(std::fs::read(&file).unwrap(), second);
+}
+
+/// A process that came later and is gone has left a file with the registry's own position, which the service itself has
+/// not moved to in this process's eyes: no change of it came.
+#[tokio::test(start_paused = true)]
+async fn what_is_kept_current_stays_young_although_a_younger_process_wrote_last() {
+    let kin = Kin::new();
+    let (older, mut calls) = kin.started();
+    let mut users = older.follow("user-svc").unwrap();
+    let mut stream = calls.watch().await;
+    stream.request().await;
+    stream.say(snapshot("user-svc", 5, &[1])).await;
+    ports(&mut users).await;
+    kin.wrote().await;
+    let file = kin.folder.file("default", "user-svc");
+    let first = std::fs::read(&file).unwrap();
+
+    let (younger, mut its_calls) = kin.started();
+    let mut its_users = younger.follow("user-svc").unwrap();
+    let mut its_stream = its_calls.watch().await;
+    its_stream.request().await;
+    its_stream.say(snapshot("user-svc", 900, &[1])).await;
+    ports(&mut its_users).await;
+    kin.rewrote(&first).await;
+    let second = std::fs::read(&file).unwrap();
+    drop((its_users, younger));
+
+    for _ in 0..=(60 * 60 / 5) {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        stream.say(message("", 900, Event::Bookmark(wire::Bookmark::default()))).await;
+    }
+    kin.rewrote(&second).await;
 }
 
 #[tokio::test(start_paused = true)]
