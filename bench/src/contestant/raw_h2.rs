@@ -6,6 +6,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{Builder, ResponseFuture, SendRequest};
@@ -19,9 +20,17 @@ use tower::Service;
 
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("grpc-rust-bench/", env!("CARGO_PKG_VERSION")));
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
-/// The windows of the mesh's connections, and hyper's.
-const STREAM_WINDOW_BYTES: u32 = 2 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 5 << 20;
+
+// The settings of the mesh's connections, by the names that they have there, in client/src/conn/dial.rs.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 1 << 30;
+const SEND_BUFFER_BYTES_MAX: usize = 1 << 20;
+const SMALL_FRAMES_BYTES_MAX: usize = 1 << 30;
+const RESETS_KNOWN_MAX: usize = 4_096;
+const RESETS_KNOWN_FOR: Duration = Duration::from_secs(3);
+const VIOLATIONS_MAX: usize = 65_536;
+const HEADER_LIST_BYTES_MAX: u32 = 16 << 10;
+const STREAMS_BEFORE_SETTINGS: usize = 100;
 
 #[derive(Clone)]
 pub(super) struct RawH2 {
@@ -37,8 +46,15 @@ impl RawH2 {
         let (sender, connection) = Builder::new()
             .initial_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_send_buffer_size(SEND_BUFFER_BYTES_MAX)
+            .data_frame_budget(SMALL_FRAMES_BYTES_MAX)
+            .max_concurrent_reset_streams(RESETS_KNOWN_MAX)
+            .reset_stream_duration(RESETS_KNOWN_FOR)
+            .max_local_error_reset_streams(Some(VIOLATIONS_MAX))
+            .max_header_list_size(HEADER_LIST_BYTES_MAX)
+            .initial_max_send_streams(STREAMS_BEFORE_SETTINGS)
             .enable_push(false)
-            .handshake(io)
+            .handshake::<_, Bytes>(io)
             .await
             .map_err(|error| error.to_string())?;
         tokio::spawn(connection);
@@ -128,5 +144,32 @@ impl Body for Answer {
 
     fn is_end_stream(&self) -> bool {
         self.0.is_end_stream()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    /// The lines that set something on an h2 builder, and those of the constants that they name.
+    fn settings(source: &str) -> BTreeSet<&str> {
+        let lines = source.lines().map(str::trim);
+        let set = lines.clone().skip_while(|line| !line.ends_with("Builder::new()")).skip(1);
+        let set: BTreeSet<&str> = set.take_while(|line| !line.starts_with(".handshake")).collect();
+        let constants =
+            lines.filter_map(|line| line.strip_prefix("pub(super) ").unwrap_or(line).strip_prefix("const "));
+        let named = constants.filter(|line| {
+            let name = line.split(':').next().unwrap_or_default();
+            set.iter().any(|set| set.contains(&format!("({name})")) || set.contains(&format!("({name}))")))
+        });
+        named.chain(set.iter().copied()).collect()
+    }
+
+    #[test]
+    fn the_floor_has_the_settings_of_the_meshs_connections() {
+        let mesh = settings(include_str!("../../../client/src/conn/dial.rs"));
+        assert_eq!(settings(include_str!("raw_h2.rs")), mesh);
+        // Ten are set, nine of them by a constant: what is compared was found.
+        assert_eq!(mesh.len(), 19, "{mesh:#?}");
     }
 }
