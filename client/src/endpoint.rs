@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::Address;
 use crate::balancer::Ewma;
-use crate::clock;
+use crate::clock::{self, Stamp};
 use crate::resolver::{MethodLevels, ResolvedEndpoint};
 
 /// Connectivity of an endpoint or of a whole channel, after gRPC's connectivity semantics.
@@ -157,7 +157,7 @@ impl Endpoint {
     pub(crate) fn enter(&self, turn: u64, now: Stamp) {
         self.hot.started.fetch_add(1, Ordering::Relaxed);
         self.hot.last_turn.store(turn, Ordering::Relaxed);
-        let nanos = now.nanos.saturating_add(1);
+        let nanos = now.nanos().saturating_add(1);
         // Two picks at one moment may leave the earlier one's time.
         if nanos > self.hot.last_pick.load(Ordering::Relaxed) {
             self.hot.last_pick.store(nanos, Ordering::Relaxed);
@@ -172,7 +172,7 @@ impl Endpoint {
     pub(crate) fn is_overdue(&self, turn: u64, now: Stamp) -> bool {
         turn.saturating_sub(self.hot.last_turn.load(Ordering::Relaxed)) >= OVERDUE_PICKS && {
             let nanos = self.hot.last_pick.load(Ordering::Relaxed);
-            now.nanos.saturating_sub(nanos) >= OVERDUE_NANOS
+            now.nanos().saturating_sub(nanos) >= OVERDUE_NANOS
         }
     }
 
@@ -274,36 +274,6 @@ impl Endpoint {
         if learnt != known {
             self.set_ewma(learnt);
         }
-    }
-}
-
-/// A moment as endpoints keep it: since their target's birth.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Stamp {
-    nanos: u64,
-}
-
-impl Stamp {
-    /// `now` on the clock of a target that was born at `origin`.
-    pub(crate) fn new(origin: Instant, now: Instant) -> Self {
-        const PER_SECOND: u64 = 1_000_000_000;
-        let age = now.saturating_duration_since(origin);
-        Self { nanos: age.as_secs().wrapping_mul(PER_SECOND).wrapping_add(u64::from(age.subsec_nanos())) }
-    }
-
-    /// Nanoseconds since then; they last for 584 years.
-    pub(crate) fn nanos(self) -> u64 {
-        self.nanos
-    }
-
-    /// How long after `earlier` it is.
-    pub(crate) fn since(self, earlier: Self) -> Duration {
-        Duration::from_nanos(self.nanos.saturating_sub(earlier.nanos))
-    }
-
-    /// Milliseconds, which go round every 49 days: [`Ewma`] expects that.
-    fn millis(self) -> u32 {
-        (self.nanos / 1_000_000) as u32
     }
 }
 

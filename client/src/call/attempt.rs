@@ -8,14 +8,13 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::{Request, Response};
-use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, Status};
 
 use super::response::Rest;
 use super::status::{self, Meaning};
 use super::upload::{RequestBody, UploadError};
-use crate::clock;
+use crate::clock::Stamp;
 use crate::conn::{Conn, End, Ending, StreamError, Upload, Wire};
 use crate::endpoint::Endpoint;
 use crate::policy::{Pushback, Retry};
@@ -62,7 +61,10 @@ impl Attempt {
     pub(super) fn open(mut in_flight: InFlight, head: Request<()>) -> Result<Self, Failed> {
         match in_flight.conn().open(head) {
             Ok((answer, upload)) => Ok(Self { answer, upload: Some(upload), in_flight }),
-            Err(error) => Err(fail(&mut in_flight, error, clock::now())),
+            Err(error) => {
+                let now = in_flight.now();
+                Err(fail(&mut in_flight, error, now))
+            }
         }
     }
 
@@ -92,7 +94,7 @@ impl Attempt {
             Poll::Ready(Ok(()) | Err(UploadError::Stream)) => self.upload = None,
             Poll::Ready(Err(UploadError::Body(status))) => {
                 upload.cancel();
-                self.in_flight.end(Outcome::Cancelled, clock::now());
+                self.in_flight.end(Outcome::Cancelled, self.in_flight.now());
                 return Err(Failed { endpoint: self.endpoint().clone(), cause: Cause::Body(status) });
             }
         }
@@ -110,7 +112,7 @@ impl Attempt {
             return Poll::Ready(Err(failed));
         }
         let answer = ready!(Pin::new(&mut self.answer).poll(cx));
-        let now = clock::now();
+        let now = self.in_flight.now();
         let response = match answer {
             Ok(response) => response,
             Err(error) => return Poll::Ready(Err(fail(&mut self.in_flight, error, now))),
@@ -156,7 +158,7 @@ impl Attempt {
     }
 }
 
-fn fail(in_flight: &mut InFlight, error: StreamError, now: Instant) -> Failed {
+fn fail(in_flight: &mut InFlight, error: StreamError, now: Stamp) -> Failed {
     in_flight.end(outcome_of(&error), now);
     Failed { endpoint: in_flight.endpoint().clone(), cause: Cause::Stream(error) }
 }

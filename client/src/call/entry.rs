@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
 use tonic::Code;
 
-use crate::clock;
+use crate::clock::Stamp;
 use crate::metrics::{MethodIndex, Repeats};
 use crate::policy::Attempts;
 use crate::target::Ledger;
@@ -17,13 +16,13 @@ pub(super) struct Entry {
     /// `None` once it is made, or in other hands.
     ledger: Option<Arc<Ledger>>,
     method: MethodIndex,
-    begun: Instant,
-    deadline: Option<Instant>,
+    begun: Stamp,
+    deadline: Option<Stamp>,
     repeats: Repeats,
 }
 
 impl Entry {
-    pub(super) fn new(ledger: Arc<Ledger>, path: &str, begun: Instant, deadline: Option<Instant>) -> Self {
+    pub(super) fn new(ledger: Arc<Ledger>, path: &str, begun: Stamp, deadline: Option<Stamp>) -> Self {
         let method = ledger.stats.method(path);
         Self { ledger: Some(ledger), method, begun, deadline, repeats: Repeats::default() }
     }
@@ -36,18 +35,18 @@ impl Entry {
         self.ledger.as_ref().map_or("", |ledger| &ledger.service)
     }
 
-    pub(super) fn begun(&self) -> Instant {
+    pub(super) fn begun(&self) -> Stamp {
         self.begun
     }
 
     /// When the call must be over.
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    pub(super) fn deadline(&self) -> Option<Stamp> {
         self.deadline
     }
 
     /// How long the call has lasted at `now`.
-    pub(super) fn lasted(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.begun)
+    pub(super) fn lasted(&self, now: Stamp) -> Duration {
+        now.since(self.begun)
     }
 
     /// What the call took beyond its first attempt.
@@ -62,7 +61,7 @@ impl Entry {
     }
 
     /// The call is over, and this is what its caller is told. The first word stands.
-    pub(super) fn end(&mut self, code: Code, now: Instant) {
+    pub(super) fn end(&mut self, code: Code, now: Stamp) {
         if let Some(ledger) = self.ledger.take() {
             ledger.stats.call_ended(self.method, code, self.lasted(now));
             ledger.stats.call_repeated(self.method, self.repeats);
@@ -72,8 +71,8 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        if self.ledger.is_some() {
-            let now = clock::now();
+        if let Some(ledger) = &self.ledger {
+            let now = ledger.now();
             let expired = self.deadline.is_some_and(|at| at <= now);
             self.end(if expired { Code::DeadlineExceeded } else { Code::Cancelled }, now);
         }

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
 use http::Response;
-use tokio::time::Instant;
 use tonic::Status;
 
 use super::attempt::{Answer, Attempt, Failed};
@@ -16,8 +15,8 @@ use super::response::ResponseBody;
 use super::run::Turn;
 use super::state::{Call, First};
 use super::status::{self, Stage};
-use crate::clock;
-use crate::policy::{Alarm, Deadline};
+use crate::clock::Stamp;
+use crate::policy::Alarm;
 use crate::target::{Target, Unplaced};
 
 /// A call under way. It is sent when it is made, where an endpoint is READY. Dropping it cancels the call: a waiting one
@@ -50,8 +49,8 @@ struct Sent {
 struct Slow {
     run: Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, Status>> + Send>>,
     target: Arc<Target>,
-    begun: Instant,
-    deadline: Option<Instant>,
+    begun: Stamp,
+    deadline: Option<Stamp>,
 }
 
 /// When a second attempt may go beside the first.
@@ -59,14 +58,14 @@ struct Slow {
 enum Hedge {
     /// Nobody has had to wait yet, so nobody has asked.
     Unasked,
-    At(Instant),
+    At(Stamp),
     Never,
 }
 
 impl CallFuture {
     /// Makes a call. What it inherits is read here, on the caller's own task.
     pub(crate) fn start(target: Arc<Target>, request: http::Request<tonic::body::Body>) -> Self {
-        let now = clock::now();
+        let now = target.ledger().now();
         target.budget().deposit(now);
         let mut first = First::default();
         let call = Call::new(target, request, now, &mut first);
@@ -137,8 +136,8 @@ impl Sent {
             return Poll::Ready(answered.map_or_else(Event::Failed, Event::Answered));
         }
         while let Some(at) = self.alarm() {
-            ready!(alarm.poll(at, cx));
-            if self.call.has_expired(clock::now()) {
+            ready!(alarm.poll(self.call.target.ledger().instant(at), cx));
+            if self.call.has_expired(self.call.now()) {
                 return Poll::Ready(Event::Expired);
             }
             self.hedge = Hedge::Never;
@@ -159,7 +158,7 @@ impl Sent {
 
     /// The deadline has passed, and the server has said nothing.
     fn expired(&mut self) -> Status {
-        let now = clock::now();
+        let now = self.call.now();
         let status = match &self.attempt {
             Some(attempt) => self.call.expired(Stage::Sent(&attempt.endpoint().address), now),
             None => self.call.expired(Stage::Unsent, now),
@@ -168,23 +167,26 @@ impl Sent {
     }
 
     /// When to look again, should nothing have come: the hedge's time or the deadline.
-    fn alarm(&mut self) -> Option<Instant> {
+    fn alarm(&mut self) -> Option<Stamp> {
         if let Hedge::Unasked = self.hedge {
             // Counted from the call: it was sent as it was made.
             let begun = self.call.begun();
             self.hedge = match self.call.target.hedge_delay(begun) {
-                Some(delay) => Hedge::At(begun + delay),
+                Some(delay) => Hedge::At(begun.after(delay)),
                 None => Hedge::Never,
             };
         }
         let hedge = if let Hedge::At(at) = self.hedge { Some(at) } else { None };
-        Deadline::earlier(hedge, self.call.deadline())
+        match (hedge, self.call.deadline()) {
+            (Some(hedge), Some(deadline)) => Some(hedge.min(deadline)),
+            (hedge, deadline) => hedge.or(deadline),
+        }
     }
 }
 
 impl Slow {
     fn expired(&self) -> Status {
-        let lasted = clock::now().saturating_duration_since(self.begun);
+        let lasted = self.target.ledger().now().since(self.begun);
         let outlook = self.target.outlook();
         let stage = if self.target.has_ready() { Stage::InLine } else { Stage::Waiting(&outlook) };
         status::expired(self.target.service(), lasted, stage)
@@ -221,7 +223,7 @@ impl Future for CallFuture {
                         Poll::Ready(outcome) => outcome,
                         Poll::Pending => {
                             let Some(at) = slow.deadline else { return Poll::Pending };
-                            ready!(this.alarm.poll(at, cx));
+                            ready!(this.alarm.poll(slow.target.ledger().instant(at), cx));
                             Err(slow.expired())
                         }
                     };

@@ -6,7 +6,6 @@ use std::task::Poll;
 
 use super::attempt::{Attempt, Cause, Failed};
 use super::state::{Call, Reply};
-use crate::clock;
 use crate::policy::Pushback;
 
 impl Call {
@@ -17,7 +16,7 @@ impl Call {
             return false;
         }
         self.has_tried(first.endpoint());
-        let (target, path, now) = (&self.target, self.head.method_path(), clock::now());
+        let (target, path, now) = (&self.target, self.head.method_path(), self.now());
         let granted = target.has_untried(&self.tried)
             && self.attempts.hedge(
                 &target.policy().retry,
@@ -68,7 +67,7 @@ impl Call {
     /// The second attempt, unless somebody took the place meanwhile.
     fn second(&mut self) -> Option<Attempt> {
         let message = self.body.one_message()?;
-        let now = clock::now();
+        let now = self.now();
         let in_flight = self.pick(now).ok()?;
         if self.tried.iter().any(|tried| Arc::ptr_eq(tried, in_flight.endpoint())) {
             return None;

@@ -18,15 +18,16 @@ use super::attempt::outcome_of;
 use super::entry::Entry;
 use super::framing::Framing;
 use super::status::{self, Stage};
-use crate::clock;
+use crate::clock::Stamp;
 use crate::conn::{Conn, Download, StreamError, Wire};
-use crate::policy::Deadline;
+use crate::policy::Alarm;
 use crate::target::{InFlight, Outcome};
 
 /// The body of an answer. The call is in flight until its trailers were read, it failed, or it was dropped, which
 /// cancels it; its deadline holds until then.
 pub struct ResponseBody {
-    deadline: Deadline,
+    /// Taken when somebody first has to wait, so an answer that is all there never has one.
+    alarm: Alarm,
     live: Option<Live>,
 }
 
@@ -35,6 +36,8 @@ struct Live {
     stream: <Wire as Conn>::Download,
     rest: Option<Rest>,
     framing: Framing,
+    /// Whether something was read since the reader last waited.
+    reads_on: bool,
     entry: Entry,
     in_flight: InFlight,
 }
@@ -47,8 +50,17 @@ pub(super) struct Rest {
 }
 
 impl Live {
+    fn has_expired(&self) -> bool {
+        self.entry.deadline().is_some_and(|at| at <= self.in_flight.now())
+    }
+
+    /// The deadline on the clock of timers.
+    fn deadline(&self) -> Option<Instant> {
+        self.entry.deadline().map(|at| self.in_flight.instant(at))
+    }
+
     /// Ends the attempt and the call, as the one word of the server or as what stands for it.
-    fn end(mut self, outcome: Outcome, code: Code, now: Instant) {
+    fn end(mut self, outcome: Outcome, code: Code, now: Stamp) {
         self.in_flight.sent(self.rest.as_ref().map_or(0, |rest| rest.sent.load(Ordering::Relaxed)));
         self.in_flight.end(outcome, now);
         self.entry.end(code, now);
@@ -58,20 +70,19 @@ impl Live {
 impl ResponseBody {
     /// The body of an answer that was all in its head.
     pub(super) fn empty() -> Self {
-        Self { deadline: Deadline::default(), live: None }
+        Self { alarm: Alarm::default(), live: None }
     }
 
     /// The body of an answer that has begun.
     pub(super) fn new(stream: <Wire as Conn>::Download, in_flight: InFlight, rest: Option<Rest>, entry: Entry) -> Self {
-        let deadline = Deadline::new(entry.deadline());
-        let live = Live { stream, rest, framing: Framing::default(), entry, in_flight };
-        Self { deadline, live: Some(live) }
+        let live = Live { stream, rest, framing: Framing::default(), reads_on: false, entry, in_flight };
+        Self { alarm: Alarm::default(), live: Some(live) }
     }
 
     /// The end of the stream: its trailers say how the call went, and where they do not, that is an error.
     fn finish(&mut self, trailers: Option<HeaderMap>) -> Option<Result<Frame<Bytes>, Status>> {
         let live = self.live.take()?;
-        let now = clock::now();
+        let now = live.in_flight.now();
         if let Some(trailers) = trailers
             && let Some(code) = status::code_of(&trailers)
         {
@@ -87,12 +98,14 @@ impl ResponseBody {
         let live = self.live.take()?;
         let address = &live.in_flight.endpoint().address;
         let status = status::of_stream(error, live.entry.service(), address, "in the middle of its answer");
-        live.end(outcome_of(error), status.code(), clock::now());
+        let now = live.in_flight.now();
+        live.end(outcome_of(error), status.code(), now);
         Some(Err(status))
     }
 
-    fn expire(&mut self, now: Instant) -> Option<Result<Frame<Bytes>, Status>> {
+    fn expire(&mut self) -> Option<Result<Frame<Bytes>, Status>> {
         let live = self.live.take()?;
+        let now = live.in_flight.now();
         let stage = Stage::Answering(&live.in_flight.endpoint().address);
         let status = status::expired(live.entry.service(), live.entry.lasted(now), stage);
         live.end(Outcome::Expired, Code::DeadlineExceeded, now);
@@ -110,9 +123,10 @@ impl Body for ResponseBody {
         // Whoever reads on and on lets other tasks have their turn.
         let turn = ready!(coop::poll_proceed(cx));
         match live.stream.poll_data(cx) {
-            // Looked at here too: the timer below is never asked while there is always more to read.
-            Poll::Ready(Some(Ok(_))) if let Some(now) = this.deadline.passed() => return Poll::Ready(this.expire(now)),
+            // The timer below is never asked while there is always more to read.
+            Poll::Ready(Some(Ok(_))) if live.reads_on && live.has_expired() => return Poll::Ready(this.expire()),
             Poll::Ready(Some(Ok(data))) => {
+                live.reads_on = true;
                 turn.made_progress();
                 live.in_flight.received(live.framing.message_bytes(&data));
                 return Poll::Ready(Some(Ok(Frame::data(data))));
@@ -126,8 +140,10 @@ impl Body for ResponseBody {
             Poll::Pending => {}
         }
         drop(turn);
-        ready!(this.deadline.poll_expired(cx));
-        Poll::Ready(this.expire(clock::now()))
+        live.reads_on = false;
+        let Some(at) = live.deadline() else { return Poll::Pending };
+        ready!(this.alarm.poll(at, cx));
+        Poll::Ready(this.expire())
     }
 
     fn is_end_stream(&self) -> bool {
@@ -144,6 +160,6 @@ impl Body for ResponseBody {
 
 impl fmt::Debug for ResponseBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseBody").field("open", &self.live.is_some()).field("deadline", &self.deadline).finish()
+        f.debug_struct("ResponseBody").field("open", &self.live.is_some()).finish_non_exhaustive()
     }
 }

@@ -74,18 +74,18 @@ impl Call {
     /// One attempt from its place to the head of its answer, with a second one beside it where that is allowed. The outer
     /// error ends the call.
     async fn attempt(&mut self) -> Result<Result<Reply, Failed>, Status> {
-        self.check_deadline(clock::now())?;
-        let in_flight = match self.pick(clock::now()) {
+        self.check_deadline(self.now())?;
+        let in_flight = match self.pick(self.now()) {
             Ok(place) => place,
             Err(Unplaced::Wait) => self.wait().await?,
             Err(Unplaced::Capped) => return Err(self.capped()),
         };
-        let now = clock::now();
+        let now = self.now();
         let mut attempt = match self.open(in_flight, now) {
             Ok(attempt) => attempt,
             Err(failed) => return Ok(Err(failed)),
         };
-        let hedge_at = self.target.hedge_delay(now).map(|delay| now + delay);
+        let hedge_at = self.target.hedge_delay(now).map(|delay| self.target.ledger().instant(now.after(delay)));
         let head = attempt.answer(&mut self.body, &self.target.policy().retry);
         let in_time = match hedge_at {
             None => Some(head.await),
@@ -110,8 +110,8 @@ impl Call {
             // Registered before the look: a place that becomes free between the two wakes this call.
             let mut woken = pin!(target.queue().notified());
             woken.as_mut().enable();
-            self.check_deadline(clock::now())?;
-            match self.pick(clock::now()) {
+            self.check_deadline(self.now())?;
+            match self.pick(self.now()) {
                 Ok(place) => return Ok(place),
                 Err(Unplaced::Wait) => {}
                 Err(Unplaced::Capped) => return Err(self.capped()),
@@ -146,7 +146,7 @@ impl Call {
 
     /// Decides about a failed attempt: what the caller is told, or what passes before the next one.
     fn judge(&mut self, failed: Failed) -> Judged {
-        let now = clock::now();
+        let now = self.now();
         let Failed { endpoint, cause } = failed;
         // However long the call lasts, the list does not outgrow the service.
         self.tried.retain(|tried| tried.state() != ConnectivityState::Shutdown);

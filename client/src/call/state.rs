@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, Response};
-use tokio::time::Instant;
 use tonic::{Code, Status};
 
 use super::attempt::{Answer, Attempt, Failed};
@@ -14,7 +13,7 @@ use super::response::ResponseBody;
 use super::status::{self, Stage};
 use super::upload::RequestBody;
 use super::{HashKey, WaitForReady};
-use crate::clock;
+use crate::clock::Stamp;
 use crate::conn::{Conn, Wire};
 use crate::context;
 use crate::endpoint::Endpoint;
@@ -74,7 +73,7 @@ impl Call {
     pub(super) fn new(
         target: Arc<Target>,
         request: http::Request<tonic::body::Body>,
-        now: Instant,
+        now: Stamp,
         first: &mut First,
     ) -> Self {
         let inherited = context::current();
@@ -86,10 +85,11 @@ impl Call {
         };
         let key = key(&target.policy().balancer, &parts);
         let Opening { head, headers, timeout } = Opening::new(parts.uri, parts.headers, trace);
-        let own = timeout.and_then(|timeout| now.checked_add(timeout));
-        let (deadline, left) = match (own, inherited.deadline) {
+        let own = timeout.map(|timeout| now.after(timeout));
+        let inherited = inherited.deadline.map(|at| target.ledger().stamp(at));
+        let (deadline, left) = match (own, inherited) {
             (Some(own), inherited) if inherited.is_none_or(|inherited| own <= inherited) => (Some(own), timeout),
-            (_, Some(inherited)) => (Some(inherited), Some(inherited.saturating_duration_since(now))),
+            (_, Some(inherited)) => (Some(inherited), Some(inherited.since(now))),
             (_, None) => (None, None),
         };
         let patience = match deadline {
@@ -110,8 +110,13 @@ impl Call {
         }
     }
 
+    /// What time it is.
+    pub(super) fn now(&self) -> Stamp {
+        self.target.ledger().now()
+    }
+
     /// Asks for a place.
-    pub(super) fn pick(&self, now: Instant) -> Result<InFlight, Unplaced> {
+    pub(super) fn pick(&self, now: Stamp) -> Result<InFlight, Unplaced> {
         self.target.pick(&Wanted {
             now,
             tried: &self.tried,
@@ -129,19 +134,19 @@ impl Call {
     }
 
     /// Opens a later attempt.
-    pub(super) fn open(&self, in_flight: InFlight, now: Instant) -> Result<Attempt, Failed> {
+    pub(super) fn open(&self, in_flight: InFlight, now: Stamp) -> Result<Attempt, Failed> {
         Attempt::open(in_flight, self.next_head(now))
     }
 
     /// What a later attempt says that is made now.
-    pub(super) fn next_head(&self, now: Instant) -> http::Request<()> {
-        let left = self.deadline().map(|at| at.saturating_duration_since(now));
+    pub(super) fn next_head(&self, now: Stamp) -> http::Request<()> {
+        let left = self.deadline().map(|at| at.since(now));
         self.head.again(&self.target.config().authority, left, self.attempts.previous())
     }
 
     /// Asked before a place is taken: past the deadline nobody waits for an answer any more, and a write that was sent now
     /// would be done behind the caller's back.
-    pub(super) fn check_deadline(&self, now: Instant) -> Result<(), Status> {
+    pub(super) fn check_deadline(&self, now: Stamp) -> Result<(), Status> {
         if self.has_expired(now) { Err(self.expired(Stage::Unsent, now)) } else { Ok(()) }
     }
 
@@ -158,15 +163,15 @@ impl Call {
     }
 
     /// When the call must be over.
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    pub(super) fn deadline(&self) -> Option<Stamp> {
         self.entry.deadline()
     }
 
-    pub(super) fn has_expired(&self, now: Instant) -> bool {
+    pub(super) fn has_expired(&self, now: Stamp) -> bool {
         self.deadline().is_some_and(|at| at <= now)
     }
 
-    pub(super) fn begun(&self) -> Instant {
+    pub(super) fn begun(&self) -> Stamp {
         self.entry.begun()
     }
 
@@ -191,12 +196,12 @@ impl Call {
     }
 
     pub(super) fn answered_whole(&mut self, response: Response<()>, code: Code) -> Response<ResponseBody> {
-        self.entry.end(code, clock::now());
+        self.entry.end(code, self.target.ledger().now());
         response.map(|()| ResponseBody::empty())
     }
 
     pub(super) fn failed(&mut self, status: Status) -> Status {
-        self.entry.end(status.code(), clock::now());
+        self.entry.end(status.code(), self.target.ledger().now());
         status
     }
 
@@ -204,7 +209,7 @@ impl Call {
         status::capped(self.target.service(), self.target.policy().in_flight_max)
     }
 
-    pub(super) fn expired(&self, stage: Stage<'_>, now: Instant) -> Status {
+    pub(super) fn expired(&self, stage: Stage<'_>, now: Stamp) -> Status {
         status::expired(self.target.service(), self.entry.lasted(now), stage)
     }
 }

@@ -2,7 +2,6 @@
 
 use std::array;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 /// Upper bounds of the latency buckets, in nanoseconds (A66; there in seconds).
 pub(super) static NANOS: Bounds<41> = Bounds::new([
@@ -141,12 +140,6 @@ impl<const N: usize> Histogram<N> {
     }
 }
 
-/// A duration in nanoseconds, at most 584 years.
-pub(super) fn nanos(duration: Duration) -> u64 {
-    const PER_SECOND: u64 = 1_000_000_000;
-    duration.as_secs().saturating_mul(PER_SECOND).saturating_add(u64::from(duration.subsec_nanos()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,11 +167,5 @@ mod tests {
         check(&BYTES);
         check(&REPEATS);
         check(&TRANSPARENT);
-    }
-
-    #[test]
-    fn the_longest_duration_is_a_number() {
-        assert_eq!(nanos(Duration::MAX), u64::MAX);
-        assert_eq!(nanos(Duration::from_millis(1500)), 1_500_000_000);
     }
 }

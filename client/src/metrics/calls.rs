@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use tonic::Code;
 
-use super::buckets::{BYTES, Histogram, NANOS, REPEATS, TRANSPARENT, nanos};
+use super::buckets::{BYTES, Histogram, NANOS, REPEATS, TRANSPARENT};
 use super::methods::{MethodIndex, Methods};
 use super::recent::Recent;
-use crate::endpoint::Stamp;
+use crate::clock::{Stamp, nanos};
 
 /// gRPC has the codes 0 to 16.
 const CODES: usize = 17;

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::endpoint::Stamp;
+use crate::clock::Stamp;
 
 const SECOND_NANOS: u64 = 1_000_000_000;
 /// How long one window takes samples. Read are the one that does and the one before it: what is known is at least this old

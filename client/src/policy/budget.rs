@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use tokio::time::Instant;
+use crate::clock::Stamp;
 
 /// Over how many seconds calls and retries are counted.
 const WINDOW_S: u64 = 10;
@@ -15,9 +15,8 @@ const RESERVE: u64 = 3 * WINDOW_S;
 ///
 /// Lock-free: one slot a second. Two threads that turn a slot over at the same moment may lose a few counts of it; a grant
 /// is counted before it is compared, so a race denies a retry rather than granting one too many.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct RetryBudget {
-    started: Instant,
     slots: [Slot; WINDOW_S as usize],
 }
 
@@ -29,18 +28,14 @@ struct Slot {
 }
 
 impl RetryBudget {
-    pub(crate) fn new(started: Instant) -> Self {
-        Self { started, slots: Default::default() }
-    }
-
     /// Counts a call, not its repetitions.
-    pub(crate) fn deposit(&self, now: Instant) {
-        self.slot(self.second(now)).calls.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn deposit(&self, now: Stamp) {
+        self.slot(second(now)).calls.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Takes one retry, if one is left.
-    pub(crate) fn withdraw(&self, now: Instant) -> bool {
-        let second = self.second(now);
+    pub(crate) fn withdraw(&self, now: Stamp) -> bool {
+        let second = second(now);
         let slot = self.slot(second);
         slot.retries.fetch_add(1, Ordering::Relaxed);
 
@@ -57,10 +52,6 @@ impl RetryBudget {
         granted
     }
 
-    fn second(&self, now: Instant) -> u64 {
-        now.saturating_duration_since(self.started).as_secs()
-    }
-
     fn slot(&self, second: u64) -> &Slot {
         let slot = &self.slots[(second % WINDOW_S) as usize];
         let held = slot.second.load(Ordering::Relaxed);
@@ -73,6 +64,11 @@ impl RetryBudget {
     }
 }
 
+/// Whole seconds since the target's birth.
+fn second(now: Stamp) -> u64 {
+    now.nanos() / 1_000_000_000
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -80,29 +76,29 @@ mod tests {
     use super::*;
     use crate::clock;
 
-    fn granted(budget: &RetryBudget, now: Instant) -> usize {
+    fn granted(budget: &RetryBudget, now: Stamp) -> usize {
         (0..10_000).take_while(|_| budget.withdraw(now)).count()
     }
 
     #[test]
     fn a_quiet_channel_may_retry_thirty_times_in_ten_seconds() {
-        let now = clock::now();
-        let budget = RetryBudget::new(now);
+        let origin = clock::now();
+        let (now, budget) = (Stamp::new(origin, origin), RetryBudget::default());
         assert_eq!(granted(&budget, now), 30);
-        assert_eq!(granted(&budget, now + Duration::from_secs(9)), 0);
-        assert_eq!(granted(&budget, now + Duration::from_secs(10)), 30);
+        assert_eq!(granted(&budget, now.after(Duration::from_secs(9))), 0);
+        assert_eq!(granted(&budget, now.after(Duration::from_secs(10))), 30);
     }
 
     #[test]
     fn a_busy_channel_may_retry_a_fifth_of_its_calls() {
-        let now = clock::now();
-        let budget = RetryBudget::new(now);
+        let origin = clock::now();
+        let (now, budget) = (Stamp::new(origin, origin), RetryBudget::default());
         for call in 0..1000 {
-            budget.deposit(now + Duration::from_millis(call * 9));
+            budget.deposit(now.after(Duration::from_millis(call * 9)));
         }
-        assert_eq!(granted(&budget, now + Duration::from_secs(9)), 200);
+        assert_eq!(granted(&budget, now.after(Duration::from_secs(9))), 200);
         // The calls of the first second have left the window, and the retries were all made in the last one.
-        assert_eq!(granted(&budget, now + Duration::from_secs(10)), 0);
-        assert_eq!(granted(&budget, now + Duration::from_secs(60)), 30);
+        assert_eq!(granted(&budget, now.after(Duration::from_secs(10))), 0);
+        assert_eq!(granted(&budget, now.after(Duration::from_secs(60))), 30);
     }
 }

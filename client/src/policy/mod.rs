@@ -4,7 +4,6 @@ mod alarm;
 mod backoff;
 mod budget;
 mod config;
-mod deadline;
 mod retry;
 mod timeout;
 
@@ -12,6 +11,5 @@ pub(crate) use alarm::Alarm;
 pub(crate) use backoff::Backoff;
 pub(crate) use budget::RetryBudget;
 pub use config::{Balancer, Ejection, Hedging, Percent, PercentError, Policy, Retry, RingHash, SlowStart};
-pub(crate) use deadline::Deadline;
 pub(crate) use retry::{Attempts, Failure, Patience, Pushback, Replay, Verdict};
 pub(crate) use timeout::{decode_timeout, encode_timeout};

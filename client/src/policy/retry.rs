@@ -8,10 +8,10 @@ use std::fmt;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName};
-use tokio::time::Instant;
 use tonic::Code;
 
 use super::Retry;
+use crate::clock::Stamp;
 
 /// A server's own word on when to come back (gRFC A6).
 const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
@@ -124,7 +124,7 @@ impl fmt::Display for GaveUp {
 pub(crate) struct Attempts {
     patience: Patience,
     /// When the call was first found unprocessed.
-    refused: Option<Instant>,
+    refused: Option<Stamp>,
     re_picks: u32,
     retries: u32,
     hedges: u32,
@@ -142,7 +142,7 @@ impl Attempts {
         failure: Failure,
         replay: Replay,
         policy: &Retry,
-        now: Instant,
+        now: Stamp,
         repeatable: impl FnOnce() -> bool,
         budget: impl FnOnce() -> bool,
     ) -> Verdict {
@@ -196,11 +196,11 @@ impl Attempts {
         self.previous() + 1 < policy.attempts_max
     }
 
-    fn is_patient(&mut self, now: Instant) -> bool {
+    fn is_patient(&mut self, now: Stamp) -> bool {
         let first = *self.refused.get_or_insert(now);
         match self.patience {
             Patience::Whole => true,
-            Patience::For(patience) => now.saturating_duration_since(first) <= patience,
+            Patience::For(patience) => now.since(first) <= patience,
         }
     }
 
@@ -230,6 +230,11 @@ mod tests {
     use super::*;
     use crate::clock;
 
+    fn now() -> Stamp {
+        let origin = clock::now();
+        Stamp::new(origin, origin)
+    }
+
     const LOST: Failure = Failure::Processed { code: Code::Unavailable, pushback: Pushback::None };
 
     fn never() -> bool {
@@ -238,15 +243,15 @@ mod tests {
 
     /// Judged under the default policy, with its body at hand.
     fn judge(attempts: &mut Attempts, failure: Failure, repeatable: bool, budget: bool) -> Verdict {
-        attempts.judge(failure, Replay::Possible, &Retry::default(), clock::now(), || repeatable, || budget)
+        attempts.judge(failure, Replay::Possible, &Retry::default(), now(), || repeatable, || budget)
     }
 
     #[test]
     fn what_was_not_processed_is_repeated_for_free_until_patience_ends() {
-        let begun = clock::now();
+        let begun = now();
         let mut attempts = Attempts::new(Patience::For(Duration::from_secs(3)));
         let mut at = |ms| {
-            let now = begun + Duration::from_millis(ms);
+            let now = begun.after(Duration::from_millis(ms));
             attempts.judge(Failure::Unprocessed, Replay::Possible, &Retry::default(), now, never, never)
         };
         assert!((0..=3_000).all(|ms| at(ms) == Verdict::RePick));
@@ -256,10 +261,10 @@ mod tests {
 
     #[test]
     fn a_call_with_a_deadline_of_its_own_is_repeated_as_long_as_it_lasts() {
-        let begun = clock::now();
+        let begun = now();
         let mut attempts = Attempts::new(Patience::Whole);
         for hour in 0..1_000 {
-            let now = begun + Duration::from_secs(hour * 3_600);
+            let now = begun.after(Duration::from_secs(hour * 3_600));
             let judged = attempts.judge(Failure::Unprocessed, Replay::Possible, &Retry::default(), now, never, never);
             assert_eq!(judged, Verdict::RePick);
         }
@@ -288,7 +293,7 @@ mod tests {
 
     #[test]
     fn a_retry_that_is_not_allowed_takes_nothing_from_the_budget() {
-        let now = clock::now();
+        let now = now();
         let policy = Retry::default();
         let mut attempts = Attempts::new(Patience::Whole);
         let gone = attempts.judge(LOST, Replay::Gone, &policy, now, never, never);

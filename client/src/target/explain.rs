@@ -54,7 +54,9 @@ impl Target {
             Place::OnTrial => Verdict::OnTrial,
             Place::Fit => {
                 let warming = candidate.and_then(|candidate| candidate.warming);
-                let share = warming.zip(self.policy().slow_start).map(|(since, rule)| warmth(now - since, rule));
+                let share = warming
+                    .zip(self.policy().slow_start)
+                    .map(|(since, rule)| warmth(self.ledger().stamp(now).since(since), rule));
                 return match (full(), snapshot.own_share, share) {
                     (Some(full), _, _) => full,
                     (None, Some(own), _) if member.side == Zone::Other => Verdict::OtherZone { share: 1.0 - own },

@@ -1,16 +1,15 @@
 //! The guard that counts one attempt of a call on its endpoint, and tells the endpoint how it went.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::Instant;
 use tonic::Code;
 
 use super::pick::Wanted;
 use super::subchannel::Subchannel;
-use crate::clock;
+use crate::clock::Stamp;
 use crate::conn::{Conn, Wire};
-use crate::endpoint::{Endpoint, Stamp, Trial};
+use crate::endpoint::{Endpoint, Trial};
 use crate::metrics::MethodIndex;
 
 /// How an attempt ended.
@@ -85,12 +84,10 @@ impl Role {
     }
 }
 
-/// How far an attempt is.
+/// Whether it is known how an attempt ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Progress {
-    Sent,
-    /// The head of the answer came after so long.
-    Answered(Duration),
+    Open,
     Ended,
 }
 
@@ -100,7 +97,9 @@ enum Progress {
 pub(crate) struct InFlight {
     subchannel: Arc<Subchannel>,
     picked: Stamp,
-    deadline: Option<Instant>,
+    /// When the head of the answer came.
+    answered: Option<Stamp>,
+    deadline: Option<Stamp>,
     sent_bytes: u64,
     received_bytes: u64,
     metric: MethodIndex,
@@ -110,18 +109,19 @@ pub(crate) struct InFlight {
 
 impl InFlight {
     /// For a call that has taken a place on the connection; `attempt` is its number among the target's.
-    pub(super) fn new(subchannel: Arc<Subchannel>, wanted: &Wanted<'_>, attempt: u64, now: Stamp, role: Role) -> Self {
-        subchannel.endpoint.enter(attempt, now);
+    pub(super) fn new(subchannel: Arc<Subchannel>, wanted: &Wanted<'_>, attempt: u64, role: Role) -> Self {
+        subchannel.endpoint.enter(attempt, wanted.now);
         subchannel.ledger.stats.attempt_started(wanted.metric);
         Self {
             subchannel,
-            picked: now,
+            picked: wanted.now,
+            answered: None,
             deadline: wanted.deadline,
             sent_bytes: 0,
             received_bytes: 0,
             metric: wanted.metric,
             role,
-            progress: Progress::Sent,
+            progress: Progress::Open,
         }
     }
 
@@ -133,12 +133,21 @@ impl InFlight {
         &self.subchannel.endpoint
     }
 
+    /// What time it is.
+    pub(crate) fn now(&self) -> Stamp {
+        self.subchannel.ledger.now()
+    }
+
+    /// When that is on the clock of timers.
+    pub(crate) fn instant(&self, at: Stamp) -> Instant {
+        self.subchannel.ledger.instant(at)
+    }
+
     /// The head of the answer came: that is what latency is measured by, since what follows it may be a long stream.
-    pub(crate) fn answered(&mut self, now: Instant) {
+    pub(crate) fn answered(&mut self, now: Stamp) {
         let Subchannel { endpoint, ledger, .. } = &*self.subchannel;
-        let now = ledger.stamp(now);
         let took = now.since(self.picked);
-        self.progress = Progress::Answered(took);
+        self.answered = Some(now);
         ledger.stats.answered(took, now);
         self.subchannel.serve();
         endpoint.answered(took, now);
@@ -158,19 +167,15 @@ impl InFlight {
     }
 
     /// The attempt is over; its place is given back when the guard is dropped. The first word stands.
-    pub(crate) fn end(&mut self, outcome: Outcome, now: Instant) {
+    pub(crate) fn end(&mut self, outcome: Outcome, now: Stamp) {
         if self.progress != Progress::Ended {
             self.book(outcome, now);
         }
     }
 
-    fn book(&mut self, outcome: Outcome, now: Instant) {
-        let answered = match std::mem::replace(&mut self.progress, Progress::Ended) {
-            Progress::Answered(after) => Some(after),
-            Progress::Sent | Progress::Ended => None,
-        };
+    fn book(&mut self, outcome: Outcome, now: Stamp) {
+        self.progress = Progress::Ended;
         let Subchannel { endpoint, ledger, .. } = &*self.subchannel;
-        let now = ledger.stamp(now);
         let took = now.since(self.picked);
         ledger.stats.attempt_ended(self.metric, outcome.code(), took, self.sent_bytes, self.received_bytes);
 
@@ -179,7 +184,7 @@ impl InFlight {
             Judgement::Well => {
                 if endpoint.succeeded() {
                     // What was known is how long it took to fail. Averaged with that, it would get no calls for a minute.
-                    endpoint.begin_latency(answered.unwrap_or(took), now);
+                    endpoint.begin_latency(self.answered.unwrap_or(now).since(self.picked), now);
                 }
             }
             Judgement::Overloaded => {
@@ -190,7 +195,7 @@ impl InFlight {
             // What was not processed says nothing about how long it would have taken.
             Judgement::Open if outcome == Outcome::Unprocessed => {}
             // With an answer begun, the latency is known; the rest is as long as the answer is.
-            Judgement::Open if answered.is_some() => {}
+            Judgement::Open if self.answered.is_some() => {}
             Judgement::Open => {
                 endpoint.waited(took, now);
                 ledger.stats.waited(took, now);
@@ -201,8 +206,8 @@ impl InFlight {
                 Judgement::Well | Judgement::Overloaded => Trial::Passed,
                 Judgement::Failed => Trial::Failed,
                 // The caller's own deadline has passed without a sign of an answer.
-                Judgement::Open if outcome == Outcome::Expired && answered.is_none() => Trial::Failed,
-                Judgement::Open if answered.is_some() => Trial::Passed,
+                Judgement::Open if outcome == Outcome::Expired && self.answered.is_none() => Trial::Failed,
+                Judgement::Open if self.answered.is_some() => Trial::Passed,
                 Judgement::Open => Trial::Undecided,
             });
             ledger.bell.notify_one();
@@ -213,7 +218,7 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         if self.progress != Progress::Ended {
-            let now = clock::now();
+            let now = self.now();
             let expired = self.deadline.is_some_and(|at| at <= now);
             self.book(if expired { Outcome::Expired } else { Outcome::Cancelled }, now);
         }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::snapshot::Snapshot;
 use super::waiting::WaitQueue;
-use crate::endpoint::Stamp;
+use crate::clock::{self, Stamp};
 use crate::entropy::Entropy;
 use crate::metrics::CallStats;
 use crate::policy::Policy;
@@ -115,8 +115,19 @@ impl Ledger {
         self.turns.fetch_add(1, Ordering::Relaxed)
     }
 
-    pub(super) fn stamp(&self, now: Instant) -> Stamp {
-        Stamp::new(self.origin, now)
+    /// What time it is.
+    pub(crate) fn now(&self) -> Stamp {
+        self.stamp(clock::now())
+    }
+
+    /// When that is on the clock of this target.
+    pub(crate) fn stamp(&self, at: Instant) -> Stamp {
+        Stamp::new(self.origin, at)
+    }
+
+    /// When that is on the clock of timers.
+    pub(crate) fn instant(&self, at: Stamp) -> Instant {
+        at.instant(self.origin)
     }
 
     /// An endpoint has failed so many calls in a row: the manager judges it. Once, however many more fail: if it may not be
@@ -131,7 +142,6 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock;
 
     #[test]
     fn one_attempt_too_many_is_refused_and_leaves_no_trace() {

@@ -23,7 +23,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub(crate) use config::TargetConfig;
@@ -37,7 +36,7 @@ use snapshot::Snapshot;
 pub(crate) use waiting::{Full, WaitQueue};
 
 use crate::Address;
-use crate::clock;
+use crate::clock::{self, Stamp};
 use crate::endpoint::{ConnectivityState, Endpoint, EndpointHandle};
 use crate::metrics::CallStats;
 use crate::policy::{Policy, RetryBudget};
@@ -63,7 +62,7 @@ impl Target {
         });
         let dropped = CancellationToken::new();
         tokio::spawn(Manager::new(config.clone(), shared.clone()).run(resolutions, dropped.clone()));
-        Arc::new(Self { config, shared, budget: RetryBudget::new(born), _manager: dropped.drop_guard() })
+        Arc::new(Self { config, shared, budget: RetryBudget::default(), _manager: dropped.drop_guard() })
     }
 
     pub(crate) fn config(&self) -> &TargetConfig {
@@ -116,9 +115,9 @@ impl Target {
 
     /// After how long without an answer a call is worth sending to a second endpoint; `None`: never, or nobody knows yet
     /// what is slow here.
-    pub(crate) fn hedge_delay(&self, now: Instant) -> Option<Duration> {
+    pub(crate) fn hedge_delay(&self, now: Stamp) -> Option<Duration> {
         let hedging = self.config.policy.hedging?;
-        Some(self.stats().p95(self.shared.ledger.stamp(now))?.max(hedging.delay_min))
+        Some(self.stats().p95(now)?.max(hedging.delay_min))
     }
 
     /// What is declared about repeating `method` at `endpoint`: by the caller, or else by the service's own record.

@@ -3,14 +3,13 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use tokio::time::Instant;
-
 use super::Target;
 use super::in_flight::{InFlight, Role};
 use super::ledger::{Capped, Ledger};
 use super::snapshot::{Candidate, Growth, Probation, Snapshot};
 use crate::balancer::{Candidates, Load, warmth};
-use crate::endpoint::{Endpoint, Stamp};
+use crate::clock::Stamp;
+use crate::endpoint::Endpoint;
 use crate::entropy::Entropy;
 use crate::metrics::MethodIndex;
 use crate::policy::Balancer;
@@ -19,7 +18,7 @@ use crate::policy::Balancer;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wanted<'a> {
     /// When it is made.
-    pub(crate) now: Instant,
+    pub(crate) now: Stamp,
     /// Endpoints that have failed this call.
     pub(crate) tried: &'a [Arc<Endpoint>],
     /// Where the call belongs on a ring.
@@ -29,7 +28,7 @@ pub(crate) struct Wanted<'a> {
     /// The same method in [`Target::stats`].
     pub(crate) metric: MethodIndex,
     /// When the call must be over.
-    pub(crate) deadline: Option<Instant>,
+    pub(crate) deadline: Option<Stamp>,
 }
 
 /// Why a call got no place.
@@ -49,16 +48,8 @@ impl Target {
         let attempt = ledger.begin().map_err(|Capped| Unplaced::Capped)?;
         let draw = ledger.draw(attempt);
         let snapshot = self.shared.snapshot.load();
-        let now = ledger.stamp(wanted.now);
-        let field = |avoided| Field {
-            target: self,
-            snapshot: &snapshot,
-            wanted,
-            avoided,
-            attempt,
-            now,
-            draws: Cell::new(draw),
-        };
+        let field =
+            |avoided| Field { target: self, snapshot: &snapshot, wanted, avoided, attempt, draws: Cell::new(draw) };
 
         let untried = field(wanted.tried);
         let trial = if snapshot.trials.is_empty() { None } else { untried.try_trials() };
@@ -89,7 +80,6 @@ struct Field<'a> {
     avoided: &'a [Arc<Endpoint>],
     /// The number of the attempt.
     attempt: u64,
-    now: Stamp,
     /// The next draw.
     draws: Cell<u64>,
 }
@@ -129,7 +119,7 @@ impl Field<'_> {
             role.give_back(candidate.endpoint());
             return None;
         };
-        Some(InFlight::new(subchannel.clone(), self.wanted, self.attempt, self.now, role))
+        Some(InFlight::new(subchannel.clone(), self.wanted, self.attempt, role))
     }
 
     #[cold]
@@ -182,17 +172,17 @@ impl Candidates for Field<'_> {
     fn latency(&self, index: usize) -> f32 {
         let candidate = &self.snapshot.candidates[index];
         let endpoint = candidate.endpoint();
-        if endpoint.is_overdue(self.attempt, self.now) && self.may_ask(candidate) {
+        if endpoint.is_overdue(self.attempt, self.wanted.now) && self.may_ask(candidate) {
             // Whoever is drawn beside it.
             return f32::MIN_POSITIVE;
         }
-        endpoint.latency(self.now)
+        endpoint.latency(self.wanted.now)
     }
 
     #[inline]
     fn warmth(&self, index: usize) -> f32 {
         match (self.snapshot.candidates[index].warming, self.target.policy().slow_start) {
-            (Some(since), Some(rule)) => warmth(self.wanted.now.saturating_duration_since(since), rule),
+            (Some(since), Some(rule)) => warmth(self.wanted.now.since(since), rule),
             (None, _) | (_, None) => 1.0,
         }
     }

@@ -10,6 +10,7 @@ use super::slot::{Reach, Slot};
 use super::snapshot::{Candidate, Growth, Member, Outlook, Place, Probation, Snapshot};
 use crate::balancer::ejection::Conduct;
 use crate::balancer::{self, Alarm, Capacity, Fitness, Picker, Seen, Selection, Zone, effective_weights, select};
+use crate::clock::Stamp;
 use crate::conn::Conn;
 use crate::endpoint::ConnectivityState;
 use crate::policy::Balancer;
@@ -66,7 +67,7 @@ impl Publisher {
 
         // None is left out: whoever is chosen is connected.
         let candidates: Box<[Candidate]> =
-            chosen.iter().filter_map(|index| self.candidate(slots[*index], alarm, now)).collect();
+            chosen.iter().filter_map(|index| self.candidate(slots[*index], alarm, origin, now)).collect();
         let on_trial = |index: &usize| candidates[*index].probation == Probation::OnTrial;
         let trials = (0..candidates.len()).filter(on_trial).collect();
         let member = |(index, slot): (usize, &&Slot)| Member {
@@ -138,7 +139,7 @@ impl Publisher {
         }
     }
 
-    fn candidate(&self, slot: &Slot, alarm: Alarm, now: Instant) -> Option<Candidate> {
+    fn candidate(&self, slot: &Slot, alarm: Alarm, origin: Instant, now: Instant) -> Option<Candidate> {
         let mut connections = slot.connections().cloned();
         let first = connections.next()?;
         let more: Box<[_]> = connections.collect();
@@ -155,7 +156,7 @@ impl Publisher {
                 // In a panic it takes whatever comes, one at a time or not.
                 _ => Probation::None,
             },
-            warming: slot.ready_since().filter(warming),
+            warming: slot.ready_since().filter(warming).map(|since| Stamp::new(origin, since)),
             weight: slot.weight,
             first,
             more,

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::subchannel::Subchannel;
 use crate::balancer::{Picker, Zone};
+use crate::clock::Stamp;
 use crate::conn::Conn;
 use crate::endpoint::{ConnectivityState, Endpoint};
 use crate::policy::Balancer;
@@ -43,7 +44,7 @@ pub(super) struct Candidate {
     pub(super) growth: Growth,
     pub(super) probation: Probation,
     /// Since when it warms up, while it does.
-    pub(super) warming: Option<Instant>,
+    pub(super) warming: Option<Stamp>,
 }
 
 /// Whether another connection may be opened where those there are are full.

@@ -126,7 +126,7 @@ async fn an_ejection_ends_with_one_call_and_its_success_brings_the_endpoint_back
     for _ in 0..20 {
         assert_eq!(port(&place(&rig)), 2, "one at a time");
     }
-    trial.end(WELL, clock::now());
+    trial.end(WELL, trial.now());
     drop(trial);
     settled().await;
     assert_eq!((verdict(&rig, 1), handle(&rig, 1).failures_in_a_row()), (Verdict::Picked, 0));
@@ -177,7 +177,7 @@ async fn a_trial_without_an_answer_for_five_seconds_does_not_keep_others_from_tr
     until(over + Duration::from_millis(5_100)).await;
     let mut second = place(&rig);
     assert_eq!((port(&hanging), port(&second)), (1, 1));
-    second.end(WELL, clock::now());
+    second.end(WELL, second.now());
     drop(second);
     settled().await;
     assert_eq!(verdict(&rig, 1), Verdict::Picked);
@@ -194,7 +194,7 @@ async fn a_stream_passes_a_trial_a_second_after_its_answer_began() {
     until(over).await;
     let mut stream = place(&rig);
     assert_eq!(port(&stream), 1);
-    stream.answered(clock::now());
+    stream.answered(stream.now());
     crate::rig::eventually(|| verdict(&rig, 1) == Verdict::Picked).await;
     assert!((1..=3).contains(&(clock::now() - over).as_secs()));
 }

@@ -49,7 +49,7 @@ async fn the_numbers_are_those_of_the_moment() {
     let (_net, _servers, rig) = rig_of(1, |_| {}).await;
     let _held = [place(&rig), place(&rig)];
     let mut failed = place(&rig);
-    failed.end(SICK, clock::now());
+    failed.end(SICK, failed.now());
     drop(failed);
     let explanation = rig.channel.explain();
     let endpoint = &explanation.endpoints[0];

@@ -56,7 +56,7 @@ async fn ready(rig: &Rig, endpoints: usize) {
 fn place_for(rig: &Rig, method: &str) -> Result<InFlight, Unplaced> {
     let target = rig.channel.target();
     target.pick(&Wanted {
-        now: clock::now(),
+        now: target.ledger().now(),
         deadline: None,
         tried: &[],
         key: None,
@@ -78,7 +78,7 @@ fn port(place: &InFlight) -> u16 {
 async fn attempt(rig: &Rig, outcome: impl Fn(u16) -> Outcome) -> u16 {
     let mut place = place(rig);
     let port = port(&place);
-    place.end(outcome(port), clock::now());
+    place.end(outcome(port), place.now());
     drop(place);
     settled().await;
     port

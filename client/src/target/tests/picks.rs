@@ -14,8 +14,8 @@ async fn answered_after(rig: &Rig, attempts: usize, took: impl Fn(u16) -> Durati
     for _ in 0..attempts {
         let mut place = place(rig);
         sleep(took(port(&place))).await;
-        place.answered(clock::now());
-        place.end(WELL, clock::now());
+        place.answered(place.now());
+        place.end(WELL, place.now());
         first += usize::from(port(&place) == 1);
     }
     first
@@ -45,7 +45,7 @@ async fn who_has_passed_its_trial_gets_its_share_at_once() {
     answered_after(&rig, 20, |_| usual).await;
     // All of them before the manager knows.
     for mut place in (0..40).map(|_| place(&rig)).collect::<Vec<_>>() {
-        place.end(if port(&place) == 1 { SICK } else { WELL }, clock::now());
+        place.end(if port(&place) == 1 { SICK } else { WELL }, place.now());
     }
     settled().await;
     let Verdict::Ejected { remaining } = verdict(&rig, 1) else { panic!("{:?}", verdict(&rig, 1)) };
@@ -68,7 +68,7 @@ async fn who_has_failed_and_is_well_again_is_found_out_within_seconds() {
     for mut place in (0..20).map(|_| place(&rig)).collect::<Vec<_>>() {
         let fails = port(&place) == 1 && failed < 3;
         failed += u32::from(fails);
-        place.end(if fails { SICK } else { Outcome::Cancelled }, clock::now());
+        place.end(if fails { SICK } else { Outcome::Cancelled }, place.now());
     }
     assert_eq!((handle(&rig, 1).failures_in_a_row(), verdict(&rig, 1)), (3, Verdict::Picked));
     assert!(answered_after(&rig, 2_000, |_| usual).await < 4, "four seconds");
@@ -100,7 +100,7 @@ async fn a_slow_first_pong_does_not_keep_calls_away() {
     let usual = Duration::from_millis(5);
     answered_after(&rig, 20, |_| usual).await;
     let first = rig.channel.target().shared.snapshot.load().members[0].endpoint.clone();
-    first.seed_latency(Duration::from_secs(4), rig.channel.target().shared.ledger.stamp(clock::now()));
+    first.seed_latency(Duration::from_secs(4), rig.channel.target().ledger().now());
     let share = answered_after(&rig, 200, |_| usual).await;
     assert!((70..130).contains(&share), "{share}");
 }
@@ -112,7 +112,7 @@ async fn a_call_that_was_given_up_raises_the_latency_and_never_lowers_it() {
     let given_up_after = async |wait: Duration| {
         let mut place = place(&rig);
         sleep(wait).await;
-        place.end(Outcome::Expired, clock::now());
+        place.end(Outcome::Expired, place.now());
         handle(&rig, 1).latency().unwrap()
     };
     assert_eq!(given_up_after(Duration::from_secs(2)).await, Duration::from_secs(2));
@@ -125,7 +125,7 @@ async fn a_call_that_was_given_up_raises_the_latency_and_never_lowers_it() {
 async fn the_end_of_a_stream_is_no_sample() {
     let (_net, _servers, rig) = rig_of(1, |_| {}).await;
     let mut stream = place(&rig);
-    stream.answered(clock::now());
+    stream.answered(stream.now());
     sleep(Duration::from_secs(3600)).await;
     drop(stream);
     assert!(handle(&rig, 1).latency().unwrap() < Duration::from_millis(1));
@@ -166,7 +166,7 @@ async fn an_endpoint_that_was_tried_is_picked_only_when_nobody_else_has_room() {
     let tried = [place(&rig).endpoint().clone()];
     let target = rig.channel.target();
     let wanted = Wanted {
-        now: clock::now(),
+        now: target.ledger().now(),
         deadline: None,
         tried: &tried,
         key: None,
@@ -197,7 +197,7 @@ async fn equal_keys_go_to_the_same_endpoint() {
     let target = rig.channel.target();
     let go = |key: u64| {
         let wanted = Wanted {
-            now: clock::now(),
+            now: target.ledger().now(),
             deadline: None,
             tried: &[],
             key: Some(key),
