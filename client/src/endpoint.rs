@@ -145,6 +145,7 @@ impl Endpoint {
 
     /// Calls between their pick and their trailers. The ended are read first: a call that ends between the two reads is
     /// counted rather than missed.
+    #[inline]
     pub(crate) fn in_flight(&self) -> u32 {
         let ended = self.hot.ended.load(Ordering::Relaxed);
         let started = self.hot.started.load(Ordering::Relaxed);
@@ -154,6 +155,7 @@ impl Endpoint {
 
     /// Counts a pick, the target's `turn`-th. Every entry is paired with one [`Endpoint::leave`]: the target's guard sees to
     /// it.
+    #[inline]
     pub(crate) fn enter(&self, turn: u64, now: Stamp) {
         self.hot.started.fetch_add(1, Ordering::Relaxed);
         self.hot.last_turn.store(turn, Ordering::Relaxed);
@@ -169,6 +171,7 @@ impl Endpoint {
     }
 
     /// Whether so little is known of it by now that the target's `turn`-th pick should find out.
+    #[inline]
     pub(crate) fn is_overdue(&self, turn: u64, now: Stamp) -> bool {
         turn.saturating_sub(self.hot.last_turn.load(Ordering::Relaxed)) >= OVERDUE_PICKS && {
             let nanos = self.hot.last_pick.load(Ordering::Relaxed);
@@ -177,6 +180,7 @@ impl Endpoint {
     }
 
     /// What a call costs here in time, in seconds.
+    #[inline]
     pub(crate) fn latency(&self, now: Stamp) -> f32 {
         self.ewma().project(now.millis())
     }
@@ -194,6 +198,7 @@ impl Endpoint {
     }
 
     /// An answer began after this long.
+    #[inline]
     pub(crate) fn answered(&self, took: Duration, now: Stamp) {
         self.learn(|ewma| ewma.sampled(took, now.millis()));
     }

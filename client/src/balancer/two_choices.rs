@@ -45,6 +45,7 @@ impl Measure {
         }
     }
 
+    #[inline]
     fn cost(self, candidates: &impl Candidates, index: usize) -> Option<Cost> {
         let load = candidates.load(index)?;
         Some(Cost {

@@ -63,7 +63,7 @@ impl Entry {
     /// The call is over, and this is what its caller is told. The first word stands.
     pub(super) fn end(&mut self, code: Code, now: Stamp) {
         if let Some(ledger) = self.ledger.take() {
-            ledger.stats.call_ended(self.method, code, self.lasted(now));
+            ledger.stats.call_ended(self.method, code, now.nanos_since(self.begun));
             ledger.stats.call_repeated(self.method, self.repeats);
         }
     }

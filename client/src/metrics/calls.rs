@@ -10,7 +10,7 @@ use tonic::Code;
 use super::buckets::{BYTES, Histogram, NANOS, REPEATS, TRANSPARENT};
 use super::methods::{MethodIndex, Methods};
 use super::recent::Recent;
-use crate::clock::{Stamp, nanos};
+use crate::clock::Stamp;
 
 /// gRPC has the codes 0 to 16.
 const CODES: usize = 17;
@@ -108,19 +108,19 @@ impl CallStats {
         &self,
         method: MethodIndex,
         code: Code,
-        took: Duration,
+        took_nanos: u64,
         sent_bytes: u64,
         received_bytes: u64,
     ) {
         let ended = self.methods.at(method).ended_with(code);
-        ended.attempt.observe(&NANOS, nanos(took));
+        ended.attempt.observe(&NANOS, took_nanos);
         ended.sent.observe(&BYTES, sent_bytes);
         ended.received.observe(&BYTES, received_bytes);
     }
 
-    /// A call is over, all its attempts with it: `took` began when the caller made it.
-    pub(crate) fn call_ended(&self, method: MethodIndex, code: Code, took: Duration) {
-        self.methods.at(method).ended_with(code).call.observe(&NANOS, nanos(took));
+    /// A call is over, all its attempts with it: the time began when the caller made it.
+    pub(crate) fn call_ended(&self, method: MethodIndex, code: Code, took_nanos: u64) {
+        self.methods.at(method).ended_with(code).call.observe(&NANOS, took_nanos);
     }
 
     /// Told once at the end of a call that was repeated; one that was not need not be told.
@@ -142,16 +142,16 @@ impl CallStats {
     }
 
     /// The head of an answer has come, this long after its attempt began: a sample of [`CallStats::p95`].
-    pub(crate) fn answered(&self, took: Duration, now: Stamp) {
-        self.recent.record(nanos(took), now);
+    pub(crate) fn answered(&self, took_nanos: u64, now: Stamp) {
+        self.recent.record(took_nanos, now);
     }
 
     /// An attempt was given up after this long, and nothing of an answer had come. Longer than most answers take, that is
     /// a sample too: the slow attempts that hedges overtake would be missing otherwise, and each hedge would bring the next
     /// one forward. Shorter, it says nothing.
-    pub(crate) fn waited(&self, took: Duration, now: Stamp) {
-        if self.recent.p95(now).is_some_and(|p95| took >= p95) {
-            self.answered(took, now);
+    pub(crate) fn waited(&self, took_nanos: u64, now: Stamp) {
+        if self.recent.p95(now).is_some_and(|p95| Duration::from_nanos(took_nanos) >= p95) {
+            self.answered(took_nanos, now);
         }
     }
 
@@ -170,22 +170,22 @@ mod tests {
     fn what_was_given_up_late_counts_and_what_was_given_up_early_does_not() {
         let origin = crate::clock::now();
         let at = |millis| Stamp::new(origin, origin + Duration::from_millis(millis));
-        let milli = Duration::from_millis(1);
+        const MILLI_NANOS: u64 = 1_000_000;
         let stats = CallStats::new();
         // A hundred calls a second. One in ten takes long, and a hedge overtakes it after 60 ms.
         for call in 0..1_000 {
             let now = at(10 * call);
             if call % 10 == 0 {
-                stats.waited(60 * milli, now);
+                stats.waited(60 * MILLI_NANOS, now);
             } else {
-                stats.answered(10 * milli, now);
+                stats.answered(10 * MILLI_NANOS, now);
             }
         }
         let p95 = stats.p95(at(10_000)).unwrap();
-        assert!(p95 >= 60 * milli, "{p95:?}");
+        assert!(p95 >= Duration::from_millis(60), "{p95:?}");
 
         for _ in 0..10_000 {
-            stats.waited(milli, at(10_000));
+            stats.waited(MILLI_NANOS, at(10_000));
         }
         assert_eq!(stats.p95(at(11_000)), Some(p95));
     }
@@ -196,7 +196,7 @@ mod tests {
         let codes = (0..).map(Code::from).take(statuses);
         for number in 0..methods {
             let method = stats.method(&format!("/a.B/Method{number}"));
-            codes.clone().for_each(|code| stats.call_ended(method, code, Duration::ZERO));
+            codes.clone().for_each(|code| stats.call_ended(method, code, 0));
             stats.call_repeated(method, Repeats { retries: 1, transparent: 1, hedges: 1 });
         }
         let of_method = |(name, method): (&str, &Method)| {

@@ -1,7 +1,6 @@
 //! What a scrape shows.
 
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
@@ -11,7 +10,7 @@ use super::{CallStats, MeshMetrics, Repeats};
 use crate::rig::{CREATE, GET, Net, Rig, Server, call, endpoint, eventually, ok};
 use crate::{ConnectivityState, EndpointHandle};
 
-const MILLI: Duration = Duration::from_millis(1);
+const MILLI_NANOS: u64 = 1_000_000;
 
 /// What the registry of a process with these channels shows.
 fn scrape(rigs: &[&Rig]) -> String {
@@ -30,9 +29,9 @@ fn record(stats: &CallStats) {
     for _ in 0..3 {
         stats.attempt_started(get);
     }
-    stats.attempt_ended(get, Code::Unavailable, MILLI, 100, 0);
-    stats.attempt_ended(get, Code::Ok, 2 * MILLI, 100, 2000);
-    stats.call_ended(get, Code::Ok, 300 * MILLI);
+    stats.attempt_ended(get, Code::Unavailable, MILLI_NANOS, 100, 0);
+    stats.attempt_ended(get, Code::Ok, 2 * MILLI_NANOS, 100, 2000);
+    stats.call_ended(get, Code::Ok, 300 * MILLI_NANOS);
     stats.call_repeated(get, Repeats { retries: 1, transparent: 2, hedges: 0 });
     stats.call_repeated(get, Repeats { retries: 0, transparent: 0, hedges: 1 });
     stats.call_repeated(get, Repeats::default());

@@ -1,11 +1,12 @@
 //! The guard that counts one attempt of a call on its endpoint, and tells the endpoint how it went.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 use tonic::Code;
 
-use super::pick::Wanted;
+use super::pick::{Place, Wanted};
 use super::subchannel::Subchannel;
 use crate::clock::Stamp;
 use crate::conn::{Conn, Wire};
@@ -108,12 +109,14 @@ pub(crate) struct InFlight {
 }
 
 impl InFlight {
-    /// For a call that has taken a place on the connection; `attempt` is its number among the target's.
-    pub(super) fn new(subchannel: Arc<Subchannel>, wanted: &Wanted<'_>, attempt: u64, role: Role) -> Self {
+    /// For a call that has taken a place; `attempt` is its number among the target's.
+    #[inline]
+    pub(super) fn new(place: Place<'_>, wanted: &Wanted<'_>, attempt: u64) -> Self {
+        let Place { subchannel, role } = place;
         subchannel.endpoint.enter(attempt, wanted.now);
         subchannel.ledger.stats.attempt_started(wanted.metric);
         Self {
-            subchannel,
+            subchannel: subchannel.clone(),
             picked: wanted.now,
             answered: None,
             deadline: wanted.deadline,
@@ -148,7 +151,7 @@ impl InFlight {
         let Subchannel { endpoint, ledger, .. } = &*self.subchannel;
         let took = now.since(self.picked);
         self.answered = Some(now);
-        ledger.stats.answered(took, now);
+        ledger.stats.answered(now.nanos_since(self.picked), now);
         self.subchannel.serve();
         endpoint.answered(took, now);
         if self.role == Role::Trial {
@@ -176,8 +179,9 @@ impl InFlight {
     fn book(&mut self, outcome: Outcome, now: Stamp) {
         self.progress = Progress::Ended;
         let Subchannel { endpoint, ledger, .. } = &*self.subchannel;
-        let took = now.since(self.picked);
-        ledger.stats.attempt_ended(self.metric, outcome.code(), took, self.sent_bytes, self.received_bytes);
+        let took_nanos = now.nanos_since(self.picked);
+        ledger.stats.attempt_ended(self.metric, outcome.code(), took_nanos, self.sent_bytes, self.received_bytes);
+        let took = Duration::from_nanos(took_nanos);
 
         let judgement = Judgement::of(outcome);
         match judgement {
@@ -198,7 +202,7 @@ impl InFlight {
             Judgement::Open if self.answered.is_some() => {}
             Judgement::Open => {
                 endpoint.waited(took, now);
-                ledger.stats.waited(took, now);
+                ledger.stats.waited(took_nanos, now);
             }
         }
         if self.role == Role::Trial {

@@ -7,6 +7,7 @@ use super::Target;
 use super::in_flight::{InFlight, Role};
 use super::ledger::{Capped, Ledger};
 use super::snapshot::{Candidate, Growth, Probation, Snapshot};
+use super::subchannel::Subchannel;
 use crate::balancer::{Candidates, Load, warmth};
 use crate::clock::Stamp;
 use crate::endpoint::Endpoint;
@@ -46,19 +47,24 @@ impl Target {
     pub(crate) fn pick(&self, wanted: &Wanted<'_>) -> Result<InFlight, Unplaced> {
         let ledger = &*self.shared.ledger;
         let attempt = ledger.begin().map_err(|Capped| Unplaced::Capped)?;
-        let draw = ledger.draw(attempt);
         let snapshot = self.shared.snapshot.load();
-        let field =
-            |avoided| Field { target: self, snapshot: &snapshot, wanted, avoided, attempt, draws: Cell::new(draw) };
-
-        let untried = field(wanted.tried);
-        let trial = if snapshot.trials.is_empty() { None } else { untried.try_trials() };
-        let picked = trial.or_else(|| untried.pick());
-        let picked = if wanted.tried.is_empty() { picked } else { picked.or_else(|| field(&[]).pick()) };
-        picked.ok_or_else(|| {
-            ledger.end();
-            Unplaced::Wait
-        })
+        let field = Field {
+            target: self,
+            snapshot: &snapshot,
+            wanted,
+            avoided: wanted.tried,
+            attempt,
+            draws: Cell::new(ledger.draw(attempt)),
+        };
+        let is_plain = wanted.tried.is_empty() && snapshot.trials.is_empty();
+        let place = if is_plain { field.pick() } else { field.pick_with_care() };
+        match place {
+            Some(place) => Ok(InFlight::new(place, wanted, attempt)),
+            None => {
+                ledger.end();
+                Err(Unplaced::Wait)
+            }
+        }
     }
 
     /// Whether an endpoint that is not in `tried` could take a call now.
@@ -69,6 +75,12 @@ impl Target {
             !is_tried && candidate.probation == Probation::None && candidate.has_room()
         })
     }
+}
+
+/// A place that was taken on a connection.
+pub(super) struct Place<'a> {
+    pub(super) subchannel: &'a Arc<Subchannel>,
+    pub(super) role: Role,
 }
 
 /// The candidates of one pick, as they are at its moment.
@@ -84,10 +96,10 @@ struct Field<'a> {
     draws: Cell<u64>,
 }
 
-impl Field<'_> {
+impl<'a> Field<'a> {
     /// Between the balancer's look and taking the place another call may take the last one; then the balancer looks
     /// again. The bound is for the reader: each miss means that somebody else made progress.
-    fn pick(&self) -> Option<InFlight> {
+    fn pick(&self) -> Option<Place<'a>> {
         const LOOKS_MAX: usize = 64;
         for _ in 0..LOOKS_MAX {
             let index = self.snapshot.picker.pick(self, self.wanted.key)?;
@@ -98,10 +110,17 @@ impl Field<'_> {
         None
     }
 
+    /// The pick where somebody is on trial, or the call has been somewhere before.
+    #[cold]
+    fn pick_with_care(&self) -> Option<Place<'a>> {
+        let anywhere = || Field { avoided: &[], draws: Cell::new(self.draws.get()), ..*self }.pick();
+        let untried = self.try_trials().or_else(|| self.pick());
+        if self.avoided.is_empty() { untried } else { untried.or_else(anywhere) }
+    }
+
     /// Gives the call to an endpoint that waits for one to try it. Left to the balancer, one that is known for failures would
     /// wait until those are forgotten. On a ring it waits for a call that belongs there.
-    #[cold]
-    fn try_trials(&self) -> Option<InFlight> {
+    fn try_trials(&self) -> Option<Place<'a>> {
         if matches!(self.target.policy().balancer, Balancer::RingHash(_)) {
             return None;
         }
@@ -110,7 +129,7 @@ impl Field<'_> {
     }
 
     /// Takes a place on the oldest connection that has one.
-    fn enter(&self, candidate: &Candidate) -> Option<InFlight> {
+    fn enter(&self, candidate: &'a Candidate) -> Option<Place<'a>> {
         let role = match candidate.probation {
             Probation::None => Role::Ordinary,
             Probation::OnTrial => self.take_trial(candidate)?,
@@ -119,7 +138,7 @@ impl Field<'_> {
             role.give_back(candidate.endpoint());
             return None;
         };
-        Some(InFlight::new(subchannel.clone(), self.wanted, self.attempt, role))
+        Some(Place { subchannel, role })
     }
 
     #[cold]
@@ -136,6 +155,31 @@ impl Field<'_> {
         candidate.endpoint().failures_in_a_row() == 0 || self.is_repeatable(candidate)
     }
 
+    /// Whether the call may go there, as far as that depends on the call.
+    #[cold]
+    fn admits(&self, candidate: &Candidate) -> bool {
+        let endpoint = candidate.endpoint();
+        let is_avoided = self.avoided.iter().any(|avoided| Arc::ptr_eq(avoided, endpoint));
+        let is_free = || match candidate.probation {
+            Probation::None => true,
+            Probation::OnTrial => endpoint.trial().admits(|| self.is_repeatable(candidate)),
+        };
+        !is_avoided && is_free()
+    }
+
+    /// Has the manager open another connection, where it may: those there are are full.
+    #[cold]
+    fn tell_crowd(&self, candidate: &Candidate) {
+        if candidate.growth == Growth::Possible && candidate.endpoint().crowd() {
+            self.ledger().bell.notify_one();
+        }
+    }
+
+    #[cold]
+    fn warmth_since(&self, since: Stamp) -> f32 {
+        self.target.policy().slow_start.map_or(1.0, |rule| warmth(self.wanted.now.since(since), rule))
+    }
+
     fn is_repeatable(&self, candidate: &Candidate) -> bool {
         self.target.idempotency(self.wanted.method, candidate.endpoint()).repeatable()
     }
@@ -150,22 +194,18 @@ impl Candidates for Field<'_> {
         self.snapshot.candidates.len()
     }
 
+    #[inline]
     fn load(&self, index: usize) -> Option<Load> {
         let candidate = &self.snapshot.candidates[index];
-        let endpoint = candidate.endpoint();
-        if self.avoided.iter().any(|avoided| Arc::ptr_eq(avoided, endpoint)) {
-            return None;
-        }
-        if candidate.probation == Probation::OnTrial && !endpoint.trial().admits(|| self.is_repeatable(candidate)) {
+        let is_open = self.avoided.is_empty() && candidate.probation == Probation::None;
+        if !is_open && !self.admits(candidate) {
             return None;
         }
         if !candidate.has_room() {
-            if candidate.growth == Growth::Possible && endpoint.crowd() {
-                self.ledger().bell.notify_one();
-            }
+            self.tell_crowd(candidate);
             return None;
         }
-        Some(Load { in_flight: endpoint.in_flight(), weight: candidate.weight })
+        Some(Load { in_flight: candidate.endpoint().in_flight(), weight: candidate.weight })
     }
 
     #[inline]
@@ -181,10 +221,7 @@ impl Candidates for Field<'_> {
 
     #[inline]
     fn warmth(&self, index: usize) -> f32 {
-        match (self.snapshot.candidates[index].warming, self.target.policy().slow_start) {
-            (Some(since), Some(rule)) => warmth(self.wanted.now.since(since), rule),
-            (None, _) | (_, None) => 1.0,
-        }
+        self.snapshot.candidates[index].warming.map_or(1.0, |since| self.warmth_since(since))
     }
 
     fn in_flight(&self) -> u32 {
