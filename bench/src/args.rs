@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::contestant::{Contestant, Rule};
+use crate::echo::Stub;
 
 /// Measures the mesh beside what it replaces, in one run.
 #[derive(Debug, Parser)]
@@ -157,6 +158,9 @@ pub(crate) struct SequencePlan {
     /// Calls that are counted.
     #[arg(long)]
     pub(crate) calls: u32,
+    /// What makes them.
+    #[arg(long)]
+    pub(crate) stub: Stub,
 }
 
 /// `bench drive … closed`.
@@ -202,9 +206,14 @@ impl DriveArgs {
         flag("pids", pids.join(","));
         flag("payload-bytes", self.payload_bytes.to_string());
         let (plan, flags) = match &self.plan {
-            Plan::Sequence(plan) => {
-                ("sequence", vec![("warm-up", plan.warm_up.to_string()), ("calls", plan.calls.to_string())])
-            }
+            Plan::Sequence(plan) => (
+                "sequence",
+                vec![
+                    ("warm-up", plan.warm_up.to_string()),
+                    ("calls", plan.calls.to_string()),
+                    ("stub", plan.stub.name().to_owned()),
+                ],
+            ),
             Plan::Closed(plan) => (
                 "closed",
                 vec![

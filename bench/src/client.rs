@@ -5,9 +5,10 @@ use std::fs;
 use crate::args::{ClientArgs, Section, ServeArgs};
 use crate::child::EchoServer;
 use crate::contestant::{Contestant, PEER_ENDPOINTS};
+use crate::echo::Stub;
 use crate::envoy::{self, Envoy};
 use crate::failure::Failure;
-use crate::instructions::{self, Depth};
+use crate::instructions::{self, Counter, Depth};
 use crate::machine::Cpus;
 use crate::timed::{self, Arena, Rounds};
 use crate::{gate, machine, pick, profile, quality, report};
@@ -22,8 +23,9 @@ pub(crate) async fn client(args: &ClientArgs) -> Result<(), Failure> {
     let server = ServeArgs { ports, service_us: 0, places: 1, first_slower: 1 };
     let server = EchoServer::start(&server, cpus).await?;
 
+    let counter = Counter { server: &server, depth, out: &args.out };
     if let Some(contestant) = args.profile {
-        let path = profile::profile(&server, contestant, depth, &args.out).await?;
+        let path = profile::profile(counter, contestant).await?;
         println!("{}", path.display());
         return Ok(());
     }
@@ -34,8 +36,9 @@ pub(crate) async fn client(args: &ClientArgs) -> Result<(), Failure> {
     );
     if args.check {
         let payloads = [instructions::SMALL_BYTES];
-        let costs = instructions::measure(&server, &gate::CONTESTANTS, &payloads, depth, &args.out).await?;
-        println!("{}", instructions::report(&costs).0);
+        let costs = counter.measure(Stub::Bare, &gate::CONTESTANTS, &payloads).await?;
+        let generated = counter.measure(Stub::Generated, &gate::CONTESTANTS, &payloads).await?;
+        println!("{}", instructions::report(&[costs.clone(), generated].concat()).0);
         gate::judge(&costs)?.iter().for_each(|line| println!("{line}"));
         return Ok(());
     }
@@ -47,7 +50,8 @@ pub(crate) async fn client(args: &ClientArgs) -> Result<(), Failure> {
     if args.wants(Section::Instructions) {
         if machine::has("valgrind") {
             let payloads = instructions::PAYLOADS;
-            let costs = instructions::measure(&server, &Contestant::built_in(), &payloads, depth, &args.out).await?;
+            let mut costs = counter.measure(Stub::Bare, &Contestant::built_in(), &payloads).await?;
+            costs.extend(counter.measure(Stub::Generated, &gate::CONTESTANTS, &[instructions::SMALL_BYTES]).await?);
             let (table, measured) = instructions::report(&costs);
             println!("{table}");
             records.extend(measured);

@@ -58,10 +58,12 @@ pub(crate) fn judge(costs: &[Cost]) -> Result<Vec<String>, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::echo::Stub;
 
     fn costs(channel: f64, floor: f64, mesh: f64, allocations: f64) -> Vec<Cost> {
         let cost = |contestant, instructions| Cost {
             contestant,
+            stub: Stub::Bare,
             payload_bytes: 32,
             instructions,
             allocations,

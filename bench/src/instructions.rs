@@ -11,6 +11,7 @@ use crate::args::{DriveArgs, Plan, SequencePlan};
 use crate::child::{self, EchoServer};
 use crate::contestant::Contestant;
 use crate::drive::Counts;
+use crate::echo::Stub;
 use crate::failure::Failure;
 use crate::machine::Cpus;
 use crate::report::{self, Record};
@@ -33,64 +34,77 @@ impl Depth {
     pub(crate) const QUICK: Self = Self { warm_up: 200, calls: 500 };
 }
 
+/// What is the same for all that is counted in a run.
+#[derive(Clone, Copy)]
+pub(crate) struct Counter<'a> {
+    pub(crate) server: &'a EchoServer,
+    pub(crate) depth: Depth,
+    /// Where callgrind writes.
+    pub(crate) out: &'a Path,
+}
+
 /// What one call costs one contestant.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cost {
     pub(crate) contestant: Contestant,
+    pub(crate) stub: Stub,
     pub(crate) payload_bytes: usize,
     pub(crate) instructions: f64,
     pub(crate) allocations: f64,
     pub(crate) bytes: f64,
 }
 
-/// Measures each contestant with each message.
-pub(crate) async fn measure(
-    server: &EchoServer,
-    contestants: &[Contestant],
-    payloads: &[usize],
-    depth: Depth,
-    out: &Path,
-) -> Result<Vec<Cost>, Failure> {
-    let mut costs = Vec::new();
-    for &payload_bytes in payloads {
-        for &contestant in contestants {
-            eprintln!("instructions of {contestant}, {payload_bytes} B ...");
-            let profile = out.join(format!("{contestant}.callgrind"));
-            costs.push(cost(server, contestant, payload_bytes, depth, &profile).await?);
-            fs::remove_file(&profile).map_err(Failure::io(format!("remove {}", profile.display())))?;
-        }
-    }
-    Ok(costs)
-}
-
 /// Every size that is measured where there is time.
 pub(crate) const PAYLOADS: [usize; 2] = [SMALL_BYTES, LARGE_BYTES];
 
-/// Measures one. What callgrind wrote stays in `profile`.
-pub(crate) async fn cost(
-    server: &EchoServer,
-    contestant: Contestant,
-    payload_bytes: usize,
-    depth: Depth,
-    profile: &Path,
-) -> Result<Cost, Failure> {
-    let args = DriveArgs {
-        contestant,
-        servers: server.addresses(contestant.endpoints()),
-        pids: vec![server.pid()],
-        payload_bytes,
-        plan: Plan::Sequence(SequencePlan { warm_up: depth.warm_up, calls: depth.calls }),
-    };
-    child::drive_under_callgrind::<Counts>(&args, profile).await?;
-    let counts: Counts = child::drive(&args, Cpus::ANY).await?;
-    let per_call = |total: u64| total as f64 / f64::from(depth.calls);
-    Ok(Cost {
-        contestant,
-        payload_bytes,
-        instructions: per_call(collected(profile)?),
-        allocations: per_call(counts.allocations),
-        bytes: per_call(counts.bytes),
-    })
+impl Counter<'_> {
+    /// Measures each contestant with each message.
+    pub(crate) async fn measure(
+        self,
+        stub: Stub,
+        contestants: &[Contestant],
+        payloads: &[usize],
+    ) -> Result<Vec<Cost>, Failure> {
+        let mut costs = Vec::new();
+        for &payload_bytes in payloads {
+            for &contestant in contestants {
+                eprintln!("instructions of {contestant}, {payload_bytes} B, {} stub ...", stub.name());
+                let profile = self.out.join(format!("{contestant}.callgrind"));
+                costs.push(self.cost(stub, contestant, payload_bytes, &profile).await?);
+                fs::remove_file(&profile).map_err(Failure::io(format!("remove {}", profile.display())))?;
+            }
+        }
+        Ok(costs)
+    }
+
+    /// Measures one. What callgrind wrote stays in `profile`.
+    pub(crate) async fn cost(
+        self,
+        stub: Stub,
+        contestant: Contestant,
+        payload_bytes: usize,
+        profile: &Path,
+    ) -> Result<Cost, Failure> {
+        let Depth { warm_up, calls } = self.depth;
+        let args = DriveArgs {
+            contestant,
+            servers: self.server.addresses(contestant.endpoints()),
+            pids: vec![self.server.pid()],
+            payload_bytes,
+            plan: Plan::Sequence(SequencePlan { warm_up, calls, stub }),
+        };
+        child::drive_under_callgrind::<Counts>(&args, profile).await?;
+        let counts: Counts = child::drive(&args, Cpus::ANY).await?;
+        let per_call = |total: u64| total as f64 / f64::from(calls);
+        Ok(Cost {
+            contestant,
+            stub,
+            payload_bytes,
+            instructions: per_call(collected(profile)?),
+            allocations: per_call(counts.allocations),
+            bytes: per_call(counts.bytes),
+        })
+    }
 }
 
 /// The instructions that callgrind collected.
@@ -103,8 +117,23 @@ pub(crate) fn collected(profile: &Path) -> Result<u64, Failure> {
     }
 }
 
-/// The table, and the same as records.
+/// A table for each stub, and the same as records.
 pub(crate) fn report(costs: &[Cost]) -> (String, Vec<Record>) {
+    let (mut tables, mut records) = (String::new(), Vec::new());
+    for (stub, title) in [
+        (Stub::Bare, "Instructions and allocations"),
+        (Stub::Generated, "Instructions and allocations, as a generated stub sends it"),
+    ] {
+        let costs: Vec<&Cost> = costs.iter().filter(|cost| cost.stub == stub).collect();
+        if !costs.is_empty() {
+            tables += &table(title, &costs);
+            records.extend(records_of(stub, &costs));
+        }
+    }
+    (tables, records)
+}
+
+fn table(title: &str, costs: &[&Cost]) -> String {
     let find = |contestant, like: &Cost| {
         costs.iter().find(|cost| cost.contestant == contestant && cost.payload_bytes == like.payload_bytes)
     };
@@ -124,8 +153,15 @@ pub(crate) fn report(costs: &[Cost]) -> (String, Vec<Record>) {
         ]
     });
     let header = ["one call", "message, B", "instructions", "of a channel's", "over raw h2", "allocations", "bytes"];
-    let table = report::table("Instructions and allocations", &header, rows);
+    report::table(title, &header, rows)
+}
 
+/// The mesh beside everybody else.
+fn records_of(stub: Stub, costs: &[&Cost]) -> Vec<Record> {
+    let stub = match stub {
+        Stub::Bare => "",
+        Stub::Generated => "_generated_stub",
+    };
     let mut records = Vec::new();
     for cost in costs.iter().filter(|cost| cost.contestant.is_mesh()) {
         let size = if cost.payload_bytes == SMALL_BYTES { String::new() } else { format!("_{}b", cost.payload_bytes) };
@@ -133,12 +169,12 @@ pub(crate) fn report(costs: &[Cost]) -> (String, Vec<Record>) {
         for peer in costs.iter().filter(|peer| !peer.contestant.is_mesh() && peer.payload_bytes == cost.payload_bytes) {
             let over = peer.contestant.peer_suffix();
             let record = |what, unit, ours, theirs| {
-                Record::new(format!("{what}{endpoints}{size}{over}"), unit, ours, theirs, peer.contestant.title())
+                Record::new(format!("{what}{stub}{endpoints}{size}{over}"), unit, ours, theirs, peer.contestant.title())
             };
             records.push(record("call_instructions", "instructions", cost.instructions, peer.instructions));
             records.push(record("call_allocations", "allocations", cost.allocations, peer.allocations));
             records.push(record("call_bytes", "bytes", cost.bytes, peer.bytes));
         }
     }
-    (table, records)
+    records
 }

@@ -6,10 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::child::EchoServer;
 use crate::contestant::Contestant;
+use crate::echo::Stub;
 use crate::failure::Failure;
-use crate::instructions::{self, Depth, SMALL_BYTES};
+use crate::instructions::{Counter, SMALL_BYTES};
 use crate::report;
 
 /// Lines of each table.
@@ -19,15 +19,10 @@ const LINES: usize = 60;
 type Functions = BTreeMap<String, i64>;
 
 /// Writes the profile of one contestant beside the floor's, and returns the file.
-pub(crate) async fn profile(
-    server: &EchoServer,
-    contestant: Contestant,
-    depth: Depth,
-    out: &Path,
-) -> Result<PathBuf, Failure> {
+pub(crate) async fn profile(counter: Counter<'_>, contestant: Contestant) -> Result<PathBuf, Failure> {
     let mut text = String::new();
-    let (ours, inclusive) = functions(server, contestant, depth, out, &mut text).await?;
-    let (floor, _) = functions(server, Contestant::RawH2, depth, out, &mut text).await?;
+    let (ours, inclusive) = functions(counter, contestant, &mut text).await?;
+    let (floor, _) = functions(counter, Contestant::RawH2, &mut text).await?;
     let mut more = ours.clone();
     for (function, instructions) in &floor {
         *more.entry(function.clone()).or_default() -= instructions;
@@ -41,25 +36,23 @@ pub(crate) async fn profile(
         let mut lines: Vec<(&String, &i64)> = functions.iter().collect();
         lines.sort_by_key(|(_, instructions)| -instructions.abs());
         for (function, instructions) in lines.into_iter().take(LINES) {
-            let _ = writeln!(text, "{:>9.1}  {function}", *instructions as f64 / f64::from(depth.calls));
+            let _ = writeln!(text, "{:>9.1}  {function}", *instructions as f64 / f64::from(counter.depth.calls));
         }
     }
-    let path = out.join(format!("{contestant}.profile.txt"));
+    let path = counter.out.join(format!("{contestant}.profile.txt"));
     fs::write(&path, text).map_err(Failure::io(format!("write {}", path.display())))?;
     Ok(path)
 }
 
 /// What callgrind says of each function: in itself, and with what it calls.
 async fn functions(
-    server: &EchoServer,
+    counter: Counter<'_>,
     contestant: Contestant,
-    depth: Depth,
-    out: &Path,
     text: &mut String,
 ) -> Result<(Functions, Functions), Failure> {
     eprintln!("profile of {contestant}, {SMALL_BYTES} B ...");
-    let raw = out.join(format!("{contestant}.callgrind"));
-    let cost = instructions::cost(server, contestant, SMALL_BYTES, depth, &raw).await?;
+    let raw = counter.out.join(format!("{contestant}.callgrind"));
+    let cost = counter.cost(Stub::Bare, contestant, SMALL_BYTES, &raw).await?;
     let _ = writeln!(
         text,
         "{}, {SMALL_BYTES} B: {} instructions and {:.1} allocations a call ({})",

@@ -42,7 +42,7 @@ pub(crate) fn drive(runtime: &Runtime, args: &DriveArgs) -> Result<(), Failure> 
     Ok(())
 }
 
-/// One call as an application makes it.
+/// One call as an application makes it, through the client's [`Stub`](crate::echo::Stub).
 async fn call<C: Channel>(client: &mut EchoClient<C>, payload: &[u8]) -> Result<EchoResponse, Status> {
     let mut request = Request::new(EchoRequest { payload: payload.to_vec() });
     request.set_timeout(DEADLINE);

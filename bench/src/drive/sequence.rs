@@ -27,7 +27,7 @@ impl Work for Sequence<'_> {
     type Output = Result<Counts, Failure>;
 
     fn over<C: Channel>(self, runtime: &Runtime, channel: C) -> Result<Counts, Failure> {
-        let mut client = EchoClient::new(channel);
+        let mut client = EchoClient::of(self.plan.stub, channel);
         runtime.block_on(one_by_one(&mut client, self.payload, self.plan.warm_up))?;
         let before = counting::start();
         measured(runtime, &mut client, self.payload, self.plan.calls)?;

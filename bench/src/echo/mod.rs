@@ -6,7 +6,7 @@ mod stub;
 
 pub(crate) use message::{EchoRequest, EchoResponse, descriptor_set};
 pub(crate) use server::serve;
-pub(crate) use stub::{Channel, EchoClient};
+pub(crate) use stub::{Channel, EchoClient, Stub};
 
 /// The service's full name.
 pub(crate) const SERVICE: &str = "bench.v1.EchoService";
