@@ -193,6 +193,7 @@ impl Session {
                 // The whole answer where nothing has changed since the position that was asked for.
                 if followed.ask == Ask::Asked {
                     followed.ask = Ask::Answered;
+                    followed.refusal = None;
                 }
                 followed.state.soft(&position, entries, now)
             }

@@ -113,7 +113,7 @@ impl StateFolder {
     }
 
     /// Puts a record in place of the one that is there, unless that one is newer. Blocks on the disk, never on a lock.
-    pub(super) fn save(&self, record: &Record) -> Result<Saved, SaveError> {
+    pub(super) fn save(&self, record: &Record, now: SystemTime) -> Result<Saved, SaveError> {
         // The lock ends with this handle.
         let folder = File::open(&self.path)?;
         match folder.try_lock() {
@@ -125,7 +125,7 @@ impl StateFolder {
         match self.read(&record.namespace, &record.service) {
             Ok(None) if record.instances.is_empty() => return Ok(Saved::NotNeeded),
             Ok(None) => self.make_room()?,
-            Ok(Some(there)) if supersedes(&there, record) => return Ok(Saved::NotNeeded),
+            Ok(Some(there)) if supersedes(&there, record, now) => return Ok(Saved::NotNeeded),
             Ok(Some(_)) => {}
             Err(Unusable::Newer { version }) => return Err(SaveError::Newer { version }),
             Err(Unusable::Unreadable(error)) => return Err(error.into()),
@@ -176,9 +176,15 @@ impl StateFolder {
     }
 }
 
-/// Whether what is there is to stay: it is of the same store, and newer; or it is the same, vouched for later.
-fn supersedes(there: &Record, record: &Record) -> bool {
-    record.position.is_before(&there.position) || (record.position == there.position && record.vouched <= there.vouched)
+/// Whether what is there is to stay: it is of the same store, and newer; or the positions do not say which is, and it was
+/// vouched for later. A date in the future is no date: a clock was wrong, and is not to win for as long as it was.
+fn supersedes(there: &Record, record: &Record, now: SystemTime) -> bool {
+    let vouched = |record: &Record| Some(record.vouched).filter(|vouched| *vouched <= now);
+    match (record.position.is_before(&there.position), there.position.is_before(&record.position)) {
+        (true, _) => true,
+        (_, true) => false,
+        (false, false) => vouched(record) <= vouched(there),
+    }
 }
 
 /// Writes beside and renames over, so that nobody ever reads half of it. The folder's own entry is the caller's to sync.

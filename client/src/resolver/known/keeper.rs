@@ -176,9 +176,9 @@ impl Keeper {
         let parting = self.behind.remove(&service).and_then(|behind| behind.parting);
         let record = known.map(|known| self.record(service.clone(), known, vouched)).or(parting);
         let Some(record) = record else { return };
-        let folder = self.folder.clone();
+        let (folder, now) = (self.folder.clone(), clock::wall());
         let task = spawn_blocking(move || {
-            let saved = folder.save(&record);
+            let saved = folder.save(&record, now);
             (record, saved)
         });
         self.writing = Some(Writing { service, begun: clock::now(), task });
@@ -191,11 +191,11 @@ impl Keeper {
         for (service, behind) in std::mem::take(&mut self.behind).into_iter().take(LAST_WORDS_MAX) {
             let known = known(&service).map(|known| self.record(service.clone(), known, vouched));
             let Some(record) = known.or(behind.parting) else { continue };
-            let mut saved = self.folder.save(&record);
+            let mut saved = self.folder.save(&record, clock::wall());
             while matches!(saved, Ok(Saved::Busy)) && tries > 0 {
                 tries -= 1;
                 std::thread::sleep(LAST_TRY_PAUSE);
-                saved = self.folder.save(&record);
+                saved = self.folder.save(&record, clock::wall());
             }
             self.judge(&service, &saved);
         }

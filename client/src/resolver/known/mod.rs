@@ -3,7 +3,7 @@
 //! There is one file for each namespace and service, and it says which store it comes from. Files per store would pile up
 //! behind a registry that takes a new store id at each start, and nobody who starts without the registry could tell which
 //! of them to read. The rule for replacing one is therefore the rule in memory: under one store id nothing older is taken,
-//! of another store nothing compares and its complete state is taken.
+//! of another store nothing compares, and what was vouched for last is taken.
 //!
 //! [`record`] is what a file holds and is pure, [`folder`] reads and writes files, [`keeper`] says when.
 

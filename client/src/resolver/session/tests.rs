@@ -160,6 +160,8 @@ fn a_bookmark_speaks_for_what_was_answered_on_its_stream_alone() {
     session.received(bookmark(91), now);
     assert_eq!(known(&session), at(20), "what is missing is not said to be there");
 
+    session.received(refused("user-svc", RefusalOutlook::Passing), now);
+
     // The next stream resumes at what was applied; a bookmark may be under way before it knows what is asked.
     session.opened(now);
     assert_eq!(session.next_request(now).unwrap().subscribe, [("user-svc".into(), Some(at(10)))]);

@@ -47,6 +47,11 @@ pub(in crate::resolver::known) fn record(store: &str, revision: u64) -> Record {
     }
 }
 
+/// As it is at a time that is later than all others here.
+fn save(folder: &StateFolder, record: &Record) -> Result<Saved, SaveError> {
+    folder.save(record, at(1_000))
+}
+
 fn load(folder: &StateFolder, now: SystemTime) -> Result<Option<Record>, Unusable> {
     folder.load("default", "user-svc", now)
 }
@@ -63,7 +68,7 @@ fn set_mode(path: &Path, mode: u32) {
 fn what_was_saved_is_loaded_and_nobody_else_can_read_it() {
     let (_parent, folder) = folder();
     assert!(load(&folder, at(1)).unwrap().is_none());
-    assert_eq!(folder.save(&record("a", 1)).unwrap(), Saved::Written);
+    assert_eq!(save(&folder, &record("a", 1)).unwrap(), Saved::Written);
     assert_eq!(load(&folder, at(2)).unwrap(), Some(record("a", 1)));
     assert_eq!((mode(&folder.path), mode(&folder.file("default", "user-svc"))), (0o700, 0o600));
     assert!(matches!(load(&folder, at(26)), Err(Unusable::TooOld { .. })));
@@ -72,29 +77,50 @@ fn what_was_saved_is_loaded_and_nobody_else_can_read_it() {
 #[test]
 fn a_file_is_never_replaced_by_older_news_of_the_same_store() {
     let (_parent, folder) = folder();
-    folder.save(&record("a", 5)).unwrap();
-    assert_eq!(folder.save(&record("a", 4)).unwrap(), Saved::NotNeeded);
+    save(&folder, &record("a", 5)).unwrap();
+    assert_eq!(save(&folder, &record("a", 4)).unwrap(), Saved::NotNeeded);
     let restored = Epoch { store: "a".into(), generation: 0 };
     let older = Record { position: Position { epoch: restored, revision: 99 }, ..record("a", 99) };
-    assert_eq!(folder.save(&older).unwrap(), Saved::NotNeeded);
+    assert_eq!(save(&folder, &older).unwrap(), Saved::NotNeeded);
     assert_eq!(load(&folder, at(6)).unwrap(), Some(record("a", 5)));
     // The same, vouched for later.
     let renewed = Record { vouched: at(6), ..record("a", 5) };
-    assert_eq!(folder.save(&renewed).unwrap(), Saved::Written);
-    assert_eq!(folder.save(&record("a", 5)).unwrap(), Saved::NotNeeded);
-    // Another store does not compare.
-    assert_eq!(folder.save(&record("b", 1)).unwrap(), Saved::Written);
-    assert_eq!(load(&folder, at(6)).unwrap(), Some(record("b", 1)));
+    assert_eq!(save(&folder, &renewed).unwrap(), Saved::Written);
+    assert_eq!(save(&folder, &record("a", 5)).unwrap(), Saved::NotNeeded);
+}
+
+#[test]
+fn of_two_stores_the_one_that_was_heard_last_is_remembered() {
+    let (_parent, folder) = folder();
+    save(&folder, &record("a", 5)).unwrap();
+    assert_eq!(save(&folder, &record("b", 4)).unwrap(), Saved::NotNeeded);
+    let later = Record { vouched: at(6), ..record("b", 1) };
+    assert_eq!(save(&folder, &later).unwrap(), Saved::Written);
+    assert_eq!(load(&folder, at(6)).unwrap(), Some(later));
+}
+
+#[test]
+fn a_file_that_a_wrong_clock_dated_ahead_does_not_outlast_what_is_heard_now() {
+    let (_parent, folder) = folder();
+    let ahead = |store| Record { vouched: at(20), ..record(store, 5) };
+    for store in ["a", "b"] {
+        folder.save(&ahead(store), at(20)).unwrap();
+        assert_eq!(folder.save(&record("a", 5), at(5)).unwrap(), Saved::Written, "{store}");
+        assert_eq!(load(&folder, at(5)).unwrap(), Some(record("a", 5)));
+    }
+    assert_eq!(folder.save(&ahead("a"), at(5)).unwrap(), Saved::NotNeeded, "nor is one written");
+    let newer = Record { vouched: at(20), ..record("a", 6) };
+    assert_eq!(folder.save(&newer, at(5)).unwrap(), Saved::Written, "what is newer is newer by any clock");
 }
 
 #[test]
 fn an_emptied_service_is_remembered_as_such_where_it_was_known_before() {
     let (_parent, folder) = folder();
     let empty = |revision| Record { instances: vec![], ..record("a", revision) };
-    assert_eq!(folder.save(&empty(1)).unwrap(), Saved::NotNeeded);
+    assert_eq!(save(&folder, &empty(1)).unwrap(), Saved::NotNeeded);
     assert!(fs::read_dir(&folder.path).unwrap().next().is_none(), "names that are made up leave nothing behind");
-    folder.save(&record("a", 2)).unwrap();
-    assert_eq!(folder.save(&empty(3)).unwrap(), Saved::Written);
+    save(&folder, &record("a", 2)).unwrap();
+    assert_eq!(save(&folder, &empty(3)).unwrap(), Saved::Written);
     assert_eq!(load(&folder, at(4)).unwrap(), Some(empty(3)));
 }
 
@@ -102,7 +128,7 @@ fn an_emptied_service_is_remembered_as_such_where_it_was_known_before() {
 fn a_spoilt_file_is_refused_kept_and_set_aside_by_the_next_write() {
     let (_parent, folder) = folder();
     let path = folder.file("default", "user-svc");
-    folder.save(&record("a", 1)).unwrap();
+    save(&folder, &record("a", 1)).unwrap();
     let good = fs::read(&path).unwrap();
     let mut flipped = good.clone();
     *flipped.last_mut().unwrap() ^= 1;
@@ -110,7 +136,7 @@ fn a_spoilt_file_is_refused_kept_and_set_aside_by_the_next_write() {
         fs::write(&path, spoilt).unwrap();
         assert!(load(&folder, at(1)).is_err());
         assert_eq!(fs::read(&path).unwrap(), spoilt, "reading changes nothing");
-        assert_eq!(folder.save(&record("a", 1)).unwrap(), Saved::Written);
+        assert_eq!(save(&folder, &record("a", 1)).unwrap(), Saved::Written);
         assert_eq!(fs::read(path.with_extension("refused")).unwrap(), spoilt);
         assert_eq!(load(&folder, at(1)).unwrap(), Some(record("a", 1)));
     }
@@ -120,19 +146,19 @@ fn a_spoilt_file_is_refused_kept_and_set_aside_by_the_next_write() {
 fn a_file_of_a_newer_version_is_left_alone() {
     let (_parent, folder) = folder();
     let path = folder.file("default", "user-svc");
-    folder.save(&record("a", 1)).unwrap();
+    save(&folder, &record("a", 1)).unwrap();
     let mut newer = fs::read(&path).unwrap();
     newer[11] = 2;
     fs::write(&path, &newer).unwrap();
     assert!(matches!(load(&folder, at(1)), Err(Unusable::Newer { version: 2 })));
-    assert!(matches!(folder.save(&record("a", 2)), Err(SaveError::Newer { version: 2 })));
+    assert!(matches!(save(&folder, &record("a", 2)), Err(SaveError::Newer { version: 2 })));
     assert_eq!(fs::read(&path).unwrap(), newer);
 }
 
 #[test]
 fn a_file_of_another_service_is_not_taken_for_this_one() {
     let (_parent, folder) = folder();
-    folder.save(&record("a", 1)).unwrap();
+    save(&folder, &record("a", 1)).unwrap();
     let other = folder.file("default", "order-svc");
     fs::rename(folder.file("default", "user-svc"), other).unwrap();
     let refused = folder.load("default", "order-svc", at(1)).unwrap_err();
@@ -143,7 +169,7 @@ fn a_file_of_another_service_is_not_taken_for_this_one() {
 fn what_others_could_write_is_not_believed() {
     let (_parent, folder) = folder();
     let path = folder.file("default", "user-svc");
-    folder.save(&record("a", 1)).unwrap();
+    save(&folder, &record("a", 1)).unwrap();
     for mode in [0o620, 0o602] {
         set_mode(&path, mode);
         assert!(matches!(load(&folder, at(1)), Err(Unusable::WritableByOthers { mode: found }) if found == mode));
@@ -159,7 +185,7 @@ fn what_others_could_write_is_not_believed() {
 #[test]
 fn a_file_of_another_user_is_not_believed() {
     let (_parent, folder) = folder();
-    folder.save(&record("a", 1)).unwrap();
+    save(&folder, &record("a", 1)).unwrap();
     let stranger = StateFolder { owner: folder.owner + 1, ..folder };
     let refused = load(&stranger, at(1)).unwrap_err();
     assert!(matches!(refused, Unusable::OtherOwner { .. }), "{refused}");
@@ -201,7 +227,7 @@ fn two_writers_take_turns_and_the_newest_state_wins() {
                 let folder = StateFolder::open(&path).unwrap();
                 for round in 0..25 {
                     let record = record("a", round * 4 + writer);
-                    while folder.save(&record).unwrap() == Saved::Busy {
+                    while save(&folder, &record).unwrap() == Saved::Busy {
                         std::thread::yield_now();
                     }
                     assert!(folder.load("default", "user-svc", at(100)).is_ok() || round < 19, "never half a file");
@@ -221,7 +247,7 @@ fn what_a_writer_left_that_died_is_no_obstacle() {
     let (_parent, folder) = folder();
     let path = folder.file("default", "user-svc");
     fs::write(path.with_extension("new"), "half").unwrap();
-    assert_eq!(folder.save(&record("a", 1)).unwrap(), Saved::Written);
+    assert_eq!(save(&folder, &record("a", 1)).unwrap(), Saved::Written);
     assert_eq!(load(&folder, at(1)).unwrap(), Some(record("a", 1)));
 }
 

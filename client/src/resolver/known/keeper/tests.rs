@@ -115,7 +115,7 @@ async fn many_services_are_read_a_few_at_a_time() {
     let (_parent, folder, mut keeper) = keeper();
     for n in 0..100 {
         let service = format!("svc-{n}");
-        folder.save(&Record { service: (*service).into(), ..record("a", 1) }).unwrap();
+        folder.save(&Record { service: (*service).into(), ..record("a", 1) }, UNIX_EPOCH).unwrap();
         keeper.read(service.into());
     }
     // By the real time of day, files that were last vouched for in 1970 are too old.
