@@ -3,28 +3,34 @@
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use mesh_client::ConnectivityState;
 use socket2::{Domain, Socket, Type};
 
 use super::Scene;
 use crate::fleet::{Server, called};
-use crate::harness::nobody_there;
+use crate::harness::{nobody_there, until};
 use crate::load::{Cast, RATE, Stage, endpoint};
 use crate::report::{Finding, span};
 use crate::wire::{Answer, Manners};
 
-/// Four seconds of calls: every timeout of a dial has passed meanwhile.
-const CALLS: usize = 4 * RATE as usize;
+/// Two seconds of calls once an attempt to connect has failed: the next ones are among them.
+const CALLS: usize = 2 * RATE as usize;
 
 /// Two servers that are well, and one address that is not: nobody may be sent there.
 async fn one_of_three(scene: Scene, bad: SocketAddr) -> Finding {
     let stage = Stage::set(scene.seed, Cast { others: vec![bad.into()], ..Cast::well(2).await }).await;
+    let bad = endpoint(&stage.channel, bad.into());
+    // Whoever never dials picks nobody, either.
+    until("an attempt to connect to fail", || bad.state() == ConnectivityState::TransientFailure).await;
     stage.load.calls(CALLS).await;
-    let picks = endpoint(&stage.channel, bad.into()).picks();
+    let (picks, state) = (bad.picks(), bad.state());
     let calls = stage.load.stop().await;
     let mut finding = Finding::nobody_noticed(&calls);
     finding.attempts(called(&stage.servers), span(&calls));
     finding.converged(format!("{picks} picks"));
     finding.must(picks == 0, || format!("it was picked {picks} times"));
+    let tried = matches!(state, ConnectivityState::TransientFailure | ConnectivityState::Connecting);
+    finding.must(tried, || format!("it is {state} in the end, and should be tried again and again"));
     finding
 }
 
