@@ -22,14 +22,16 @@ const REST_TIMES: u32 = 19;
 /// Files read at the same time: a process that follows many services does not take a thread for each.
 const READS_MAX: usize = 4;
 
-/// From a write that failed to the next try.
+/// From a write that failed to the next try; and how long it is tried to write what was known of a service that is followed
+/// no more, so that it is tried once more.
 const RETRY: Duration = Duration::from_secs(60);
 
 /// How often what has not changed is written all the same: its age counts from when the registry vouched for it last.
 const REFRESH: Duration = Duration::from_secs(60 * 60);
 
-/// Records written while the process ends; the rest is as it was a second or so before.
-const LAST_WORDS_MAX: usize = 64;
+/// Services whose last words are written, of those that are followed no more and at the end of the process; of the rest the
+/// file is as it was a second or so before.
+const PARTINGS_MAX: usize = 64;
 
 /// How often the end of the process tries again while another process writes, and how long it waits in between: 100 ms
 /// in all.
@@ -41,7 +43,7 @@ const LAST_TRY_PAUSE: Duration = Duration::from_millis(5);
 pub(crate) struct Keeper {
     folder: Arc<StateFolder>,
     namespace: Arc<str>,
-    /// Services whose file is behind; at most as many as were followed within a second.
+    /// Services whose file is behind: some of those that are followed, and [`PARTINGS_MAX`] that are not.
     behind: BTreeMap<Arc<str>, Behind>,
     /// Services whose file is to be read; at most as many as are followed.
     unread: VecDeque<Arc<str>>,
@@ -50,29 +52,42 @@ pub(crate) struct Keeper {
     /// No write begins before.
     rest_until: Instant,
     refresh_at: Instant,
-    health: Health,
 }
 
 #[derive(Debug)]
 struct Behind {
     due: Instant,
     /// What is to be written where nothing newer is known: the service is not followed any more.
-    parting: Option<Record>,
+    parting: Option<Parting>,
+    health: Health,
+}
+
+/// The last words about a service that is followed no more.
+#[derive(Debug)]
+struct Parting {
+    record: Record,
+    /// A write that fails from here on was the last one.
+    until: Instant,
 }
 
 #[derive(Debug)]
 struct Writing {
     service: Arc<str>,
     begun: Instant,
+    /// How long it is tried again, where the service is followed no more; who follows one knows it anew at each try.
+    parting_until: Option<Instant>,
+    /// How the service's last write went.
+    health: Health,
     task: JoinHandle<Written>,
 }
 
 /// What became of a record, and the record: it may have to be tried again.
 type Written = (Record, Result<Saved, SaveError>);
 
-/// Whether the last write worked: what stays broken is said once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Whether the last write of a service worked: what stays broken is said once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Health {
+    #[default]
     Working,
     Failing,
 }
@@ -102,7 +117,6 @@ impl Keeper {
             writing: None,
             rest_until: now,
             refresh_at: now + REFRESH,
-            health: Health::Working,
         }
     }
 
@@ -126,7 +140,7 @@ impl Keeper {
 
     /// What is known of a service has changed.
     pub(crate) fn changed(&mut self, service: Arc<str>, now: Instant) {
-        self.behind.entry(service).or_insert(Behind { due: now + SETTLE, parting: None });
+        self.behind.entry(service).or_insert(Behind { due: now + SETTLE, parting: None, health: Health::Working });
     }
 
     /// Whether it is time to write everything anew that the registry still vouches for.
@@ -141,12 +155,19 @@ impl Keeper {
     /// A service is followed no more; what is known of it may still have to be written.
     pub(crate) fn part(&mut self, service: &str, known: Option<(Position, Vec<Known>)>, vouched: SystemTime) {
         self.unread.retain(|unread| **unread != *service);
+        let until = clock::now() + RETRY;
+        if let Some(writing) = self.writing.as_mut().filter(|writing| *writing.service == *service) {
+            writing.parting_until = Some(until);
+        }
         if !self.behind.contains_key(service) {
             return;
         }
+        let others =
+            self.behind.iter().filter(|(other, behind)| ***other != *service && behind.parting.is_some()).count()
+                + usize::from(self.writing.as_ref().is_some_and(|writing| writing.parting_until.is_some()));
         let record = known.map(|known| self.record(service.into(), known, vouched));
         match (record, self.behind.get_mut(service)) {
-            (Some(record), Some(behind)) => behind.parting = Some(record),
+            (Some(record), Some(behind)) if others < PARTINGS_MAX => behind.parting = Some(Parting { record, until }),
             _ => drop(self.behind.remove(service)),
         }
     }
@@ -173,31 +194,35 @@ impl Keeper {
 
     /// Begins to write what is known of a service, or what was when it parted.
     pub(crate) fn write(&mut self, service: Arc<str>, known: Option<(Position, Vec<Known>)>, vouched: SystemTime) {
-        let parting = self.behind.remove(&service).and_then(|behind| behind.parting);
-        let record = known.map(|known| self.record(service.clone(), known, vouched)).or(parting);
-        let Some(record) = record else { return };
+        let (parting, health) =
+            self.behind.remove(&service).map_or_else(Default::default, |behind| (behind.parting, behind.health));
+        let (record, parting_until) = match (known, parting) {
+            (Some(known), _) => (self.record(service.clone(), known, vouched), None),
+            (None, Some(Parting { record, until })) => (record, Some(until)),
+            (None, None) => return,
+        };
         let (folder, now) = (self.folder.clone(), clock::wall());
         let task = spawn_blocking(move || {
             let saved = folder.save(&record, now);
             (record, saved)
         });
-        self.writing = Some(Writing { service, begun: clock::now(), task });
+        self.writing = Some(Writing { service, begun: clock::now(), parting_until, health, task });
     }
 
     /// Writes what is behind now, on this thread: the process, or the mesh, ends.
     pub(crate) fn last_words(&mut self, known: impl Fn(&str) -> Option<(Position, Vec<Known>)>, vouched: SystemTime) {
         // A write under way may hold the lock for a while yet.
         let mut tries = LAST_TRIES;
-        for (service, behind) in std::mem::take(&mut self.behind).into_iter().take(LAST_WORDS_MAX) {
+        for (service, behind) in std::mem::take(&mut self.behind).into_iter().take(PARTINGS_MAX) {
             let known = known(&service).map(|known| self.record(service.clone(), known, vouched));
-            let Some(record) = known.or(behind.parting) else { continue };
+            let Some(record) = known.or(behind.parting.map(|parting| parting.record)) else { continue };
             let mut saved = self.folder.save(&record, clock::wall());
             while matches!(saved, Ok(Saved::Busy)) && tries > 0 {
                 tries -= 1;
                 std::thread::sleep(LAST_TRY_PAUSE);
                 saved = self.folder.save(&record, clock::wall());
             }
-            self.judge(&service, &saved);
+            self.judge(&service, behind.health, &saved);
         }
     }
 
@@ -227,37 +252,46 @@ impl Keeper {
     }
 
     fn take_written(&mut self, written: Result<Written, JoinError>) {
-        let Some(Writing { service, begun, .. }) = self.writing.take() else { return };
+        let Some(Writing { service, begun, parting_until, health, .. }) = self.writing.take() else { return };
         let now = clock::now();
         let (record, saved) = match written {
             Ok((record, saved)) => (Some(record), saved),
             Err(error) => (None, Err(std::io::Error::other(error).into())),
         };
-        self.judge(&service, &saved);
+        let health = self.judge(&service, health, &saved);
         self.rest_until = now + (now - begun) * REST_TIMES;
         let again = match saved {
             Ok(Saved::Written | Saved::NotNeeded) => return,
-            Ok(Saved::Busy) => SETTLE,
-            Err(_) => RETRY,
+            Ok(Saved::Busy) => now + SETTLE,
+            Err(_) => now + RETRY,
         };
-        self.behind.entry(service).or_insert(Behind { due: now + again, parting: record });
+        let parting = match (parting_until, record) {
+            (Some(until), Some(record)) if now < until => Some(Parting { record, until }),
+            (Some(_), _) if !self.behind.contains_key(&service) => return,
+            _ => None,
+        };
+        let behind = self.behind.entry(service).or_insert(Behind { due: again, parting: None, health });
+        behind.due = behind.due.max(again);
+        behind.health = health;
+        behind.parting = behind.parting.take().or(parting);
     }
 
-    fn judge(&mut self, service: &str, saved: &Result<Saved, SaveError>) {
-        match saved {
-            Ok(Saved::Written | Saved::NotNeeded) => self.health = Health::Working,
-            Ok(Saved::Busy) => {}
-            Err(error) => {
-                let file = self.folder.file(&self.namespace, service);
-                let file = file.display();
-                if self.health == Health::Working {
-                    tracing::warn!(%service, %file, %error, "what is known is not written; tried again every minute");
-                } else {
-                    tracing::debug!(%service, %file, %error, "what is known is not written");
-                }
-                self.health = Health::Failing;
+    /// Says what went wrong, once for as long as it does.
+    fn judge(&self, service: &str, before: Health, saved: &Result<Saved, SaveError>) -> Health {
+        let error = match saved {
+            Ok(Saved::Written | Saved::NotNeeded) => return Health::Working,
+            Ok(Saved::Busy) => return before,
+            Err(error) => error,
+        };
+        let file = self.folder.file(&self.namespace, service);
+        let file = file.display();
+        match before {
+            Health::Working => {
+                tracing::warn!(%service, %file, %error, "what is known is not written; tried again every minute");
             }
+            Health::Failing => tracing::debug!(%service, %file, %error, "what is known is not written"),
         }
+        Health::Failing
     }
 }
 

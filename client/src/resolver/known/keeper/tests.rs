@@ -78,6 +78,7 @@ async fn a_folder_that_another_process_holds_is_tried_again() {
     drop(other);
     let service = due(&mut keeper).await;
     // Also where the service is not followed any more.
+    keeper.part(&service, known(1), UNIX_EPOCH);
     keeper.write(service, None, UNIX_EPOCH);
     keeper.happens().await;
     assert_eq!(revision(&folder), Some(1));
@@ -90,14 +91,76 @@ async fn a_write_that_fails_is_tried_again_a_minute_later() {
     std::fs::rename(&state, parent.path().join("away")).unwrap();
     keeper.write("user-svc".into(), known(1), UNIX_EPOCH);
     keeper.happens().await;
-    assert_eq!(keeper.health, Health::Failing);
+    assert_eq!(keeper.behind["user-svc"].health, Health::Failing);
     std::fs::rename(parent.path().join("away"), &state).unwrap();
     let failed = clock::now();
     let service = due(&mut keeper).await;
     assert_eq!(clock::now() - failed, RETRY);
     keeper.write(service, known(1), UNIX_EPOCH);
     keeper.happens().await;
-    assert_eq!((revision(&folder), keeper.health), (Some(1), Health::Working));
+    assert_eq!((revision(&folder), keeper.behind.len()), (Some(1), 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_fails_for_a_service_that_is_not_followed_any_more_is_tried_once_more_and_let_go() {
+    let (parent, _folder, mut keeper) = keeper();
+    std::fs::rename(parent.path().join("state"), parent.path().join("away")).unwrap();
+    // Parted before the write, and while it is under way.
+    keeper.changed("user-svc".into(), clock::now());
+    keeper.part("user-svc", known(1), UNIX_EPOCH);
+    for tries in 1..=2 {
+        let service = due(&mut keeper).await;
+        keeper.write(service, None, UNIX_EPOCH);
+        keeper.happens().await;
+        assert_eq!(keeper.behind.len(), 2 - tries);
+    }
+    keeper.write("user-svc".into(), known(1), UNIX_EPOCH);
+    keeper.part("user-svc", known(1), UNIX_EPOCH);
+    keeper.happens().await;
+    let service = due(&mut keeper).await;
+    keeper.write(service, None, UNIX_EPOCH);
+    keeper.happens().await;
+    assert!(keeper.behind.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_works_for_one_service_does_not_end_what_fails_for_another() {
+    let (_parent, folder, mut keeper) = keeper();
+    let broken = folder.file("default", "user-svc");
+    std::fs::create_dir_all(broken.with_extension("refused").join("not-empty")).unwrap();
+    std::fs::write(&broken, "rubbish that cannot be set aside").unwrap();
+    for service in ["user-svc", "order-svc", "user-svc"] {
+        keeper.write(service.into(), known(1), UNIX_EPOCH);
+        keeper.happens().await;
+        assert_eq!(keeper.behind["user-svc"].health, Health::Failing);
+    }
+    assert!(folder.load("default", "order-svc", UNIX_EPOCH).unwrap().is_some());
+    // A change in the meantime does not make it be said again, nor tried sooner.
+    keeper.changed("user-svc".into(), clock::now());
+    assert_eq!(keeper.behind["user-svc"].health, Health::Failing);
+    let before = clock::now();
+    due(&mut keeper).await;
+    assert_eq!(clock::now() - before, RETRY);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_fails_for_a_service_that_is_followed_is_not_kept_twice() {
+    let (parent, _folder, mut keeper) = keeper();
+    std::fs::rename(parent.path().join("state"), parent.path().join("away")).unwrap();
+    keeper.write("user-svc".into(), known(1), UNIX_EPOCH);
+    keeper.happens().await;
+    assert!(keeper.behind["user-svc"].parting.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_many_services_leave_behind_is_bounded() {
+    let (_parent, _folder, mut keeper) = keeper();
+    for n in 0..PARTINGS_MAX + 9 {
+        let service = format!("svc-{n}");
+        keeper.changed((*service).into(), clock::now());
+        keeper.part(&service, known(1), UNIX_EPOCH);
+    }
+    assert_eq!(keeper.behind.len(), PARTINGS_MAX);
 }
 
 #[tokio::test(start_paused = true)]
