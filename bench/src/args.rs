@@ -1,5 +1,6 @@
 //! What the command line can say.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -34,6 +35,9 @@ pub(crate) enum Command {
     /// A process that makes picks and says on stdout how long they took.
     #[command(hide = true)]
     Pick(PickArgs),
+    /// A process that starts a program, says its process id on stdout, and ends it when stdin ends.
+    #[command(hide = true)]
+    Keep(KeepArgs),
 }
 
 /// `bench client`.
@@ -136,6 +140,16 @@ pub(crate) struct PickArgs {
     /// How often.
     #[arg(long)]
     pub(crate) picks: u32,
+}
+
+/// `bench keep`.
+#[derive(Debug, Args)]
+pub(crate) struct KeepArgs {
+    /// The program.
+    pub(crate) program: PathBuf,
+    /// What it is told.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) args: Vec<OsString>,
 }
 
 /// Which calls a driver makes.
@@ -249,6 +263,14 @@ impl PickArgs {
         flag("--endpoints", self.endpoints.to_string());
         flag("--picks", self.picks.to_string());
         line
+    }
+}
+
+impl KeepArgs {
+    /// The arguments that give these.
+    pub(crate) fn command_line(&self) -> Vec<OsString> {
+        let program = [OsString::from("keep"), self.program.clone().into_os_string()];
+        program.into_iter().chain(self.args.iter().cloned()).collect()
     }
 }
 

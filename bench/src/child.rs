@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::args::{DriveArgs, PickArgs, ServeArgs};
+use crate::args::{DriveArgs, KeepArgs, PickArgs, ServeArgs};
 use crate::failure::Failure;
 use crate::machine::Cpus;
 
@@ -55,6 +55,35 @@ impl EchoServer {
     /// The first `count` of its addresses.
     pub(crate) fn addresses(&self, count: u16) -> Vec<SocketAddr> {
         self.addresses.iter().copied().take(count.into()).collect()
+    }
+}
+
+/// A program of somebody else's, for as long as this is held.
+pub(crate) struct Kept {
+    pid: u32,
+    /// What holds it ends when its stdin does, and this holds that. It is not killed: it has something to do before.
+    _process: Child,
+}
+
+impl Kept {
+    /// Starts it, wherever the kernel likes.
+    pub(crate) async fn start(args: &KeepArgs) -> Result<Self, Failure> {
+        let mut process = Command::new(this_binary()?)
+            .args(args.command_line())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(Failure::io(format!("start {}", args.program.display())))?;
+        let stdout = process.stdout.take().expect("stdout is piped");
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line).await.map_err(Failure::io("read a process id"))?;
+        let pid = line.trim().parse().map_err(|_| Failure::Child(format!("no process id, but {line:?}")))?;
+        Ok(Self { pid, _process: process })
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
     }
 }
 

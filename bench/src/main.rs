@@ -7,7 +7,7 @@
 //! contestant/   those who are measured: tonic's channels, bare h2 as the floor, the mesh
 //! drive/        a process of its own that makes calls: one by one and counted, so many in flight, so many a second
 //! child         processes: the echo server, the driver   counting   an allocator that counts
-//! envoy         a proxy in between, as a sidecar would be
+//! envoy         a proxy in between, as a sidecar would be   keep       somebody else's program that ends with the run
 //! instructions  instructions and allocations of one call    timed      rates and latencies, in interleaved rounds
 //! pick/         what a pick costs                           quality    how calls are spread when one server is slow
 //! gate          the budgets, judged                        profile    the same, function by function
@@ -30,6 +30,7 @@ mod envoy;
 mod failure;
 mod gate;
 mod instructions;
+mod keep;
 mod machine;
 mod pick;
 mod profile;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => runtime.block_on(echo::serve(&args)),
         Command::Drive(args) => drive::drive(&runtime, &args),
         Command::Pick(args) => pick::pick(&args),
+        Command::Keep(args) => runtime.block_on(keep::keep(&args)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
