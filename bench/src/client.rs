@@ -1,6 +1,7 @@
 //! `bench client`: the order of a run.
 
 use std::fs;
+use std::path::Path;
 
 use crate::args::{ClientArgs, Section, ServeArgs};
 use crate::child::EchoServer;
@@ -34,13 +35,9 @@ pub(crate) async fn client(args: &ClientArgs) -> Result<(), Failure> {
     println!(
         "client: bench drive --contestant CONTESTANT --servers … sequence|closed|open, one thread, a process for each run"
     );
+    let json = args.out.join("client.json");
     if args.check {
-        let payloads = [instructions::SMALL_BYTES];
-        let costs = counter.measure(Stub::Bare, &gate::CONTESTANTS, &payloads).await?;
-        let generated = counter.measure(Stub::Generated, &gate::CONTESTANTS, &payloads).await?;
-        println!("{}", instructions::report(&[costs.clone(), generated].concat()).0);
-        gate::judge(&costs)?.iter().for_each(|line| println!("{line}"));
-        return Ok(());
+        return check(counter, &json).await;
     }
 
     if !Contestant::built_in().contains(&Contestant::Xds) {
@@ -89,7 +86,19 @@ pub(crate) async fn client(args: &ClientArgs) -> Result<(), Failure> {
         println!("{table}");
         records.extend(measured);
     }
-    report::write_json(&args.out.join("client.json"), &records)
+    report::write_json(&json, &records)
+}
+
+/// Measures what is gated, and judges it once everything is said.
+async fn check(counter: Counter<'_>, json: &Path) -> Result<(), Failure> {
+    let payloads = [instructions::SMALL_BYTES];
+    let judged = counter.measure(Stub::Bare, &gate::CONTESTANTS, &payloads).await?;
+    let beside = counter.measure(Stub::Generated, &gate::CONTESTANTS, &payloads).await?;
+    let verdicts = gate::verdicts(&judged)?;
+    let (tables, records) = instructions::report(&[judged, beside].concat());
+    println!("{tables}\n{}", gate::block(&verdicts));
+    report::write_json(json, &records)?;
+    gate::judge(&verdicts)
 }
 
 /// An Envoy, where there is one or one is asked for, and something timed is to be measured.

@@ -21,8 +21,17 @@ const ALLOCATIONS_MAX: f64 = 22.0;
 /// A table that grows once in the measured calls is no allocation a call.
 const ALLOCATIONS_SLACK: f64 = 0.1;
 
-/// One line for each budget, or those that are missed as the error.
-pub(crate) fn judge(costs: &[Cost]) -> Result<Vec<String>, Failure> {
+/// A budget, and what became of it.
+#[derive(Debug)]
+pub(crate) struct Verdict {
+    what: &'static str,
+    figure: String,
+    budget: String,
+    is_kept: bool,
+}
+
+/// One for each budget, from the costs of all three.
+pub(crate) fn verdicts(costs: &[Cost]) -> Result<[Verdict; 3], Failure> {
     let cost = |contestant: Contestant| {
         costs
             .iter()
@@ -32,27 +41,44 @@ pub(crate) fn judge(costs: &[Cost]) -> Result<Vec<String>, Failure> {
     let (channel, floor, mesh) = (cost(Contestant::Channel)?, cost(Contestant::RawH2)?, cost(MESH)?);
     let share = mesh.instructions / channel.instructions;
     let over_floor = mesh.instructions - floor.instructions;
-    let verdicts = [
-        (
-            share <= SHARE_OF_CHANNEL_MAX,
-            format!("mesh-3 has {share:.3} of a tonic channel's instructions, at most {SHARE_OF_CHANNEL_MAX:.2}"),
-        ),
-        (
-            over_floor <= OVER_RAW_H2_MAX,
-            format!(
-                "mesh-3 has {} instructions more than raw h2, at most {}",
-                report::grouped(over_floor),
-                report::grouped(OVER_RAW_H2_MAX)
-            ),
-        ),
-        (
-            mesh.allocations <= ALLOCATIONS_MAX + ALLOCATIONS_SLACK,
-            format!("mesh-3 has {:.1} allocations, at most {ALLOCATIONS_MAX}", mesh.allocations),
-        ),
-    ];
-    let (kept, missed): (Vec<_>, Vec<_>) = verdicts.into_iter().partition(|(is_kept, _)| *is_kept);
-    let lines = |verdicts: Vec<(bool, String)>| verdicts.into_iter().map(|(_, line)| line).collect();
-    if missed.is_empty() { Ok(lines(kept)) } else { Err(Failure::Missed(lines(missed))) }
+    Ok([
+        Verdict {
+            what: "of a tonic channel's instructions",
+            figure: format!("{share:.3}"),
+            budget: format!("{SHARE_OF_CHANNEL_MAX:.3}"),
+            is_kept: share <= SHARE_OF_CHANNEL_MAX,
+        },
+        Verdict {
+            what: "instructions more than raw h2",
+            figure: report::grouped(over_floor),
+            budget: report::grouped(OVER_RAW_H2_MAX),
+            is_kept: over_floor <= OVER_RAW_H2_MAX,
+        },
+        Verdict {
+            what: "allocations",
+            figure: format!("{:.1}", mesh.allocations),
+            budget: format!("{ALLOCATIONS_MAX:.1}"),
+            is_kept: mesh.allocations <= ALLOCATIONS_MAX + ALLOCATIONS_SLACK,
+        },
+    ])
+}
+
+/// The verdicts as a block of lines, kept or not. `.ci/run` shows the lines by how they begin.
+pub(crate) fn block(verdicts: &[Verdict]) -> String {
+    let lines = verdicts.iter().map(|Verdict { what, figure, budget, is_kept }| {
+        let verdict = if *is_kept { "kept" } else { "MISSED" };
+        format!("mesh-3 has {figure:>6} {what:<33}  budget {budget:>6}  {verdict}\n")
+    });
+    std::iter::once("A call over three endpoints, by its budgets\n\n".to_owned()).chain(lines).collect()
+}
+
+/// Those that are missed, as the error.
+pub(crate) fn judge(verdicts: &[Verdict]) -> Result<(), Failure> {
+    let missed = verdicts.iter().filter(|verdict| !verdict.is_kept);
+    let missed: Vec<String> = missed
+        .map(|Verdict { what, figure, budget, .. }| format!("mesh-3 has {figure} {what}, at most {budget}"))
+        .collect();
+    if missed.is_empty() { Ok(()) } else { Err(Failure::Missed(missed)) }
 }
 
 #[cfg(test)]
@@ -72,17 +98,27 @@ mod tests {
         vec![cost(Contestant::Channel, channel), cost(Contestant::RawH2, floor), cost(MESH, mesh)]
     }
 
+    fn missed(costs: &[Cost]) -> Vec<String> {
+        match judge(&verdicts(costs).unwrap()) {
+            Ok(()) => Vec::new(),
+            Err(Failure::Missed(lines)) => lines,
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+
     #[test]
-    fn budgets_that_are_kept_are_said() {
-        assert_eq!(judge(&costs(70_000.0, 44_000.0, 46_000.0, 22.01)).unwrap().len(), 3);
+    fn every_figure_is_said_with_its_budget_kept_or_not() {
+        let kept = costs(70_000.0, 44_000.0, 46_000.0, 22.01);
+        assert_eq!(missed(&kept), [""; 0]);
+        let block = block(&verdicts(&kept).unwrap());
+        let lines: Vec<&str> = block.lines().filter(|line| line.starts_with("mesh-3 has ")).collect();
+        assert_eq!(lines.len(), 3);
+        assert!(lines.iter().all(|line| line.ends_with("kept") && line.len() == lines[0].len()), "{block}");
+        assert!(lines[1].contains(" 2 000 instructions more") && lines[1].contains("budget  2 500"), "{block}");
     }
 
     #[test]
     fn each_budget_that_is_missed_is_named() {
-        let missed = |costs: &[Cost]| match judge(costs) {
-            Err(Failure::Missed(lines)) => lines,
-            other => panic!("{other:?}"),
-        };
         assert!(missed(&costs(60_000.0, 44_000.0, 46_000.0, 22.0))[0].contains("0.767"));
         assert!(missed(&costs(70_000.0, 44_000.0, 46_501.0, 22.0))[0].contains("2 501"));
         assert!(missed(&costs(70_000.0, 44_000.0, 46_000.0, 23.0))[0].contains("23.0 allocations"));
@@ -91,6 +127,6 @@ mod tests {
 
     #[test]
     fn what_was_not_measured_is_not_passed() {
-        assert!(judge(&[]).is_err());
+        assert!(verdicts(&[]).is_err());
     }
 }
