@@ -65,16 +65,19 @@ pub(crate) async fn client(args: &ClientArgs) -> Result<(), Failure> {
         rounds: if args.quick { Rounds::QUICK } else { Rounds::FULL },
     };
     let mut channel_capacity = None;
+    let mut failed = Vec::new();
     if args.wants(Section::Closed) {
         let results = timed::closed(arena).await?;
         println!("{}", results.tables);
         channel_capacity = Some(results.channel_capacity);
         records.extend(results.records);
+        failed.extend(results.failed);
     }
     if args.wants(Section::Open) {
         let results = timed::open(arena, channel_capacity).await?;
         println!("{}", results.tables);
         records.extend(results.records);
+        failed.extend(results.failed);
     }
     if args.wants(Section::Pick) {
         let (table, measured) = pick::measure(pick::sizes(args.quick), cpus, &args.out).await?;
@@ -82,11 +85,13 @@ pub(crate) async fn client(args: &ClientArgs) -> Result<(), Failure> {
         records.extend(measured);
     }
     if args.wants(Section::Quality) {
-        let (table, measured) = quality::measure(cpus, arena.rounds).await?;
-        println!("{table}");
-        records.extend(measured);
+        let quality = quality::measure(cpus, arena.rounds).await?;
+        println!("{}", quality.table);
+        records.extend(quality.records);
+        failed.extend(quality.failed);
     }
-    report::write_json(&json, &records)
+    report::write_json(&json, &records)?;
+    if failed.is_empty() { Ok(()) } else { Err(Failure::Calls(failed)) }
 }
 
 /// Measures what is gated, and judges it once everything is said.

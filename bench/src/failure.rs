@@ -17,6 +17,9 @@ pub(crate) enum Failure {
     /// A call failed; none may.
     #[error("a call failed: {0}")]
     Call(#[from] Box<tonic::Status>),
+    /// Calls of a timed section failed where none should.
+    #[error("calls failed where none should: {}", .0.join("; "))]
+    Calls(Vec<String>),
     /// The gate.
     #[error("the gate is missed: {}", .0.join("; "))]
     Missed(Vec<String>),

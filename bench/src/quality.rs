@@ -11,7 +11,7 @@ use crate::failure::Failure;
 use crate::instructions::SMALL_BYTES;
 use crate::machine::Cpus;
 use crate::report::{self, Record};
-use crate::timed::{Arena, Entry, Rounds, open_plan};
+use crate::timed::{Arena, Entry, Rounds, failed_record, failures, open_plan};
 
 const SERVERS: u16 = 8;
 /// The slow one is the first.
@@ -22,8 +22,16 @@ const SLOWER: u32 = 10;
 /// The slow server does 4 places / 20 ms = 200 a second; an even split sends it 150.
 const PER_SECOND: f64 = 1_200.0;
 
+/// What came of it.
+pub(crate) struct Quality {
+    pub(crate) table: String,
+    pub(crate) records: Vec<Record>,
+    /// Who failed calls: even the slow server bears its even share.
+    pub(crate) failed: Vec<String>,
+}
+
 /// Runs every balancer, and tonic's.
-pub(crate) async fn measure(cpus: Cpus, rounds: Rounds) -> Result<(String, Vec<Record>), Failure> {
+pub(crate) async fn measure(cpus: Cpus, rounds: Rounds) -> Result<Quality, Failure> {
     let server = ServeArgs { ports: SERVERS, service_us: SERVICE_US, places: PLACES, first_slower: SLOWER };
     let server = EchoServer::start(&server, cpus).await?;
     // Latencies have to be learnt before they can be acted on, and the slow one has a queue to grow.
@@ -52,7 +60,7 @@ pub(crate) async fn measure(cpus: Cpus, rounds: Rounds) -> Result<(String, Vec<R
         report::grouped(PER_SECOND)
     );
     let table = report::table(&title, &["", "p50, ms", "p99, ms", "p99.9, ms", "to the slow one", "failed"], rows);
-    Ok((table, records(&entries)))
+    Ok(Quality { table, records: records(&entries), failed: failures(&title, &entries) })
 }
 
 fn slow_share(times: &Times) -> f64 {
@@ -74,5 +82,6 @@ fn records(entries: &[Entry]) -> Vec<Record> {
         record("slow_server_p50", "us", |times| times.p50_us),
         record("slow_server_p99", "us", |times| times.p99_us),
         record("slow_server_share", "share", slow_share),
+        failed_record("_slow_server", ours, peer),
     ]
 }

@@ -16,8 +16,8 @@ pub(crate) struct Record {
     pub(crate) ours: f64,
     pub(crate) peer: f64,
     pub(crate) peer_name: String,
-    /// Ours over the peer's.
-    pub(crate) ratio: f64,
+    /// Ours over the peer's; there is none over zero, and JSON says `null`.
+    pub(crate) ratio: Option<f64>,
 }
 
 impl Record {
@@ -34,7 +34,7 @@ impl Record {
             ours: rounded(ours),
             peer: rounded(peer),
             peer_name: peer_name.into(),
-            ratio: rounded(ours / peer),
+            ratio: ratio(ours / peer),
         }
     }
 }
@@ -42,6 +42,11 @@ impl Record {
 /// To three digits after the point: more would be noise.
 pub(crate) fn rounded(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
+}
+
+/// As a record has it.
+pub(crate) fn ratio(ratio: f64) -> Option<f64> {
+    ratio.is_finite().then(|| rounded(ratio))
 }
 
 /// The value in the middle; of an even number of them, the upper one. Zero for none.
@@ -102,6 +107,7 @@ mod tests {
     #[test]
     fn a_ratio_is_ours_over_the_peers() {
         let record = Record::new("call_instructions", "instructions", 35_000.0, 50_000.0, "tonic channel");
-        assert_eq!(record.ratio, 0.7);
+        assert_eq!(record.ratio, Some(0.7));
+        assert_eq!(Record::new("call_failed", "calls", 1.0, 0.0, "tonic channel").ratio, None);
     }
 }

@@ -1,5 +1,6 @@
 //! What calls take: rates and latencies, in interleaved rounds. Every round lets each contestant run once, in turn, so that
-//! a machine that changes its mind between rounds changes it for all; figures and ratios are medians over the rounds.
+//! a machine that changes its mind between rounds changes it for all; each round begins with another one, so that nobody is
+//! always the first. Figures and ratios are medians over the rounds.
 
 use std::net::SocketAddr;
 
@@ -17,6 +18,7 @@ use crate::report::{self, Record, median};
 const IN_FLIGHT: [u16; 2] = [1, 64];
 /// Rates of the open loops, in percent of what a tonic channel can do.
 const LOADS_PERCENT: [u32; 3] = [20, 50, 80];
+
 /// How often and how long each contestant runs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rounds {
@@ -51,14 +53,22 @@ pub(crate) struct Entry {
 pub(crate) struct Results {
     pub(crate) tables: String,
     pub(crate) records: Vec<Record>,
+    /// Who failed calls that nobody should fail.
+    pub(crate) failed: Vec<String>,
     /// What a tonic channel did in a second with 64 small calls in flight.
     pub(crate) channel_capacity: f64,
+}
+
+impl Results {
+    fn new(channel_capacity: f64) -> Self {
+        Self { tables: String::new(), records: Vec::new(), failed: Vec::new(), channel_capacity }
+    }
 }
 
 /// So many calls in flight, each size of message.
 pub(crate) async fn closed(arena: Arena<'_>) -> Result<Results, Failure> {
     let contestants = arena.with_envoy(Contestant::built_in());
-    let mut results = Results { tables: String::new(), records: Vec::new(), channel_capacity: 0.0 };
+    let mut results = Results::new(0.0);
     for payload_bytes in PAYLOADS {
         for in_flight in IN_FLIGHT {
             eprintln!("{in_flight} in flight, {payload_bytes} B, {} rounds ...", arena.rounds.count);
@@ -67,7 +77,9 @@ pub(crate) async fn closed(arena: Arena<'_>) -> Result<Results, Failure> {
                 results.channel_capacity = capacity(&entries);
             }
             let size = if payload_bytes == SMALL_BYTES { String::new() } else { format!("_{payload_bytes}b") };
-            results.tables += &table(&format!("{in_flight} in flight, {payload_bytes} B"), &entries);
+            let title = format!("{in_flight} in flight, {payload_bytes} B");
+            results.tables += &table(&title, &entries);
+            results.failed.extend(failures(&title, &entries));
             results.records.extend(records(&entries, &format!("_in_flight_{in_flight}{size}"), true));
         }
     }
@@ -83,7 +95,7 @@ pub(crate) async fn open(arena: Arena<'_>, channel_capacity: Option<f64>) -> Res
             capacity(&arena.run(&[Contestant::Channel], SMALL_BYTES, closed_plan(arena.rounds, 64)).await?)
         }
     };
-    let mut results = Results { tables: String::new(), records: Vec::new(), channel_capacity };
+    let mut results = Results::new(channel_capacity);
     for percent in LOADS_PERCENT {
         let per_second = (channel_capacity * f64::from(percent) / 100.0).round().max(1.0);
         eprintln!("{per_second} calls a second, {} rounds ...", arena.rounds.count);
@@ -94,6 +106,9 @@ pub(crate) async fn open(arena: Arena<'_>, channel_capacity: Option<f64>) -> Res
             report::grouped(per_second)
         );
         results.tables += &table(&title, &entries);
+        // Whoever can do less than a channel may be asked for more than it can do.
+        let able = entries.iter().filter(|entry| entry.contestant == Contestant::Channel || entry.contestant.is_mesh());
+        results.failed.extend(failures(&title, able));
         results.records.extend(records(&entries, &format!("_at_{percent}_percent"), false));
     }
     Ok(results)
@@ -127,7 +142,8 @@ impl Arena<'_> {
         let mut entries: Vec<Entry> =
             contestants.iter().map(|&contestant| Entry { contestant, rounds: Vec::new() }).collect();
         for round in 0..self.rounds.count {
-            for entry in &mut entries {
+            for turn in in_turn(round, entries.len()) {
+                let entry = &mut entries[turn];
                 let args = DriveArgs {
                     contestant: entry.contestant,
                     servers: self.addresses(entry.contestant),
@@ -176,6 +192,17 @@ impl Entry {
     }
 }
 
+/// The order of a round: each once, and another one first in each round.
+fn in_turn(round: u32, count: usize) -> impl Iterator<Item = usize> {
+    (0..count).map(move |turn| (turn + round as usize) % count)
+}
+
+/// A line for each of these that failed calls.
+pub(crate) fn failures<'a>(title: &str, entries: impl IntoIterator<Item = &'a Entry>) -> Vec<String> {
+    let entries = entries.into_iter().filter(|entry| entry.failed() > 0);
+    entries.map(|entry| format!("{}: {} of its calls ({title})", entry.contestant.title(), entry.failed())).collect()
+}
+
 fn capacity(entries: &[Entry]) -> f64 {
     let channel = entries.iter().find(|entry| entry.contestant == Contestant::Channel);
     channel.map_or(0.0, |channel| channel.median(|times| times.calls_per_second))
@@ -212,6 +239,12 @@ fn table(title: &str, entries: &[Entry]) -> String {
     report::table(title, &header, rows)
 }
 
+/// Calls that failed, in all rounds.
+pub(crate) fn failed_record(suffix: &str, ours: &Entry, peer: &Entry) -> Record {
+    let [ours_failed, peers_failed] = [ours, peer].map(|entry| entry.failed() as f64);
+    Record::new(format!("call_failed{suffix}"), "calls", ours_failed, peers_failed, peer.contestant.title())
+}
+
 /// The mesh beside everybody else. Where calls arrive by themselves, their rate is no result.
 fn records(entries: &[Entry], suffix: &str, with_rate: bool) -> Vec<Record> {
     type Figure = (&'static str, &'static str, fn(&Times) -> f64);
@@ -229,7 +262,7 @@ fn records(entries: &[Entry], suffix: &str, with_rate: bool) -> Vec<Record> {
             let against = peer.contestant.peer_suffix();
             let endpoints = ours.contestant.endpoints_suffix();
             records.extend(figures.iter().map(|&(name, unit, figure)| Record {
-                ratio: report::rounded(ours.ratio(peer, figure)),
+                ratio: report::ratio(ours.ratio(peer, figure)),
                 ..Record::new(
                     format!("{name}{endpoints}{suffix}{against}"),
                     unit,
@@ -238,7 +271,46 @@ fn records(entries: &[Entry], suffix: &str, with_rate: bool) -> Vec<Record> {
                     peer.contestant.title(),
                 )
             }));
+            records.push(failed_record(&format!("{endpoints}{suffix}{against}"), ours, peer));
         }
     }
     records
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn entry(failed: [u64; 2]) -> Entry {
+        let times = |failed| Times {
+            calls: 100,
+            failed,
+            calls_per_second: 100.0,
+            cpu_us_per_call: 1.0,
+            behind_cpu_us_per_call: 1.0,
+            p50_us: 1.0,
+            p99_us: 1.0,
+            p999_us: 1.0,
+            by_server: BTreeMap::new(),
+        };
+        Entry { contestant: Contestant::Channel, rounds: failed.map(times).into() }
+    }
+
+    #[test]
+    fn every_round_begins_with_another_one_and_leaves_nobody_out() {
+        assert_eq!(in_turn(0, 3).collect::<Vec<_>>(), [0, 1, 2]);
+        assert_eq!(in_turn(1, 3).collect::<Vec<_>>(), [1, 2, 0]);
+        assert_eq!(in_turn(5, 3).collect::<Vec<_>>(), [2, 0, 1]);
+        assert_eq!(in_turn(5, 0).count(), 0);
+    }
+
+    #[test]
+    fn calls_that_failed_in_any_round_are_told_to_people_and_programs() {
+        let (well, ill) = (entry([0, 0]), entry([0, 2]));
+        assert_eq!(failures("64 in flight", [&well, &ill]), ["tonic channel: 2 of its calls (64 in flight)"]);
+        let record = failed_record("_in_flight_64", &ill, &well);
+        assert_eq!((record.name.as_str(), record.ours, record.ratio), ("call_failed_in_flight_64", 2.0, None));
+    }
 }
