@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use mesh_client::{ConnectivityState, MeshChannel};
+use mesh_client::{ConnectivityState, EndpointHandle, MeshChannel};
 use mesh_runtime::clock;
 
 use super::Scene;
@@ -20,11 +20,14 @@ const CHANNELS: usize = 500;
 /// How long the server is away: by then every client has been refused a few times.
 const AWAY: Duration = Duration::from_secs(3);
 
-/// In which connections are counted (P31) ...
+/// In which attempts to connect are counted (P31) ...
 const BIN: Duration = Duration::from_millis(100);
 
 /// ... and how many of all may fall into one.
 const BIN_SHARE_MAX: f64 = 0.15;
+
+/// How often the channels are looked at: far less than a bin, and more than nothing for this process to do.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Calls at a time: two cores serve both sides.
 const AT_ONCE: usize = 50;
@@ -44,24 +47,54 @@ pub(super) async fn storm(scene: Scene) -> Finding {
     let dead = server.told().called;
     tokio::time::sleep(AWAY).await;
     server = Server::start_at(server.address(), Manners::echo(USUAL)).await;
+    let bins = attempts_to_connect(&channels).await;
     let told = server.until("everybody to come back", |told| told.connected.len() >= CHANNELS).await;
     calls.extend(everybody_calls(&channels).await);
 
-    let mut bins = std::collections::BTreeMap::<u128, usize>::new();
-    for connected in &told.connected {
-        *bins.entry(connected.as_millis() / BIN.as_millis()).or_default() += 1;
-    }
-    let fullest = bins.values().copied().max().unwrap_or_default();
     let last = told.connected.iter().max().copied().unwrap_or_default();
+    let fullest = bins.iter().map(Bin::share).fold(0.0, f64::max);
     let mut finding = Finding::nobody_noticed(&calls);
     finding.attempts(dead + server.told().called, span(&calls));
-    finding.converged(format!("all back within {last:.1?}, at most {fullest} in 100 ms"));
+    finding.converged(format!("all back within {last:.1?}, at most {:.1} % in 100 ms", fullest * 100.0));
     let connected = server.told().connected.len();
-    finding.must(fullest as f64 <= BIN_SHARE_MAX * connected as f64, || {
-        format!("{fullest} of {connected} connections came within 100 ms: {bins:?}")
-    });
+    finding.must(fullest <= BIN_SHARE_MAX, || format!("{:.1} % tried within 100 ms: {bins:?}", fullest * 100.0));
     finding.must(connected == CHANNELS, || format!("{connected} connections were made for {CHANNELS} channels"));
     finding
+}
+
+/// Channels that were first seen to try within some time: a bin, or longer where the machine let this process wait. All
+/// who were due meanwhile try when it goes on, and that is no fault of theirs.
+#[derive(Debug)]
+struct Bin {
+    tried: usize,
+    lasted: Duration,
+}
+
+impl Bin {
+    /// The share of all channels that tried per bin's time.
+    fn share(&self) -> f64 {
+        self.tried as f64 / CHANNELS as f64 / self.lasted.div_duration_f64(BIN)
+    }
+}
+
+/// Waits until every channel has tried to connect, from now on, and tells how many did when. It is the client's own word:
+/// when a server gets to accept them is another matter.
+async fn attempts_to_connect(channels: &[MeshChannel]) -> Vec<Bin> {
+    let mut waiting: Vec<EndpointHandle> = channels.iter().flat_map(MeshChannel::endpoints).collect();
+    let mut bins = Vec::new();
+    let (mut begun, mut tried) = (clock::now(), 0);
+    while !waiting.is_empty() {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let before = waiting.len();
+        waiting.retain(|endpoint| endpoint.state() == ConnectivityState::TransientFailure);
+        tried += before - waiting.len();
+        let lasted = begun.elapsed();
+        if lasted >= BIN {
+            bins.push(Bin { tried, lasted });
+            (begun, tried) = (clock::now(), 0);
+        }
+    }
+    bins
 }
 
 /// One call by each, when it is connected.
