@@ -18,6 +18,9 @@ use crate::wire::{Answer, Manners};
 /// Longest time from the return of the servers to the last failed call (P28).
 const RECOVERY_MAX: Duration = Duration::from_secs(10);
 
+/// Share of the calls of that time that go well (P28).
+const GOODPUT_MIN: f64 = 0.95;
+
 /// Calls that are to go well on end before it counts as over.
 const WELL: usize = 2 * RATE as usize;
 
@@ -54,6 +57,7 @@ async fn recover(stage: Stage, down: Instant, dead: u64) -> Finding {
         book.len() > WELL && book[book.len() - WELL..].iter().all(|call| call.due > up && call.outcome.is_ok())
     })
     .await;
+    tokio::time::sleep_until(up + RECOVERY_MAX).await;
     let calls = stage.load.stop().await;
     let mut finding = Finding::of(&calls);
     finding.attempts(dead + called(&stage.servers), span(&calls));
@@ -62,7 +66,14 @@ async fn recover(stage: Stage, down: Instant, dead: u64) -> Finding {
     let lost = calls.iter().filter(failed).map(|call| call.due + call.took).max().unwrap_or(up);
     let recovery = lost.saturating_duration_since(up);
     println!("failures: {:?}", words(&calls));
-    finding.converged(format!("the last failure ended {recovery:.0?} after the return"));
+    let returned = || calls.iter().filter(|call| call.due >= up && call.due < up + RECOVERY_MAX);
+    let goodput = 1.0 - returned().filter(failed).count() as f64 / returned().count().max(1) as f64;
+    finding.converged(format!(
+        "the last failure ended {recovery:.0?} after the return; {:.1} % of those ten seconds went well",
+        goodput * 100.0
+    ));
+    finding
+        .must(goodput >= GOODPUT_MIN, || format!("{:.1} % of the calls after the return went well", goodput * 100.0));
     finding.must(early == 0, || format!("{early} calls failed before the outage"));
     finding.must(recovery <= RECOVERY_MAX, || format!("calls failed up to {recovery:?} after the return"));
     finding
