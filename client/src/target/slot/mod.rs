@@ -220,7 +220,10 @@ impl Slot {
         let pause = match lost.ending {
             Ending::Misdirected => MISDIRECTED_FOR,
             // However young it was. Each of these is paid for with a call that was answered, so there is no tight loop.
-            Ending::GoAway | Ending::Closed(_) if lost.has_served => Duration::ZERO,
+            Ending::GoAway | Ending::Closed(_) if lost.has_served => {
+                self.backoff.start_over();
+                Duration::ZERO
+            }
             _ => self.backoff.after_loss(lost.held, entropy),
         };
         self.dialler = Dialler::Rest(now + pause);

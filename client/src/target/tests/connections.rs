@@ -147,3 +147,20 @@ async fn connections_that_were_of_use_are_replaced_at_once_however_young_they_ar
     }
     assert!(clock::now() - begun > Duration::from_secs(2), "{:?}", clock::now() - begun);
 }
+
+/// What failed before it was of use says nothing about the next time it is away.
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_whose_connection_was_of_use_is_dialled_like_a_new_one_when_it_is_lost() {
+    let net = Net::default();
+    let rig = Rig::new(&net, [1]);
+    // Long enough for the backoff to reach its ceiling of five seconds.
+    sleep(Duration::from_secs(60)).await;
+    let server = Server::start(&net, 1, ok);
+    rig.all(Ready).await;
+    call(&rig.channel, CREATE).await.unwrap();
+    drop(server);
+    let before = net.connects();
+    sleep(Duration::from_secs(2)).await;
+    // At once, and then after at most 100, 200, 400 and 800 ms.
+    assert!(net.connects() - before >= 5, "{}", net.connects() - before);
+}
