@@ -17,7 +17,7 @@ use super::config::TargetConfig;
 use super::ledger::Shared;
 use super::one_per_address;
 use super::publish::Publisher;
-use super::slot::{Change, Due, Reach, Slot};
+use super::slot::{Change, Demand, Due, Reach, Slot};
 use super::subchannel::Subchannel;
 use crate::Address;
 use crate::balancer::ejection::{Conduct, Record, may_eject};
@@ -170,13 +170,14 @@ impl Manager {
         let now = clock::now();
         let age = self.age(now);
         let ledger = &self.shared.ledger;
+        let demand = if ledger.queue.waiting() > 0 { Demand::Waiting } else { Demand::None };
         let (key, outcome) = match dialled {
             Ok(dialled) => dialled,
             Err(ended) => {
                 // Called off with its slot, or the connector panicked: then the slot is still there and waits for it.
                 if let Some(slot) = self.slots.values_mut().find(|slot| slot.awaits(ended.id())) {
                     tracing::error!(service = %self.config.service, address = %slot.name, "the connector panicked");
-                    slot.failed(Some("the connector panicked".into()), now, &self.config.entropy);
+                    slot.failed(Some("the connector panicked".into()), demand, now, &self.config.entropy);
                 }
                 return;
             }
@@ -192,7 +193,7 @@ impl Manager {
                 tracing::debug!(service = %self.config.service, instance = %key.0, address = %key.1, %error, "connect failed");
                 let why: Arc<str> = error.to_string().into();
                 self.last_error = Some(format!("{}: {why}", key.1).into());
-                slot.failed(Some(why), now, &self.config.entropy);
+                slot.failed(Some(why), demand, now, &self.config.entropy);
             }
         }
     }
@@ -239,6 +240,7 @@ impl Manager {
         let age = self.age(now);
         let service = &self.config.service;
         let mut next: Option<Instant> = None;
+        let mut trials_open = false;
         for (key, slot) in &mut self.slots {
             let (change, look) = slot.advance_conduct(&rule, now, age);
             next = next.into_iter().chain(look).min();
@@ -249,8 +251,13 @@ impl Manager {
                 Some(Change::EjectedAgain) => {
                     tracing::info!(%service, instance = %key.0, address = %key.1, "endpoint failed its trial");
                 }
+                Some(Change::TrialOpen) => trials_open = true,
                 None => {}
             }
+        }
+        if trials_open {
+            // No part of a snapshot, and no place that became free.
+            self.shared.ledger.queue.wake_all();
         }
 
         let members = self.slots.values().filter(|slot| slot.is_member());

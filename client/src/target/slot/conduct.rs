@@ -14,13 +14,15 @@ const STEP: Duration = Duration::from_secs(1);
 /// How long the call that tries may go without an answer before another one tries. It may be one that takes its time.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// What happened to an endpoint's standing, for the log.
+/// What happened to an endpoint's standing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::target) enum Change {
     /// Its trial failed.
     EjectedAgain,
     /// Its trial went well.
     Acquitted,
+    /// A call that found no place may try it now: at most once in a [`STEP`].
+    TrialOpen,
 }
 
 #[derive(Debug, Default)]
@@ -98,7 +100,7 @@ impl Watched {
             // An answer does not ring: it is looked for.
             Trial::Taken => Some(now + STEP),
         };
-        (None, look)
+        (admit.map(|_| Change::TrialOpen), look)
     }
 
     fn acquit(&mut self, endpoint: &Endpoint, rule: &Ejection, age: Duration) -> Change {

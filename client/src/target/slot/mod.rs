@@ -67,6 +67,13 @@ pub(super) enum Reach {
     Outside,
 }
 
+/// Whether calls wait for a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Demand {
+    None,
+    Waiting,
+}
+
 #[derive(Debug)]
 enum Dialler {
     /// None before then: 'at once' for a new endpoint, the backoff for one that failed.
@@ -266,10 +273,14 @@ impl Slot {
     }
 
     /// An attempt failed.
-    pub(super) fn failed(&mut self, error: Option<Arc<str>>, now: Instant, entropy: &Entropy) {
+    pub(super) fn failed(&mut self, error: Option<Arc<str>>, demand: Demand, now: Instant, entropy: &Entropy) {
         self.dialler = Dialler::Rest(now + self.backoff.after_failure(entropy));
-        // One more may have become unnecessary: whoever needs it still says so again.
-        self.endpoint.uncrowd();
+        match demand {
+            // They have said so, and do not look again before something is different.
+            Demand::Waiting => {}
+            // One more may have become unnecessary: whoever needs it still says so again.
+            Demand::None => self.endpoint.uncrowd(),
+        }
         if self.connections.is_empty() {
             self.last_error = error;
             self.failing_since.get_or_insert(now);

@@ -164,3 +164,23 @@ async fn an_endpoint_whose_connection_was_of_use_is_dialled_like_a_new_one_when_
     // At once, and then after at most 100, 200, 400 and 800 ms.
     assert!(net.connects() - before >= 5, "{}", net.connects() - before);
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_behind_full_connections_gets_another_one_though_its_first_dial_failed() {
+    let (net, server, rig) = narrow().await;
+    let _endless = place(&rig);
+    net.black_hole(&address(1));
+    let waiting = tokio::spawn({
+        let channel = rig.channel.clone();
+        let mut request = crate::rig::request(CREATE);
+        request.extensions_mut().insert(crate::WaitForReady);
+        async move { crate::rig::send(&channel, request).await }
+    });
+    eventually(|| net.connects() == 2).await;
+    // The second dial times out, and the next one has somebody to talk to.
+    sleep(Duration::from_secs(3)).await;
+    let second = Server::with_manners(&net, 1, Manners { streams_max: Some(1) }, ok);
+    eventually(|| waiting.is_finished()).await;
+    waiting.await.unwrap().unwrap();
+    assert_eq!((server.seen(), second.seen()), (0, 1));
+}

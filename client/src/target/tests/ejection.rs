@@ -285,3 +285,31 @@ async fn in_a_panic_whoever_is_connected_is_picked() {
         assert_eq!(verdict(&rig, 1), expected);
     }
 }
+
+/// A call that may not be repeated cannot try at first. When it may, nothing else tells it so.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_waits_is_told_when_it_may_try() {
+    let net = Net::default();
+    let tried = Server::start(&net, 1, ok);
+    let _full = Server::with_manners(&net, 2, crate::rig::Manners { streams_max: Some(1) }, ok);
+    let rig = Rig::with(&net, [1, 2], |config| {
+        in_turn(config);
+        config.policy.connections_per_endpoint = std::num::NonZeroU8::MIN;
+    });
+    rig.all(Ready).await;
+    eject_first(&rig).await;
+    let Verdict::Ejected { remaining } = verdict(&rig, 1) else { panic!("{:?}", verdict(&rig, 1)) };
+    let over = clock::now() + remaining;
+    until(over).await;
+    let _held = place_for(&rig, CREATE).unwrap();
+    let waiting = tokio::spawn({
+        let channel = rig.channel.clone();
+        let mut request = crate::rig::request(CREATE);
+        request.extensions_mut().insert(crate::WaitForReady);
+        async move { crate::rig::send(&channel, request).await }
+    });
+    crate::rig::eventually(|| waiting.is_finished()).await;
+    waiting.await.unwrap().unwrap();
+    assert_eq!(tried.seen(), 1);
+    assert!((1_000..1_100).contains(&(clock::now() - over).as_millis()), "{:?}", clock::now() - over);
+}
