@@ -275,3 +275,15 @@ async fn waiting_calls_are_woken_only_by_what_may_help_them() {
     drop(full);
     assert!(woken_by(&|| {}).await, "nobody is READY any more");
 }
+
+/// The last error names another address each time.
+#[tokio::test(start_paused = true)]
+async fn a_dial_that_fails_wakes_nobody_once_all_of_them_have() {
+    let net = Net::default();
+    let rig = Rig::new(&net, 1..=5);
+    rig.all(TransientFailure).await;
+    sleep(Duration::from_secs(1)).await;
+    let (target, before) = (rig.channel.target(), net.connects());
+    let woken = tokio::time::timeout(Duration::from_secs(30), target.queue().notified()).await;
+    assert!(woken.is_err() && net.connects() - before > 20, "{}", net.connects() - before);
+}
