@@ -123,6 +123,11 @@ impl Server {
 }
 
 impl Told {
+    /// Calls that have arrived, and were neither answered nor taken back.
+    pub(crate) fn unfinished(&self) -> u64 {
+        self.called.saturating_sub(self.answered + self.dropped)
+    }
+
     fn note(&mut self, news: News) {
         match news {
             News::Listening(address) => self.address = Some(address),

@@ -27,6 +27,14 @@ const PICKS_AFTER_KILL: u64 = 10;
 /// for death is 75. What waits there already is reason enough to go elsewhere sooner.
 const PICKS_AFTER_STOP: u64 = 30;
 
+/// Calls per death that may be lost beside those that the dead one says it had, where nothing may be repeated: it had not read
+/// them yet, or not sent their answers. Whoever made them cannot know. One in two deaths has such a call.
+const UNDER_WAY_MAX: u64 = 2;
+
+/// How long a call takes the servers whose calls may not be repeated: a third of the load leaves two or three of them to be
+/// lost at any moment.
+const LINGERING: Duration = Duration::from_millis(50);
+
 /// How long a server is stopped: longer than any call waits.
 const STOPPED: Duration = Duration::from_secs(4);
 
@@ -57,7 +65,7 @@ async fn busy(endpoint: &EndpointHandle) {
 }
 
 pub(super) async fn one_of_three(scene: Scene) -> Finding {
-    let (calls, told) = kill_one_by_one(scene, REPEATABLE).await;
+    let (calls, told) = kill_one_by_one(scene, REPEATABLE, USUAL).await;
     let mut finding = Finding::nobody_noticed(&calls);
     finding.attempts(told.called, span(&calls));
     told.judge(&mut finding);
@@ -66,12 +74,14 @@ pub(super) async fn one_of_three(scene: Scene) -> Finding {
 
 /// Calls that may not be repeated: those that the dead server had are lost, and no other.
 pub(super) async fn one_of_three_writes(scene: Scene) -> Finding {
-    let (calls, told) = kill_one_by_one(scene, ONCE).await;
+    let (calls, told) = kill_one_by_one(scene, ONCE, LINGERING).await;
     let mut finding = Finding::of(&calls);
     finding.attempts(told.called, span(&calls));
     told.judge(&mut finding);
+    println!("failures: {:?}", words(&calls));
     let failed = calls.iter().filter(|call| call.outcome.is_err()).count() as u64;
-    finding.must(failed <= told.had, || format!("{failed} failed, and the dead had {}: {:?}", told.had, words(&calls)));
+    let most = told.had + told.kills as u64 * UNDER_WAY_MAX;
+    finding.must(failed <= most, || format!("{failed} failed, and the dead had {}: {:?}", told.had, words(&calls)));
     let sent = told.called;
     finding.must(sent <= calls.len() as u64, || format!("{} calls were sent {sent} times", calls.len()));
     finding
@@ -84,7 +94,7 @@ struct Killed {
     /// Most picks of one after its death, and the latest of them.
     most: u64,
     latest: Duration,
-    /// Calls that they had when they died, or got after.
+    /// Calls that had arrived at them when they died, and had been neither answered nor taken back: by their own word.
     had: u64,
     /// Calls that arrived anywhere.
     called: u64,
@@ -92,32 +102,33 @@ struct Killed {
 
 impl Killed {
     fn judge(&self, finding: &mut Finding) {
-        let Killed { kills, most, latest, .. } = self;
-        finding.converged(format!("{most} picks, {latest:.0?} (worst of {kills} kills)"));
+        let Killed { kills, most, latest, had, .. } = self;
+        finding.converged(format!("{most} picks, {latest:.0?} (worst of {kills} kills, with {had} calls in hand)"));
         finding.must(*most <= PICKS_AFTER_KILL, || format!("it was picked {most} times after its death"));
     }
 }
 
 /// Kills one of three while it has calls, starts its successor, and goes on with the next one.
-async fn kill_one_by_one(scene: Scene, method: &'static str) -> (Vec<Call>, Killed) {
-    let mut stage = Stage::set(scene.seed, Cast { method, ..Cast::well(3).await }).await;
+async fn kill_one_by_one(scene: Scene, method: &'static str, delay: Duration) -> (Vec<Call>, Killed) {
+    let servers = Server::several(3, Manners::echo(delay)).await;
+    let mut stage = Stage::set(scene.seed, Cast { method, ..Cast::of(servers) }).await;
     let kills = if scene.length == Length::Full { 20 } else { 4 };
     let mut told = Killed { kills, ..Killed::default() };
     for kill in 0..kills {
         let victim = kill % stage.servers.len();
         let endpoint = stage.endpoint(victim);
-        busy(&endpoint).await;
-        // In this order: whoever is picked in between is counted twice, and not left out.
+        // By its own word: a server that the machine lets wait would have calls that it knows nothing of.
+        stage.servers[victim].until("a call to be lost", |told| told.unfinished() > 0).await;
         let watched = Watched::from_now(endpoint.clone());
-        let had = u64::from(endpoint.in_flight());
         stage.servers[victim].kill().await;
-        told.called += stage.servers[victim].told().called;
+        let last_words = stage.servers[victim].told();
+        told.called += last_words.called;
+        told.had += last_words.unfinished();
         stage.load.calls(RATE as usize).await;
-        told.had += had + watched.picks();
         told.most = told.most.max(watched.picks());
         told.latest = told.latest.max(watched.last_pick());
         let address = stage.servers[victim].address();
-        stage.servers[victim] = Server::start_at(address, Manners::echo(USUAL)).await;
+        stage.servers[victim] = Server::start_at(address, Manners::echo(delay)).await;
         until("the successor to be connected", || endpoint.state() == ConnectivityState::Ready).await;
     }
     let calls = stage.load.stop().await;
