@@ -15,11 +15,14 @@ use crate::wire::News;
 /// How long a call takes a server that is well: enough for several to be in flight at any moment.
 pub(crate) const USUAL: Duration = Duration::from_millis(5);
 
-/// Runs a server until its stdin ends: whoever started it is gone then. `words` are its kind, its address and its first
+/// Runs a server until its stdin ends: whoever started it is gone then. One that is stopped at that moment would not notice;
+/// where there is Linux, it is killed. `words` are its kind, its address and its first
 /// manners; each line on stdin is more of them.
 pub(crate) async fn serve(words: Vec<String>) {
     let [kind, address, manners @ ..] = &words[..] else { panic!("{words:?} does not say what to serve, and where") };
     let address: SocketAddr = address.parse().expect("the second word is an address");
+    #[cfg(target_os = "linux")]
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).expect("it is a signal");
     let listener = TcpListener::bind(address).await.expect("the port is free");
     tell(News::Listening(address));
     match kind.as_str() {
