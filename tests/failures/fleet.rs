@@ -53,6 +53,12 @@ impl Server {
         Server::spawn("echo", address, &manners.to_string()).await
     }
 
+    /// Starts one that answers whatever the next service answers it.
+    pub(crate) async fn start_middle(seed: u64, next: &[Server]) -> Server {
+        let next = next.iter().fold(seed.to_string(), |words, server| format!("{words} {}", server.address()));
+        Server::spawn("middle", nobody_there(), &next).await
+    }
+
     /// Starts a registry that says what it is told to, whatever that is.
     pub(crate) async fn start_registry() -> Server {
         Server::spawn("registry", nobody_there(), "").await

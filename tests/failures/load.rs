@@ -20,7 +20,8 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::{Request, Status};
+use tonic::{Request, Response, Status};
+use tonic_prost::ProstCodec;
 
 use crate::fleet::{self, Server};
 use crate::harness::{LONG, until};
@@ -84,12 +85,20 @@ pub(crate) async fn echo(
 ) -> Result<(), String> {
     let mut request = Request::new(text.clone());
     request.set_timeout(deadline);
-    let mut stub = tonic::client::Grpc::new(channel);
     let said = |status: Status| format!("{}: {}", mesh_runtime::code_name(status.code()), status.message());
-    stub.ready().await.map_err(said)?;
-    let codec = tonic_prost::ProstCodec::<String, String>::default();
-    let answer = stub.unary(request, PathAndQuery::from_static(method), codec).await.map_err(said)?;
+    let answer = ask(channel, method, request).await.map_err(said)?;
     if *answer.get_ref() == text { Ok(()) } else { Err(format!("{:?} came back for {text:?}", answer.get_ref())) }
+}
+
+/// One call, whatever it is answered.
+pub(crate) async fn ask(
+    channel: MeshChannel,
+    method: &'static str,
+    request: Request<String>,
+) -> Result<Response<String>, Status> {
+    let mut stub = tonic::client::Grpc::new(channel);
+    stub.ready().await?;
+    stub.unary(request, PathAndQuery::from_static(method), ProstCodec::default()).await
 }
 
 /// When calls start.

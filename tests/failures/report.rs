@@ -83,8 +83,23 @@ impl Finding {
     /// How often servers were called, for so many calls in so much time. Every row promises that it is little more than
     /// once per call.
     pub(crate) fn attempts(&mut self, attempts: u64, over: Duration) {
+        self.attempts_within(attempts, ATTEMPTS_MAX + self.reserve(over));
+    }
+
+    /// The same for the last hop, behind so many servers that ask it for their callers. Each hop adds its fifth, and each
+    /// server its reserve.
+    pub(crate) fn attempts_behind(&mut self, middle: usize, attempts: u64, over: Duration) {
+        let reserve = self.reserve(over);
+        self.attempts_within(attempts, (ATTEMPTS_MAX + reserve) * ATTEMPTS_MAX + middle as f64 * reserve);
+    }
+
+    /// What the reserve of one client comes to, per call.
+    fn reserve(&self, over: Duration) -> f64 {
+        RESERVE_PER_SECOND * over.as_secs_f64() / self.calls.max(1) as f64
+    }
+
+    fn attempts_within(&mut self, attempts: u64, most: f64) {
         let per_call = attempts as f64 / self.calls.max(1) as f64;
-        let most = ATTEMPTS_MAX + RESERVE_PER_SECOND * over.as_secs_f64() / self.calls.max(1) as f64;
         self.attempts = Some(per_call);
         self.must(per_call <= most, || format!("{per_call:.3} attempts per call, and {most:.3} are allowed"));
     }

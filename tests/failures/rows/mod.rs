@@ -1,5 +1,6 @@
 //! The rows of the table.
 
+mod chain;
 mod deadline;
 mod degraded;
 mod killed;
@@ -95,6 +96,7 @@ pub(crate) const ROWS: &[Row] = rows![
         => outage::all_down;
     "all_unavailable": "1.2 attempts per call; 95 % of the 10 s after the return go well, and all after that"
         => outage::all_unavailable;
+    "unavailable_two_hops_away": "1.44 attempts at the last hop per call" => chain::unavailable;
     "connect_storm": "500 channels come back, at most 15 % of them try in any 100 ms" => storm::storm;
     "deadline_and_cancel": "taken back within 100 ms; at most 1 % is worked on past its deadline; expired work is refused"
         => deadline::deadline_and_cancel;

@@ -1,6 +1,7 @@
 //! The other side of the table: one server, in a process of its own.
 
 mod echo;
+mod middle;
 mod registry;
 
 use std::io::Write;
@@ -32,6 +33,13 @@ pub(crate) async fn serve(words: Vec<String>) {
             obey(|line| {
                 behave.send_replace(line.parse().expect("a line is manners"));
             });
+        }
+        "middle" => {
+            let [seed, next @ ..] = manners else { panic!("{words:?} does not say what to draw from") };
+            let seed = seed.parse().expect("the first further word is a seed");
+            let next = next.iter().map(|address| address.parse().expect("the others are addresses")).collect();
+            tokio::spawn(middle::serve(listener, seed, next));
+            obey(|line| panic!("{line:?} is nothing that it could do"));
         }
         "registry" => {
             let (push, pushed) = watch::channel(Vec::new());
