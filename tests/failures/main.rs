@@ -22,6 +22,7 @@ mod harness;
 mod args;
 mod fleet;
 mod load;
+mod proxy;
 mod report;
 mod rows;
 mod serve;

@@ -1,4 +1,4 @@
-//! Servers that die or stop.
+//! Servers that die, stop or are cut off.
 
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use super::Scene;
 use crate::args::Length;
 use crate::fleet::{Server, called};
 use crate::harness::until;
-use crate::load::{Call, Cast, ONCE, RATE, REPEATABLE, Stage, words};
+use crate::load::{Call, Cast, ONCE, RATE, REPEATABLE, Stage, endpoint, words};
+use crate::proxy::Proxy;
 use crate::report::{Finding, span};
 use crate::serve::USUAL;
 use crate::wire::Manners;
@@ -171,5 +172,34 @@ pub(super) async fn stopped_one_of_three(scene: Scene) -> Finding {
     finding.attempts(called(&stage.servers), span(&calls));
     finding.converged(format!("{picks} picks, {latest:.0?}"));
     finding.must(picks <= PICKS_AFTER_STOP, || format!("it was picked {picks} times after it was stopped"));
+    finding
+}
+
+/// Its connections stay, and whatever is written to them gets lost, either way.
+pub(super) async fn swallowed_one_of_three(scene: Scene) -> Finding {
+    let server = Server::start(Manners::echo(USUAL)).await;
+    let proxy = Proxy::before(server.address()).await;
+    let others = vec![proxy.address().into()];
+    let stage = Stage::set(scene.seed, Cast { others, ..Cast::well(2).await }).await;
+    stage.load.calls(2 * RATE as usize).await;
+    let cut_off = endpoint(&stage.channel, proxy.address().into());
+    busy(&cut_off).await;
+    let watched = Watched::from_now(cut_off.clone());
+    proxy.swallow();
+    until("its connection to be given up", || cut_off.state() != ConnectivityState::Ready).await;
+    let (given_up, picks, latest) = (watched.since.elapsed(), watched.picks(), watched.last_pick());
+    stage.load.calls(AFTERMATH).await;
+    let after = watched.picks() - picks;
+
+    proxy.pass_on();
+    until("it to be picked again", || watched.picks() > picks + after + 10).await;
+    stage.load.calls(RATE as usize).await;
+    let calls = stage.load.stop().await;
+    let mut finding = Finding::nobody_noticed(&calls);
+    // Calls that were swallowed, no server has seen.
+    finding.attempts(called(&stage.servers) + cut_off.picks(), span(&calls));
+    finding.converged(format!("{picks} picks, {latest:.0?}; given up after {given_up:.1?}"));
+    finding.must(picks <= PICKS_AFTER_STOP, || format!("it was picked {picks} times while nothing came back"));
+    finding.must(after == 0, || format!("it was picked {after} times after it was given up"));
     finding
 }

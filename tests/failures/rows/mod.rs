@@ -78,6 +78,8 @@ pub(crate) const ROWS: &[Row] = rows![
     "half_killed_at_once": "0 failed; at most 20 picks of both after the kill" => killed::half_at_once;
     "stopped_one_of_three": "0 failed; at most 30 picks of it after SIGSTOP; it serves again after SIGCONT"
         => killed::stopped_one_of_three;
+    "swallowed_one_of_three": "0 failed; at most 30 picks of who gets no byte through, and none once it is given up"
+        => killed::swallowed_one_of_three;
     "stalled_caller": "no connection is given up for it; only what was due until it had caught up may run out of time"
         => stalled::caller;
     "refused_one": "0 failed; 0 picks of it" => unreachable::refused;
