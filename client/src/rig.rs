@@ -269,9 +269,10 @@ pub(crate) async fn fail(status: Status, mut reply: Reply) {
     let _ = reply.send_response(response, true);
 }
 
-/// What a server says to a call that names another service.
-pub(crate) fn wrong_service() -> Status {
-    let details = ErrorDetails::with_error_info("WRONG_SERVICE", "meshwork", HashMap::new());
+/// What a server says to a call that `asked` for another service.
+pub(crate) fn wrong_service(asked: &str) -> Status {
+    let metadata = HashMap::from([("authority".to_owned(), asked.to_owned())]);
+    let details = ErrorDetails::with_error_info("WRONG_SERVICE", "meshwork", metadata);
     Status::with_error_details(Code::Unavailable, "not mine", details)
 }
 

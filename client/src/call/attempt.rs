@@ -17,8 +17,8 @@ use super::upload::{RequestBody, UploadError};
 use crate::clock::Stamp;
 use crate::conn::{Conn, End, Ending, StreamError, Upload, Wire};
 use crate::endpoint::Endpoint;
-use crate::policy::{Pushback, Retry};
-use crate::target::{InFlight, Outcome};
+use crate::policy::Pushback;
+use crate::target::{InFlight, Outcome, Target};
 
 /// One attempt under way: its stream, and its place until the end of it. Dropping it resets the stream and gives the place
 /// back.
@@ -51,7 +51,7 @@ pub(super) enum Cause {
     /// The server answered with a status that may be tried again, and nothing else: this is the answer, should it stand.
     Answered { response: Box<Response<()>>, code: Code, pushback: Pushback },
     /// The server serves another service and did not look at the call.
-    WrongService(Box<Response<()>>),
+    WrongService,
     /// The caller's own stream of messages failed.
     Body(Status),
 }
@@ -105,7 +105,7 @@ impl Attempt {
     pub(super) fn poll(
         &mut self,
         body: &mut RequestBody,
-        retry: &Retry,
+        target: &Target,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Answer, Failed>> {
         if let Err(failed) = self.poll_send(body, cx) {
@@ -118,7 +118,7 @@ impl Attempt {
             Err(error) => return Poll::Ready(Err(fail(&mut self.in_flight, error, now))),
         };
         self.in_flight.answered(now);
-        let Some(only) = status::head_only(&response, retry) else {
+        let Some(only) = status::head_only(&response, target) else {
             return Poll::Ready(Ok(Answer::Begun(response)));
         };
         let (code, endpoint) = (only.code, self.endpoint().clone());
@@ -135,15 +135,15 @@ impl Attempt {
             Meaning::WrongService => {
                 self.in_flight.conn().vitals().retire(Ending::Misdirected);
                 self.in_flight.end(Outcome::Unprocessed, now);
-                Cause::WrongService(Box::new(response))
+                Cause::WrongService
             }
         };
         Poll::Ready(Err(Failed { endpoint, cause }))
     }
 
     /// The head of the answer, as a future.
-    pub(super) async fn answer(&mut self, body: &mut RequestBody, retry: &Retry) -> Result<Answer, Failed> {
-        poll_fn(|cx| self.poll(body, retry, cx)).await
+    pub(super) async fn answer(&mut self, body: &mut RequestBody, target: &Target) -> Result<Answer, Failed> {
+        poll_fn(|cx| self.poll(body, target, cx)).await
     }
 
     /// Gives its place to the answer's body. What is left of the request is sent by a task that the answer's body owns.

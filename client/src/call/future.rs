@@ -131,8 +131,7 @@ impl Sent {
 
     fn poll(&mut self, alarm: &mut Alarm, cx: &mut Context<'_>) -> Poll<Event> {
         let Some(attempt) = &mut self.attempt else { return Poll::Pending };
-        let retry = &self.call.target.policy().retry;
-        if let Poll::Ready(answered) = attempt.poll(&mut self.call.body, retry, cx) {
+        if let Poll::Ready(answered) = attempt.poll(&mut self.call.body, &self.call.target, cx) {
             return Poll::Ready(answered.map_or_else(Event::Failed, Event::Answered));
         }
         while let Some(at) = self.alarm() {

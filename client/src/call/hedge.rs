@@ -32,11 +32,11 @@ impl Call {
     pub(super) async fn race(&mut self, first: Attempt) -> Result<Reply, Failed> {
         let mut running = [Some(first), self.second()];
         let mut failure: Option<Failed> = None;
-        let (retry, body) = (&self.target.policy().retry, &mut self.body);
+        let (target, body) = (&*self.target, &mut self.body);
         poll_fn(move |cx| {
             for slot in &mut running {
                 let Some(attempt) = slot else { continue };
-                match attempt.poll(body, retry, cx) {
+                match attempt.poll(body, target, cx) {
                     Poll::Pending => {}
                     // The other one goes with `running`, and is reset.
                     Poll::Ready(Ok(answer)) => {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::Response;
 use tokio::time::{sleep, timeout_at};
-use tonic::{Code, Status};
+use tonic::Status;
 
 use super::attempt::{Attempt, Cause, Failed};
 use super::response::ResponseBody;
@@ -86,7 +86,7 @@ impl Call {
             Err(failed) => return Ok(Err(failed)),
         };
         let hedge_at = self.target.hedge_delay(now).map(|delay| self.target.ledger().instant(now.after(delay)));
-        let head = attempt.answer(&mut self.body, &self.target.policy().retry);
+        let head = attempt.answer(&mut self.body, &self.target);
         let in_time = match hedge_at {
             None => Some(head.await),
             Some(at) => timeout_at(at, head).await.ok(),
@@ -94,7 +94,7 @@ impl Call {
         let answered = match in_time {
             Some(answered) => answered,
             None if self.may_hedge(&attempt) => return Ok(self.race(attempt).await),
-            None => attempt.answer(&mut self.body, &self.target.policy().retry).await,
+            None => attempt.answer(&mut self.body, &self.target).await,
         };
         Ok(answered.map(|answer| Reply::new(attempt, answer)))
     }
@@ -152,7 +152,7 @@ impl Call {
         self.tried.retain(|tried| tried.state() != ConnectivityState::Shutdown);
         self.has_tried(&endpoint);
         let failure = match &cause {
-            Cause::Stream(StreamError::Unprocessed(_)) | Cause::WrongService(_) => Failure::Unprocessed,
+            Cause::Stream(StreamError::Unprocessed(_)) | Cause::WrongService => Failure::Unprocessed,
             Cause::Stream(StreamError::Protocol(_)) | Cause::Body(_) => Failure::Final,
             Cause::Stream(error) => {
                 Failure::Processed { code: status::stream_code(error), pushback: Pushback::default() }
@@ -176,7 +176,7 @@ impl Call {
                 return ControlFlow::Break(match cause {
                     Cause::Stream(error) => Err(status::of_stream(&error, target.service(), &endpoint.address, why)),
                     Cause::Answered { response, code, .. } => Ok(Reply::Whole(*response, code)),
-                    Cause::WrongService(response) => Ok(Reply::Whole(*response, Code::Unavailable)),
+                    Cause::WrongService => Err(status::of_stranger(target.service(), &endpoint.address, why)),
                     Cause::Body(status) => Err(status),
                 });
             }

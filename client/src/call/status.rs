@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
+use http::uri::Authority;
 use http::{HeaderMap, Response, StatusCode};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -12,12 +13,14 @@ use tonic_types::{ErrorDetails, StatusExt};
 use crate::Address;
 use crate::conn::StreamError;
 use crate::policy::{Pushback, Retry};
-use crate::target::Outlook;
+use crate::target::{Outlook, Target};
 
 /// Domain of the error details that this house sends.
 const DOMAIN: &str = "meshwork";
 /// A server's refusal of a call that names another service in `:authority`.
 const WRONG_SERVICE: &str = "WRONG_SERVICE";
+/// Which `:authority` it refused, in the metadata of its details.
+const REFUSED_AUTHORITY: &str = "authority";
 /// This client's own refusal of a call beyond [`Policy::in_flight_max`](crate::Policy::in_flight_max).
 const TOO_MANY_IN_FLIGHT: &str = "TOO_MANY_IN_FLIGHT";
 /// This client's own refusal of a call beyond [`Policy::waiting_max`](crate::Policy::waiting_max).
@@ -45,6 +48,12 @@ pub(super) fn stream_code(error: &StreamError) -> Code {
 /// A stream failed; `remark` says why that was the end of the call.
 pub(super) fn of_stream(error: &StreamError, service: &str, address: &Address, remark: impl fmt::Display) -> Status {
     Status::new(stream_code(error), format!("{service} at {address}: {error}; {remark}"))
+}
+
+/// The server refused the call because it serves another service; `remark` says why that was the end of it. The server's own
+/// details are left out: whoever passed them on would say that it was refused itself.
+pub(super) fn of_stranger(service: &str, address: &Address, remark: impl fmt::Display) -> Status {
+    Status::unavailable(format!("{service} at {address}: it serves another service; {remark}"))
 }
 
 /// Nobody could be picked in time.
@@ -130,28 +139,36 @@ pub(super) fn code_of(headers: &HeaderMap) -> Option<Code> {
 }
 
 /// Reads the head of an answer; `None` when messages follow it, or the trailers.
-pub(super) fn head_only<B>(response: &Response<B>, retry: &Retry) -> Option<HeadOnly> {
+pub(super) fn head_only<B>(response: &Response<B>, target: &Target) -> Option<HeadOnly> {
     match code_of(response.headers()) {
-        Some(code) => Some(HeadOnly { code, meaning: meaning(code, response.headers(), retry), instead: None }),
+        Some(code) => Some(HeadOnly { code, meaning: meaning(code, response.headers(), target), instead: None }),
         None if response.status() == StatusCode::OK => None,
-        None => Some(not_grpc(response.status(), retry)),
+        None => Some(not_grpc(response.status(), &target.policy().retry)),
     }
 }
 
-fn meaning(code: Code, headers: &HeaderMap, retry: &Retry) -> Meaning {
-    if code == Code::Unavailable && says_wrong_service(headers) {
+fn meaning(code: Code, headers: &HeaderMap, target: &Target) -> Meaning {
+    if code == Code::Unavailable && says_wrong_service(headers, &target.config().authority) {
         Meaning::WrongService
-    } else if retry.codes.contains(&code) {
+    } else {
+        meaning_of_code(code, headers, &target.policy().retry)
+    }
+}
+
+fn meaning_of_code(code: Code, headers: &HeaderMap, retry: &Retry) -> Meaning {
+    if retry.codes.contains(&code) {
         Meaning::Retryable(Pushback::of(headers))
     } else {
         Meaning::Final
     }
 }
 
-fn says_wrong_service(headers: &HeaderMap) -> bool {
-    Status::from_header_map(headers)
-        .and_then(|status| status.get_details_error_info())
-        .is_some_and(|info| info.domain == DOMAIN && info.reason == WRONG_SERVICE)
+/// Whether this call is the one that was refused. A handler may have called somebody itself, and pass on what it was told:
+/// then the refusal names another `asked`, and this call was processed.
+fn says_wrong_service(headers: &HeaderMap, asked: &Authority) -> bool {
+    let info = Status::from_header_map(headers).and_then(|status| status.get_details_error_info());
+    let Some(info) = info.filter(|info| info.domain == DOMAIN && info.reason == WRONG_SERVICE) else { return false };
+    info.metadata.get(REFUSED_AUTHORITY).is_some_and(|refused| asked == refused.as_str())
 }
 
 /// Something answered that is no gRPC server, such as a proxy on the way: its status by gRPC's table for that
@@ -171,5 +188,5 @@ fn not_grpc(http: StatusCode, retry: &Retry) -> HeadOnly {
     };
     let status = Status::new(code, format!("what answered is no gRPC server: HTTP status {http}"));
     let instead = status.into_http::<()>();
-    HeadOnly { code, meaning: meaning(code, instead.headers(), retry), instead: Some(instead) }
+    HeadOnly { code, meaning: meaning_of_code(code, instead.headers(), retry), instead: Some(instead) }
 }

@@ -23,8 +23,11 @@ pub(super) enum Refusal<'a> {
 
 impl From<Refusal<'_>> for Status {
     fn from(refusal: Refusal<'_>) -> Self {
+        let mut metadata = HashMap::new();
         let (code, reason, message) = match refusal {
             Refusal::WrongService { asked } => {
+                // Whoever called believes the refusal only when it is of its own call: a handler may pass on one that it got.
+                metadata.insert("authority".to_owned(), asked.to_owned());
                 (Code::Unavailable, "WRONG_SERVICE", format!("this process does not serve {asked:?}"))
             }
             Refusal::MalformedTimeout => {
@@ -35,6 +38,6 @@ impl From<Refusal<'_>> for Status {
             }
             Refusal::Panicked => (Code::Internal, "PANICKED", "internal error".to_owned()),
         };
-        Status::with_error_details(code, message, ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new()))
+        Status::with_error_details(code, message, ErrorDetails::with_error_info(reason, DOMAIN, metadata))
     }
 }

@@ -34,7 +34,9 @@ async fn a_call_for_somebody_else_is_refused_before_the_handler() {
     for stranger in ["order-svc", "user-svc2", "users.example.com"] {
         let answer = client.call(request_for(stranger, "Echo")).await.unwrap();
         assert_eq!((answer.http, answer.code), (200, Some(Code::Unavailable)), "{stranger}");
-        assert_eq!(reason(&answer), "WRONG_SERVICE");
+        let info = answer.status.as_ref().unwrap().get_details_error_info().unwrap();
+        assert_eq!((info.domain.as_str(), info.reason.as_str()), ("meshwork", "WRONG_SERVICE"));
+        assert_eq!(info.metadata["authority"], stranger, "so that whoever passes it on is not believed");
     }
     assert!(log.try_recv().is_err(), "no handler heard of it");
     for friend in ["user-svc", "users", "127.0.0.1", "127.0.0.1:7410", "[::1]:7410", "localhost", "order-svc:7420"] {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::HeaderValue;
 use tokio::sync::Semaphore;
 use tonic::Code;
+use tonic_types::StatusExt;
 
 use crate::rig::{CREATE, Net, Rig, Server, call, eventually, fail, finish, ok, refuse, request, send, wrong_service};
 use crate::{ConnectivityState, WaitForReady, clock};
@@ -126,7 +127,7 @@ enum Patient {
 #[tokio::test(start_paused = true)]
 async fn an_endpoint_that_serves_another_service_is_left_and_its_calls_go_elsewhere() {
     let net = Net::default();
-    let stranger = Server::start(&net, 1, |_, reply| fail(wrong_service(), reply));
+    let stranger = Server::start(&net, 1, |_, reply| fail(wrong_service("user-svc"), reply));
     let serving = Server::start(&net, 2, ok);
     let rig = Rig::new(&net, [1, 2]);
     rig.all(ConnectivityState::Ready).await;
@@ -135,6 +136,37 @@ async fn an_endpoint_that_serves_another_service_is_left_and_its_calls_go_elsewh
     }
     assert_eq!((serving.seen(), stranger.seen()), (50, 1));
     assert_eq!(rig.handles()[&1].state(), ConnectivityState::TransientFailure);
+}
+
+/// A handler that called somebody itself, and passes on what it was told.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_that_a_handler_passes_on_is_the_handlers_own_answer() {
+    for asked in ["payment-svc", ""] {
+        let net = Net::default();
+        let server = Server::start(&net, 1, move |_, reply| fail(wrong_service(asked), reply));
+        let rig = Rig::new(&net, [1]);
+        let status = call(&rig.channel, CREATE).await.unwrap_err();
+        assert_eq!((status.code(), status.message()), (Code::Unavailable, "not mine"));
+        assert_eq!((server.seen(), server.connections()), (1, 1), "it may have been processed");
+        assert_eq!(rig.handles()[&1].state(), ConnectivityState::Ready);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_that_ends_the_call_is_told_in_words_that_nobody_takes_for_his_own() {
+    let net = Net::default();
+    let _stranger = Server::start(&net, 1, |_, reply| fail(wrong_service("user-svc"), reply));
+    let rig = Rig::new(&net, [1]);
+    // More than is kept for another attempt.
+    let large = http_body_util::Full::new(bytes::Bytes::from_static(&[0; 70 << 10]));
+    let request = request(CREATE).map(|_| tonic::body::Body::new(large));
+    let status = match send(&rig.channel, request).await {
+        Ok(response) => tonic::Status::from_header_map(response.headers()).unwrap(),
+        Err(status) => status,
+    };
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.message().contains("10.0.0.1:1: it serves another service"), "{}", status.message());
+    assert!(status.get_error_details().error_info().is_none(), "{status:?}");
 }
 
 #[tokio::test(start_paused = true)]
