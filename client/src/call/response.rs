@@ -62,6 +62,9 @@ impl Live {
     /// Ends the attempt and the call, as the one word of the server or as what stands for it.
     fn end(mut self, outcome: Outcome, code: Code, now: Stamp) {
         self.in_flight.sent(self.rest.as_ref().map_or(0, |rest| rest.sent.load(Ordering::Relaxed)));
+        if matches!(outcome, Outcome::Code(_)) && self.rest.is_none() {
+            self.stream.finish();
+        }
         self.in_flight.end(outcome, now);
         self.entry.end(code, now);
     }

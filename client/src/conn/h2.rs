@@ -11,6 +11,7 @@ use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
 use http::HeaderMap;
 
+use super::finished::Finished;
 use super::hygiene::{in_words, leave_out_unreadable};
 use super::orders::Orders;
 use super::traffic::Traffic;
@@ -21,12 +22,20 @@ pub(crate) struct H2Conn {
     sender: SendRequest<Bytes>,
     vitals: Arc<Vitals>,
     orders: Arc<Orders>,
+    shared: Arc<Shared>,
+}
+
+/// What the handle and its streams have in common, and the driver has not.
+#[derive(Debug)]
+struct Shared {
     traffic: Traffic,
+    finished: Finished,
 }
 
 impl H2Conn {
     pub(super) fn new(sender: SendRequest<Bytes>, vitals: Arc<Vitals>, orders: Arc<Orders>, traffic: Traffic) -> Self {
-        Self { sender, vitals, orders, traffic }
+        let shared = Arc::new(Shared { traffic, finished: Finished::default() });
+        Self { sender, vitals, orders, shared }
     }
 }
 
@@ -49,10 +58,13 @@ impl Conn for H2Conn {
 
     fn open(&self, head: http::Request<()>) -> Result<(H2Answer, H2Upload), StreamError> {
         // Looked at before the request can be anywhere: what it counts later is at most this request's.
-        let written = self.traffic.written();
+        let written = self.shared.traffic.written();
         let mut sender = self.sender.clone();
         match sender.send_request(head, false) {
-            Ok((answer, upload)) => Ok((H2Answer { answer, traffic: self.traffic.clone(), written }, H2Upload(upload))),
+            Ok((answer, upload)) => {
+                self.shared.finished.release();
+                Ok((H2Answer { answer, shared: self.shared.clone(), written }, H2Upload(upload)))
+            }
             Err(error) if takes_no_more(&mut sender) => {
                 self.vitals.retire(Ending::GoAway);
                 Err(StreamError::Unprocessed(in_words(&error)))
@@ -75,7 +87,7 @@ impl Conn for H2Conn {
 /// The head of an answer under way.
 pub(crate) struct H2Answer {
     answer: ResponseFuture,
-    traffic: Traffic,
+    shared: Arc<Shared>,
     /// What had been written when the stream was opened.
     written: u64,
 }
@@ -84,7 +96,7 @@ impl H2Answer {
     /// What an error means. A connection that died before one more byte was written on it took nothing of this request along.
     fn failed(&self, error: &h2::Error) -> StreamError {
         match classify(error) {
-            StreamError::Lost(why) if self.traffic.written() == self.written => StreamError::Unprocessed(why),
+            StreamError::Lost(why) if self.shared.traffic.written() == self.written => StreamError::Unprocessed(why),
             other => other,
         }
     }
@@ -97,7 +109,7 @@ impl Future for H2Answer {
         Pin::new(&mut self.answer).poll(cx).map(|answer| match answer {
             Ok(mut response) => {
                 leave_out_unreadable(response.headers_mut());
-                Ok(response.map(H2Download))
+                Ok(response.map(|stream| H2Download { stream, shared: self.shared.clone() }))
             }
             Err(error) => Err(self.failed(&error)),
         })
@@ -132,26 +144,33 @@ impl Upload for H2Upload {
 
 /// The answer's body on its way.
 #[derive(Debug)]
-pub(crate) struct H2Download(RecvStream);
+pub(crate) struct H2Download {
+    stream: RecvStream,
+    shared: Arc<Shared>,
+}
 
 impl Download for H2Download {
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, StreamError>>> {
-        self.0.poll_data(cx).map(|data| {
+        self.stream.poll_data(cx).map(|data| {
             Some(data?.map_err(|error| classify(&error)).inspect(|data| {
                 // Read is read: the peer may send as much again. It fails only on a stream that is already closed.
-                let _ = self.0.flow_control().release_capacity(data.len());
+                let _ = self.stream.flow_control().release_capacity(data.len());
             }))
         })
     }
 
     fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<HeaderMap>, StreamError>> {
-        self.0.poll_trailers(cx).map(|trailers| match trailers {
+        self.stream.poll_trailers(cx).map(|trailers| match trailers {
             Ok(mut trailers) => {
                 trailers.iter_mut().for_each(leave_out_unreadable);
                 Ok(trailers)
             }
             Err(error) => Err(classify(&error)),
         })
+    }
+
+    fn finish(self) {
+        self.shared.finished.keep(self.stream);
     }
 }
 

@@ -10,7 +10,7 @@
 //! h2          a connection's handle and its streams; what their errors mean          hygiene   what of a peer's words is handed on
 //! driver      the task: moves bytes, sends PINGs, sees the end                       orders    what a handle has it do
 //! silence     when a quiet connection is asked, and when it is given up              calm      what a server asked for about that
-//! vitals      what calls, driver and manager know in common
+//! vitals      what calls, driver and manager know in common                          finished  a stream that is over
 //! tests       what owning HTTP/2 obliges to, and the test that holds each of it
 //! ```
 
@@ -18,6 +18,7 @@ mod calm;
 mod connector;
 mod dial;
 mod driver;
+mod finished;
 mod h2;
 mod hygiene;
 mod orders;
@@ -91,6 +92,10 @@ pub(crate) trait Download: Send + Unpin + 'static {
 
     /// The trailers; `None` when the stream ended without.
     fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<HeaderMap>, StreamError>>;
+
+    /// Gives back a stream whose request was sent to its end, and whose answer was read to its own. It may be dropped as well,
+    /// which costs more.
+    fn finish(self);
 }
 
 /// Why a stream failed: a variant for each thing that a call does about it.

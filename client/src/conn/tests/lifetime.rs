@@ -1,9 +1,12 @@
 //! How a connection begins and ends.
 
+use std::future::poll_fn;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::{dial_to, open, pair};
-use crate::conn::{Calm, Conn, ConnSettings, ConnectError, Download, StreamError, Upload};
+use crate::conn::{Calm, Conn, ConnSettings, ConnectError, Download, End, StreamError, Upload};
 use crate::rig::{Frame, Net, Peer, Rig, address, eventually, wire};
 use crate::{ConnectivityState, clock};
 
@@ -88,11 +91,32 @@ async fn a_connection_ends_with_its_handle_and_its_last_stream() {
     // The stream that is open goes on.
     pair.peer.answer(stream).await;
     let mut body = answer.await.unwrap().into_body();
-    assert!(std::future::poll_fn(|cx| body.poll_data(cx)).await.unwrap().is_ok());
+    assert!(poll_fn(|cx| body.poll_data(cx)).await.unwrap().is_ok());
     drop((body, _upload));
     // It says goodbye and closes.
     assert_eq!(pair.peer.until(wire::GOAWAY).await.stream, 0);
     while pair.peer.next().await.is_some() {}
+}
+
+/// A finished stream is kept for a while. It takes no place of the one that the peer allows, and holds up no end.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_over_is_in_nobodys_way() {
+    let mut pair = pair(&[(wire::MAX_CONCURRENT_STREAMS, 1)]).await;
+    for _ in 0..3 {
+        let (answer, mut upload) = open(&pair.conn).map_err(drop).unwrap();
+        upload.send(Bytes::from_static(b"request"), End::Here).unwrap();
+        drop(upload);
+        let stream = pair.peer.request().await;
+        pair.peer.answer(stream).await;
+        let mut body = answer.await.unwrap().into_body();
+        while poll_fn(|cx| body.poll_data(cx)).await.transpose().unwrap().is_some() {}
+        assert!(poll_fn(|cx| body.poll_trailers(cx)).await.unwrap().is_some());
+        body.finish();
+    }
+    drop(pair.conn);
+    while let Some(frame) = pair.peer.next().await {
+        assert_ne!(frame.kind, wire::RST_STREAM);
+    }
 }
 
 #[tokio::test(start_paused = true)]
