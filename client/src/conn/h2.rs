@@ -17,6 +17,10 @@ use super::orders::Orders;
 use super::traffic::Traffic;
 use super::{Conn, Download, End, Ending, StreamError, Upload, Vitals};
 
+/// Read bytes of an answer for which the peer gets room again at once: far below its window, so it never waits for them, and
+/// far above most answers, which are over before. What they took h2 gives back with the stream.
+const GIVEN_BACK_BYTES_MIN: usize = 32 << 10;
+
 /// A connection's handle. When it is dropped the connection ends, once its last stream has.
 pub(crate) struct H2Conn {
     sender: SendRequest<Bytes>,
@@ -109,7 +113,7 @@ impl Future for H2Answer {
         Pin::new(&mut self.answer).poll(cx).map(|answer| match answer {
             Ok(mut response) => {
                 leave_out_unreadable(response.headers_mut());
-                Ok(response.map(|stream| H2Download { stream, shared: self.shared.clone() }))
+                Ok(response.map(|stream| H2Download { stream, read: 0, shared: self.shared.clone() }))
             }
             Err(error) => Err(self.failed(&error)),
         })
@@ -146,17 +150,27 @@ impl Upload for H2Upload {
 #[derive(Debug)]
 pub(crate) struct H2Download {
     stream: RecvStream,
+    /// Bytes that were read and not given back yet.
+    read: usize,
     shared: Arc<Shared>,
+}
+
+impl H2Download {
+    /// Read is read: the peer may send as much again.
+    fn give_back(&mut self, bytes: usize) {
+        self.read += bytes;
+        if self.read >= GIVEN_BACK_BYTES_MIN {
+            // It fails only on a stream that is already closed.
+            let _ = self.stream.flow_control().release_capacity(std::mem::take(&mut self.read));
+        }
+    }
 }
 
 impl Download for H2Download {
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, StreamError>>> {
-        self.stream.poll_data(cx).map(|data| {
-            Some(data?.map_err(|error| classify(&error)).inspect(|data| {
-                // Read is read: the peer may send as much again. It fails only on a stream that is already closed.
-                let _ = self.stream.flow_control().release_capacity(data.len());
-            }))
-        })
+        self.stream
+            .poll_data(cx)
+            .map(|data| Some(data?.map_err(|error| classify(&error)).inspect(|data| self.give_back(data.len()))))
     }
 
     fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<HeaderMap>, StreamError>> {

@@ -13,7 +13,7 @@
 //! | GOAWAY: drain, replacement at once, streams beyond the last one go elsewhere; REFUSED_STREAM | `a_goaway_ends_the_streams_beyond_its_last_one_and_no_other`, `a_goaway_with_a_stream_open_loses_nothing`, `a_replacement_is_dialled_before_anybody_calls`, `a_refused_stream_goes_to_another_endpoint` |
 //! | dropping every handle ends the driver | `a_connection_ends_with_its_handle_and_its_last_stream`, `a_connection_ends_with_the_runtime_of_its_task`, `connections_end_with_the_last_channel_and_the_last_stream`, `a_stream_that_is_over_is_in_nobodys_way` |
 //! | stream limits | `a_stream_limit_that_changes_is_followed`, `a_server_gets_no_more_streams_than_it_allows` |
-//! | flow control | `an_answer_is_let_in_as_fast_as_it_is_read`, `an_upload_waits_for_room`, `many_small_messages_unread_break_nothing`, `answers_that_nobody_reads_hold_up_no_other`, `a_stalled_upload_holds_one_piece_beyond_the_window`, `a_client_stream_longer_than_every_window` |
+//! | flow control | `an_answer_is_let_in_as_fast_as_it_is_read`, `an_answer_of_small_messages_outlasts_its_window`, `an_upload_waits_for_room`, `many_small_messages_unread_break_nothing`, `answers_that_nobody_reads_hold_up_no_other`, `a_stalled_upload_holds_one_piece_beyond_the_window`, `a_client_stream_longer_than_every_window` |
 //! | header hygiene | `call::head`, `a_request_that_cannot_be_sent_fails_alone_and_its_connection_goes_on` |
 //! | hostile answers | `a_hostile_server_breaks_nothing`, `a_server_that_leaves_with_many_words_is_cut_short`, `details_that_are_no_base64_are_left_out_and_the_status_stays` |
 //! | errors as statuses | `http_2_errors_are_told_as_the_grpc_table_says`, `a_request_that_never_left_is_sent_elsewhere`, `a_request_that_left_is_lost` |

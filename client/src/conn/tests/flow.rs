@@ -43,6 +43,35 @@ async fn an_answer_is_let_in_as_fast_as_it_is_read() {
     assert!((&mut granted).await.unwrap() >= STREAM_WINDOW_BYTES / 2);
 }
 
+/// Room is given back by the piece and not by the message; a peer that uses its window to the last byte never waits for what was
+/// read and not given back.
+#[tokio::test(start_paused = true)]
+async fn an_answer_of_small_messages_outlasts_its_window() {
+    let mut pair = pair(&[]).await;
+    let (answer, _upload) = open(&pair.conn).map_err(drop).unwrap();
+    let stream = pair.peer.request().await;
+    pair.peer.send(Frame::head(stream)).await;
+    let frames = Frame::data(stream, 0, [7; 20]).encode().repeat(1000);
+    let (batch, batches) = (20_000, 200);
+    let peer = tokio::spawn(async move {
+        let mut room = STREAM_WINDOW_BYTES;
+        for _ in 0..batches {
+            while room < batch {
+                let update = pair.peer.until(wire::WINDOW_UPDATE).await;
+                room += if update.stream == stream { update.number() } else { 0 };
+            }
+            room -= batch;
+            pair.peer.say(&frames).await;
+        }
+    });
+    let mut body = answer.await.unwrap().into_body();
+    let mut bytes = 0;
+    while bytes < (batch * batches) as usize {
+        bytes += poll_fn(|cx| body.poll_data(cx)).await.unwrap().unwrap().len();
+    }
+    peer.await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_upload_waits_for_room() {
     let mut pair = pair(&[(wire::INITIAL_WINDOW_SIZE, 10)]).await;
