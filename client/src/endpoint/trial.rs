@@ -92,6 +92,17 @@ impl TrialCell {
         }
     }
 
+    /// A call went well that was not sent to try. A trial that is over is left to the manager.
+    pub(crate) fn pass(&self) {
+        loop {
+            let held = self.get();
+            let is_over = matches!(held, Trial::Off | Trial::Passed | Trial::Failed);
+            if is_over || self.change(held, Trial::Passed) {
+                return;
+            }
+        }
+    }
+
     fn change(&self, from: Trial, to: Trial) -> bool {
         self.0.compare_exchange(from as u8, to as u8, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
@@ -130,6 +141,19 @@ mod tests {
         trial.answered();
         trial.end(Trial::Failed);
         assert_eq!(trial.get(), Trial::Off);
+    }
+
+    #[test]
+    fn a_call_that_was_not_sent_to_try_passes_a_trial_that_is_held_and_no_other() {
+        for (held, then) in Trial::ALL.map(|held| match held {
+            Trial::Off | Trial::Failed => (held, held),
+            _ => (held, Trial::Passed),
+        }) {
+            let trial = TrialCell::default();
+            trial.set(held);
+            trial.pass();
+            assert_eq!(trial.get(), then);
+        }
     }
 
     #[test]

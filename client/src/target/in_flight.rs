@@ -74,6 +74,8 @@ pub(super) enum Role {
     Ordinary,
     /// To see whether it is well again.
     Trial,
+    /// There is nobody else. Whether it is well again shows all the same.
+    Witness,
 }
 
 impl Role {
@@ -205,17 +207,29 @@ impl InFlight {
                 ledger.stats.waited(took_nanos, now);
             }
         }
-        if self.role == Role::Trial {
-            endpoint.trial().end(match judgement {
+        if self.role != Role::Ordinary {
+            self.tell_trial(judgement, outcome);
+        }
+    }
+
+    #[cold]
+    fn tell_trial(&self, judgement: Judgement, outcome: Outcome) {
+        let Subchannel { endpoint, ledger, .. } = &*self.subchannel;
+        match self.role {
+            Role::Ordinary => return,
+            Role::Witness if matches!(judgement, Judgement::Well | Judgement::Overloaded) => endpoint.trial().pass(),
+            // It proves nothing new, and there is nobody who could stand in.
+            Role::Witness => return,
+            Role::Trial => endpoint.trial().end(match judgement {
                 Judgement::Well | Judgement::Overloaded => Trial::Passed,
                 Judgement::Failed => Trial::Failed,
                 // The caller's own deadline has passed without a sign of an answer.
                 Judgement::Open if outcome == Outcome::Expired && self.answered.is_none() => Trial::Failed,
                 Judgement::Open if self.answered.is_some() => Trial::Passed,
                 Judgement::Open => Trial::Undecided,
-            });
-            ledger.bell.notify_one();
+            }),
         }
+        ledger.bell.notify_one();
     }
 }
 

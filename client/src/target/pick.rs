@@ -72,7 +72,7 @@ impl Target {
         let snapshot = self.shared.snapshot.load();
         snapshot.candidates.iter().any(|candidate| {
             let is_tried = tried.iter().any(|tried| Arc::ptr_eq(tried, candidate.endpoint()));
-            !is_tried && candidate.probation == Probation::None && candidate.has_room()
+            !is_tried && candidate.probation != Probation::OnTrial && candidate.has_room()
         })
     }
 }
@@ -133,6 +133,7 @@ impl<'a> Field<'a> {
         let role = match candidate.probation {
             Probation::None => Role::Ordinary,
             Probation::OnTrial => self.take_trial(candidate)?,
+            Probation::Waived => Role::Witness,
         };
         let Some(subchannel) = candidate.connections().find(|subchannel| subchannel.enter()) else {
             role.give_back(candidate.endpoint());
@@ -161,7 +162,7 @@ impl<'a> Field<'a> {
         let endpoint = candidate.endpoint();
         let is_avoided = self.avoided.iter().any(|avoided| Arc::ptr_eq(avoided, endpoint));
         let is_free = || match candidate.probation {
-            Probation::None => true,
+            Probation::None | Probation::Waived => true,
             Probation::OnTrial => endpoint.trial().admits(|| self.is_repeatable(candidate)),
         };
         !is_avoided && is_free()

@@ -153,7 +153,7 @@ impl Publisher {
             growth: if slot.connection_count() < most { Growth::Possible } else { Growth::Over },
             probation: match (slot.fitness(), alarm) {
                 (Fitness::OnTrial, Alarm::Calm) => Probation::OnTrial,
-                // In a panic it takes whatever comes, one at a time or not.
+                (Fitness::OnTrial, Alarm::Panic) => Probation::Waived,
                 _ => Probation::None,
             },
             warming: slot.ready_since().filter(warming).map(|since| Stamp::new(origin, since)),

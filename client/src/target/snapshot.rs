@@ -60,6 +60,8 @@ pub(super) enum Growth {
 pub(super) enum Probation {
     None,
     OnTrial,
+    /// It would be on trial, but there is a panic: it takes whatever comes, and a call that goes well is enough.
+    Waived,
 }
 
 impl Candidate {

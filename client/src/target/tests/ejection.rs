@@ -313,3 +313,37 @@ async fn a_call_that_waits_is_told_when_it_may_try() {
     assert_eq!(tried.seen(), 1);
     assert!((1_000..1_100).contains(&(clock::now() - over).as_millis()), "{:?}", clock::now() - over);
 }
+
+/// There the calls are the trial: otherwise the judgement would outlive what it was passed for, and keep others from being
+/// judged.
+#[tokio::test(start_paused = true)]
+async fn in_a_panic_a_success_of_one_on_trial_brings_it_back() {
+    let (net, mut servers, rig) = rig_of(4, in_turn).await;
+    let sick = |port| if port <= 2 { SICK } else { WELL };
+    for _ in 0..30 {
+        attempt(&rig, sick).await;
+    }
+    assert_eq!([1, 2].map(|port| handle(&rig, port).ejections()), [1, 1]);
+    servers.truncate(2);
+    rig.resolve([endpoint(1), endpoint(2)]);
+    sleep(FIVE_SECONDS).await;
+    let panic = Verdict::Panic { despite: Box::new(Verdict::OnTrial) };
+    for _ in 0..4 {
+        assert!((1..=2).all(|port| verdict(&rig, port) == panic));
+        attempt(&rig, |_| SICK).await;
+    }
+    // One in two is enough for the judgement to be believed: the other one has a trial as usual.
+    let well = attempt(&rig, |_| WELL).await;
+    let other = 3 - well;
+    assert_eq!([well, other].map(|port| verdict(&rig, port)), [Verdict::Picked, Verdict::OnTrial]);
+    assert_eq!(attempt(&rig, |_| WELL).await, other);
+    assert_eq!([1, 2].map(|port| verdict(&rig, port)), [Verdict::Picked, Verdict::Picked]);
+
+    let _sick = Server::start(&net, 5, ok);
+    rig.resolve([endpoint(1), endpoint(2), endpoint(5)]);
+    ready(&rig, 3).await;
+    for _ in 0..15 {
+        attempt(&rig, sick_at(5)).await;
+    }
+    assert!(matches!(verdict(&rig, 5), Verdict::Ejected { .. }));
+}
