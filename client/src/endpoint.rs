@@ -247,8 +247,13 @@ impl Endpoint {
 
     /// The manager trusts it again.
     pub(crate) fn acquit(&self) {
-        self.hot.row.store(0, Ordering::Relaxed);
+        self.forget_failures();
         self.trial.set(Trial::Off);
+    }
+
+    /// The failures so far are not held against it.
+    pub(crate) fn forget_failures(&self) {
+        self.hot.row.store(0, Ordering::Relaxed);
     }
 
     /// A call found every connection full; `true` for the first one to say so.

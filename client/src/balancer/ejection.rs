@@ -102,8 +102,8 @@ fn length(rule: &Ejection, row: u32) -> Duration {
     rule.base.checked_mul(1 << row.min(31)).unwrap_or(longest).min(longest)
 }
 
-/// Whether one more of `members` endpoints may be ejected, with `ejected` of them out already and `others` more that take
-/// calls: never the last one; the first one always; further ones within the rule's share.
+/// Whether one more of `members` connected endpoints may be ejected, with `ejected` of them out already and `others` more that
+/// take calls: never the last one; the first one always; further ones within the rule's share.
 pub fn may_eject(rule: &Ejection, members: usize, ejected: usize, others: usize) -> bool {
     let within_share = (ejected + 1) * 100 <= members * usize::from(rule.share_max.get());
     others > 0 && (ejected == 0 || within_share)

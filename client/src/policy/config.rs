@@ -130,7 +130,7 @@ pub struct Ejection {
     pub base: Duration,
     /// The longest it gets.
     pub max: Duration,
-    /// Largest share of the endpoints ejected at once. The last one never is, and one always may be.
+    /// Largest share of the connected endpoints ejected at once. The last one never is, and one always may be.
     pub share_max: Percent,
 }
 

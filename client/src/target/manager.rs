@@ -260,18 +260,19 @@ impl Manager {
             self.shared.ledger.queue.wake_all();
         }
 
-        let members = self.slots.values().filter(|slot| slot.is_member());
-        let members_count = members.clone().count();
-        let mut ejected = members.filter(|slot| slot.conduct() != Conduct::Trusted).count();
-        let mut fit = self.slots.values().filter(|slot| slot.is_member() && slot.fitness() == Fitness::Fit).count();
-        for (key, slot) in self.slots.iter_mut().filter(|(_, slot)| slot.is_member()) {
+        // Who is gone is out of the way already, and would take the place of one that is there and fails.
+        let judged = self.slots.values().filter(|slot| slot.is_judged());
+        let judged_count = judged.clone().count();
+        let mut ejected = judged.clone().filter(|slot| slot.conduct() != Conduct::Trusted).count();
+        let mut fit = judged.filter(|slot| slot.fitness() == Fitness::Fit).count();
+        for (key, slot) in self.slots.iter_mut().filter(|(_, slot)| slot.is_judged()) {
             let failures = slot.endpoint.failures_in_a_row();
             if failures < rule.failures.max(1) || slot.conduct() != Conduct::Trusted {
                 continue;
             }
             let is_fit = slot.fitness() == Fitness::Fit;
             let others = fit - usize::from(is_fit);
-            if may_eject(&rule, members_count, ejected, others) {
+            if may_eject(&rule, judged_count, ejected, others) {
                 tracing::info!(%service, instance = %key.0, address = %key.1, failures, "endpoint ejected");
                 slot.eject(&rule, age);
                 next = next.into_iter().chain(slot.advance_conduct(&rule, now, age).1).min();

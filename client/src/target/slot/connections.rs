@@ -32,7 +32,7 @@ pub(super) struct Lost {
     pub(super) ending: Ending,
     /// How long it was READY.
     pub(super) held: Duration,
-    /// Whether it was of any use: a call was answered on it.
+    /// Whether it was of any use, or another one that was lost with it: a call was answered.
     pub(super) has_served: bool,
 }
 
@@ -43,14 +43,14 @@ impl Connections {
 
     /// Leaves those that take no more calls, and tells of the youngest one of them. Their streams finish by themselves.
     pub(super) fn leave_lost(&mut self, now: Instant) -> Option<Lost> {
-        let mut lost = None;
+        let mut lost: Option<Lost> = None;
         self.held.retain(|held| match held.subchannel.conn.vitals().ending() {
             None => true,
             Some(ending) => {
                 lost = Some(Lost {
                     ending: ending.clone(),
                     held: now.saturating_duration_since(held.since),
-                    has_served: held.subchannel.has_served(),
+                    has_served: held.subchannel.has_served() || lost.as_ref().is_some_and(|lost| lost.has_served),
                 });
                 false
             }

@@ -49,6 +49,8 @@ pub(super) struct Slot {
     /// What its peer has said about PINGs: for every connection to it.
     pub(super) calm: Calm,
     connections: Connections,
+    /// Whether a call was answered on what was lost last.
+    was_of_use: bool,
     /// Since when there was always a connection.
     ready_since: Option<Instant>,
     dialler: Dialler,
@@ -126,6 +128,7 @@ impl Slot {
             last_error: None,
             calm: Calm::default(),
             connections: Connections::default(),
+            was_of_use: false,
             ready_since: None,
             dialler: Dialler::Rest(now),
             backoff,
@@ -142,6 +145,7 @@ impl Slot {
             self.backoff.start_over();
             self.failing_since = None;
             self.watched.record.reconsider(age);
+            self.forget_failures();
             if let Dialler::Rest(until) = &mut self.dialler {
                 *until = now;
             }
@@ -218,6 +222,7 @@ impl Slot {
             return Some(lost.ending);
         }
         self.ready_since = None;
+        self.was_of_use = lost.has_served;
         self.vouch = Vouch::default();
         if let Dialler::Dialling(_) = self.dialler {
             // A further one is being made: it will be the first.
@@ -261,6 +266,11 @@ impl Slot {
             // Perhaps to another process than the one before.
             self.endpoint.seed_latency(subchannel.conn.vitals().rtt(), stamp);
             self.watched.record.reconsider(age);
+            // Those of calls that broke with a process which answered others. Who answers none is judged by them: it may
+            // break every connection that is made to it.
+            if self.was_of_use {
+                self.forget_failures();
+            }
             self.ready_since = Some(now);
             self.failing_since = None;
             self.last_error = None;
@@ -285,6 +295,13 @@ impl Slot {
             self.last_error = error;
             self.failing_since.get_or_insert(now);
             self.endpoint.set_state(ConnectivityState::TransientFailure);
+        }
+    }
+
+    /// Its failures are another process's, or may be. Out for them, it has a trial to pass all the same.
+    fn forget_failures(&mut self) {
+        if self.conduct() == Conduct::Trusted {
+            self.endpoint.forget_failures();
         }
     }
 
@@ -347,6 +364,11 @@ impl Slot {
     /// Whether it is one of those that calls are shared between, connected or not.
     pub(super) fn is_member(&self) -> bool {
         self.reach == Reach::Inside && self.standing != Standing::Draining
+    }
+
+    /// Whether it is one of those that calls go to, or would if they had not failed.
+    pub(super) fn is_judged(&self) -> bool {
+        self.is_member() && !self.connections.is_empty()
     }
 
     /// Its connections, oldest first.

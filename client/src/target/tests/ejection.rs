@@ -347,3 +347,82 @@ async fn in_a_panic_a_success_of_one_on_trial_brings_it_back() {
     }
     assert!(matches!(verdict(&rig, 5), Verdict::Ejected { .. }));
 }
+
+/// Breaks the connections to `servers` under six calls each, and says so.
+async fn kill(rig: &Rig, servers: Vec<Server>) {
+    let ports: Vec<u16> = servers.iter().map(|server| server.address.tcp().unwrap().port()).collect();
+    let mut open: Vec<InFlight> = Vec::new();
+    while ports.iter().any(|wanted| open.iter().filter(|place| port(place) == *wanted).count() < 6) {
+        open.push(place(rig));
+    }
+    drop(servers);
+    crate::rig::eventually(|| ports.iter().all(|port| handle(rig, *port).state() != Ready)).await;
+    for mut place in open {
+        if ports.contains(&port(&place)) {
+            place.end(Outcome::Lost, place.now());
+        }
+    }
+    settled().await;
+}
+
+/// Nobody calls it anyway.
+#[tokio::test(start_paused = true)]
+async fn who_is_gone_takes_no_part_of_the_share_and_comes_back_like_a_new_one() {
+    let (net, mut servers, rig) = rig_of(4, in_turn).await;
+    for _ in 0..8 {
+        let mut served = place(&rig);
+        served.answered(served.now());
+        served.end(WELL, served.now());
+    }
+    let _living = servers.split_off(2);
+    kill(&rig, servers).await;
+    assert_eq!([1, 2].map(|port| handle(&rig, port).ejections()), [0, 0]);
+    for _ in 0..10 {
+        attempt(&rig, sick_at(3)).await;
+    }
+    assert!(matches!(verdict(&rig, 3), Verdict::Ejected { .. }), "{:?}", verdict(&rig, 3));
+
+    let _back = [Server::start(&net, 1, ok), Server::start(&net, 2, ok)];
+    rig.all(Ready).await;
+    assert_eq!([1, 2].map(|port| verdict(&rig, port)), [Verdict::Picked, Verdict::Picked]);
+    assert_eq!([1, 2].map(|port| handle(&rig, port).failures_in_a_row()), [0, 0]);
+}
+
+/// Otherwise each of its connections would cost calls.
+#[tokio::test(start_paused = true)]
+async fn who_breaks_connections_without_an_answer_on_them_is_ejected_when_it_is_back() {
+    let (net, mut servers, rig) = rig_of(4, in_turn).await;
+    let _others = servers.split_off(1);
+    kill(&rig, servers).await;
+    assert_eq!(handle(&rig, 1).ejections(), 0);
+    let _back = Server::start(&net, 1, ok);
+    rig.all(Ready).await;
+    assert!(matches!(verdict(&rig, 1), Verdict::Ejected { .. }), "{:?}", verdict(&rig, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ejected_endpoint_that_is_gone_does_not_keep_another_one_from_being_ejected() {
+    let (_net, mut servers, rig) = rig_of(4, in_turn).await;
+    for _ in 0..30 {
+        attempt(&rig, |port| if port <= 2 { SICK } else { WELL }).await;
+    }
+    let _living = servers.split_off(2);
+    drop(servers);
+    crate::rig::eventually(|| (1..=2).all(|port| handle(&rig, port).state() != Ready)).await;
+    for _ in 0..10 {
+        attempt(&rig, sick_at(3)).await;
+    }
+    assert!(matches!(verdict(&rig, 3), Verdict::Ejected { .. }), "{:?}", verdict(&rig, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_incarnation_is_not_blamed_for_the_failures_of_the_former() {
+    let (_net, _servers, rig) = rig_of(2, in_turn).await;
+    for _ in 0..8 {
+        attempt(&rig, sick_at(1)).await;
+    }
+    assert_eq!(handle(&rig, 1).failures_in_a_row(), 4);
+    rig.resolve([ResolvedEndpoint { incarnation: 2, ..endpoint(1) }, endpoint(2)]);
+    settled().await;
+    assert_eq!(handle(&rig, 1).failures_in_a_row(), 0);
+}
