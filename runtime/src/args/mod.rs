@@ -141,10 +141,12 @@ impl ServerArgs {
     /// The limits of the gRPC port: the flags where there is one, else the defaults.
     #[must_use]
     pub fn limits(&self) -> Limits {
+        let open = usize::try_from(self.max_concurrent_streams).unwrap_or(usize::MAX);
         Limits {
             connections: self.max_connections,
             connections_per_ip: self.max_connections_per_ip,
             concurrent_streams: self.max_concurrent_streams,
+            pending_accept_reset_streams: open.max(Limits::PENDING_ACCEPT_RESETS_MIN),
             connection_age: Some(self.max_connection_age),
             ..Limits::default()
         }
@@ -160,6 +162,17 @@ mod tests {
     use clap::{Command, FromArgMatches};
 
     use super::*;
+
+    #[test]
+    fn every_stream_that_may_be_open_may_be_taken_back() {
+        let resets = |max_concurrent_streams| {
+            let limits = ServerArgs { max_concurrent_streams, ..ServerArgs::loopback() }.limits();
+            (limits.concurrent_streams, limits.pending_accept_reset_streams)
+        };
+        assert_eq!((resets(65_536), resets(256)), ((65_536, 65_536), (256, 256)));
+        assert_eq!(resets(1), (1, Limits::PENDING_ACCEPT_RESETS_MIN));
+        assert_eq!(ServerArgs::loopback().limits(), Limits::default());
+    }
 
     #[test]
     fn loopback_is_what_the_flags_say_without_flags() {

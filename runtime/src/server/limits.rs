@@ -13,8 +13,9 @@ pub struct Limits {
     /// Most streams that a peer may have open on one connection; announced in SETTINGS (S02).
     pub concurrent_streams: u32,
     /// Streams that the peer opened and reset before we took them up; one more ends the connection (S04, rapid reset). As many
-    /// as may be open: a caller gives all of its calls up when this server stands still for longer than their deadlines, or
-    /// than it takes to hedge them, and its other calls on the connection are not to be lost for it.
+    /// as may be open, and not the 20 of S04: a caller takes all of its calls back at once when this server stands still for
+    /// longer than it takes to hedge them, for which 100 ms are enough, or than their deadlines; and its other calls on the
+    /// connection are not to be lost for it. Never fewer than those 20.
     pub pending_accept_reset_streams: usize,
     /// Streams that we had to reset because of the peer's errors; one more ends the connection (S03, MadeYouReset).
     pub local_error_reset_streams: usize,
@@ -45,6 +46,8 @@ pub struct Limits {
 impl Limits {
     /// The default of `connection_age`.
     pub const CONNECTION_AGE: Duration = Duration::from_secs(30 * 60);
+    /// Fewest `pending_accept_reset_streams`, where hardly any stream may be open.
+    pub(crate) const PENDING_ACCEPT_RESETS_MIN: usize = 20;
     /// Share of the age by which connections differ, so that those made together do not end together.
     pub const AGE_JITTER: f64 = 0.2;
 }
