@@ -28,7 +28,7 @@ pub(crate) struct Depth {
 }
 
 impl Depth {
-    /// Repeats within one percent.
+    /// Repeats within two percent.
     pub(crate) const FULL: Self = Self { warm_up: 500, calls: 2000 };
     /// Repeats within a few.
     pub(crate) const QUICK: Self = Self { warm_up: 200, calls: 500 };

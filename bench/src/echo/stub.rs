@@ -1,8 +1,8 @@
 //! The client's side of the service: what tonic generates for a unary method, without a build script, but for one line.
 //!
 //! Generated stubs also put a `GrpcMethod` among the request's extensions, for interceptors. It costs three allocations and
-//! some 1 000 instructions before anybody who is measured here is called, and budgets of a channel are not about it. What
-//! calls cost with it is measured beside: [`Stub::Generated`].
+//! several hundred instructions before anybody who is measured here is called, and budgets of a channel are not about it.
+//! What calls cost with it is measured beside: [`Stub::Generated`].
 
 use std::error::Error;
 
