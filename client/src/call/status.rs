@@ -6,7 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use http::uri::Authority;
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, HeaderName, Response, StatusCode};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -14,6 +14,8 @@ use crate::Address;
 use crate::conn::StreamError;
 use crate::policy::{Pushback, Retry};
 use crate::target::{Outlook, Target};
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// Domain of the error details that this house sends.
 const DOMAIN: &str = "meshwork";
@@ -135,7 +137,9 @@ pub(super) enum Meaning {
 
 /// The status in trailers, or in the head of an answer that has no others.
 pub(super) fn code_of(headers: &HeaderMap) -> Option<Code> {
-    headers.get(Status::GRPC_STATUS).map(|code| Code::from_bytes(code.as_bytes()))
+    // There are two or three, which are looked through faster than the name is hashed.
+    let said = headers.iter().find(|(name, _)| **name == GRPC_STATUS);
+    said.map(|(_, code)| Code::from_bytes(code.as_bytes()))
 }
 
 /// Reads the head of an answer; `None` when messages follow it, or the trailers.
