@@ -66,7 +66,10 @@ impl Ewma {
     /// The average in seconds, as if nothing but time had passed since it was written; at least [`Ewma::FLOOR`].
     #[must_use]
     pub fn project(self, now_ms: u32) -> f32 {
-        (self.seconds() * decay(self.age_ms(now_ms))).max(Self::FLOOR.as_secs_f32())
+        let age = self.age_ms(now_ms);
+        // Two of these are in each pick, and where calls come often this is what they find.
+        let kept = if age < Self::RESOLUTION_MS { 1.0 } else { decay(age) };
+        (self.seconds() * kept).max(Self::FLOOR.as_secs_f32())
     }
 
     /// After an answer. Unchanged, and not worth a write, when the last one is too recent for this one to matter.

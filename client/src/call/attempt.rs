@@ -3,12 +3,10 @@
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::{Request, Response};
-use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, Status};
 
 use super::response::Rest;
@@ -147,14 +145,9 @@ impl Attempt {
     }
 
     /// Gives its place to the answer's body. What is left of the request is sent by a task that the answer's body owns.
+    #[inline]
     pub(super) fn into_rest(self, body: &mut RequestBody) -> (InFlight, Option<Rest>) {
-        let rest = self.upload.map(|upload| {
-            let mut body = body.take();
-            body.commit();
-            let sent = Arc::new(AtomicUsize::new(0));
-            Rest { _task: AbortOnDropHandle::new(tokio::spawn(body.send_rest(upload, sent.clone()))), sent }
-        });
-        (self.in_flight, rest)
+        (self.in_flight, self.upload.map(|upload| Rest::spawn(body.take(), upload)))
     }
 }
 

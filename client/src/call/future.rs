@@ -148,10 +148,12 @@ impl Sent {
     }
 
     fn answered(&mut self, answer: Answer) -> Result<Response<ResponseBody>, Status> {
-        match (answer, self.attempt.take()) {
-            (Answer::Begun(response), Some(attempt)) => Ok(self.call.answered(attempt, response)),
-            (Answer::Whole(response, code), _) => Ok(self.call.answered_whole(response, code)),
-            (Answer::Begun(_), None) => Err(polled_again()),
+        match answer {
+            Answer::Begun(response) => match self.attempt.take() {
+                Some(attempt) => Ok(self.call.answered(attempt, response)),
+                None => Err(polled_again()),
+            },
+            Answer::Whole(response, code) => Ok(self.call.answered_whole(response, code)),
         }
     }
 

@@ -31,8 +31,6 @@ const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 pub(crate) struct Opening {
     /// What later attempts say.
     pub(crate) head: Head,
-    /// What the first one says: the caller's own map, without a copy.
-    pub(crate) headers: HeaderMap,
     /// The caller's `grpc-timeout`.
     pub(crate) timeout: Option<Duration>,
 }
@@ -48,15 +46,16 @@ pub(crate) struct Head {
 }
 
 impl Opening {
-    /// Takes the caller's head apart. `trace` labels the call unless the caller labelled it already.
-    pub(crate) fn new(uri: Uri, mut headers: HeaderMap, trace: Option<TraceContext>) -> Self {
+    /// Takes the caller's head apart. `trace` labels the call unless the caller labelled it already. The caller's own map
+    /// becomes what the first attempt says, where it is: without a copy.
+    pub(crate) fn new(uri: Uri, headers: &mut HeaderMap, trace: Option<TraceContext>) -> Self {
         let path = uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
         let mut head = Head { path, kept: Vec::new(), trace };
         let mut timeout = None;
         let (mut says_te, mut says_grpc, mut says_agent, mut is_clean) = (false, false, false, true);
         // One look at each header, of which there are two or three: asking the map for each name of interest costs a hash
         // of it.
-        for (name, value) in &headers {
+        for (name, value) in &*headers {
             match name.as_str() {
                 "te" => says_te = *value == TRAILERS,
                 "content-type" => {
@@ -82,7 +81,7 @@ impl Opening {
             }
         }
         if !is_clean {
-            clean(&mut headers, timeout);
+            clean(headers, timeout);
         }
         if !says_te {
             headers.insert(TE, TRAILERS);
@@ -96,7 +95,7 @@ impl Opening {
         if let Some(trace) = head.trace {
             headers.insert(TRACEPARENT, trace.to_header());
         }
-        Self { head, headers, timeout }
+        Self { head, timeout }
     }
 }
 
@@ -181,9 +180,9 @@ mod tests {
 
     const FIVE: Option<Duration> = Some(Duration::from_secs(5));
 
-    fn opening(request: http::request::Builder) -> Opening {
-        let (parts, ()) = request.body(()).unwrap().into_parts();
-        Opening::new(parts.uri, parts.headers, None)
+    fn opening(request: http::request::Builder) -> (Opening, HeaderMap) {
+        let (mut parts, ()) = request.body(()).unwrap().into_parts();
+        (Opening::new(parts.uri, &mut parts.headers, None), parts.headers)
     }
 
     fn authority() -> Authority {
@@ -191,8 +190,8 @@ mod tests {
     }
 
     /// The first attempt of a call with nothing but its own deadline, and one after it.
-    fn attempts(opening: Opening) -> [Request<()>; 2] {
-        let Opening { head, headers, timeout } = opening;
+    fn attempts((opening, headers): (Opening, HeaderMap)) -> [Request<()>; 2] {
+        let Opening { head, timeout } = opening;
         [head.first(&authority(), headers, timeout, timeout), head.again(&authority(), timeout, 0)]
     }
 
@@ -204,7 +203,7 @@ mod tests {
             .header("x-tenant", "two")
             .header("grpc-timeout", "5S");
         let opening = opening(request);
-        assert_eq!((opening.head.method_path(), opening.timeout), ("/shop.Users/Get", FIVE));
+        assert_eq!((opening.0.head.method_path(), opening.0.timeout), ("/shop.Users/Get", FIVE));
 
         let [mut first, second] = attempts(opening);
         assert_eq!(first.headers()[GRPC_TIMEOUT], "5S");
@@ -219,7 +218,7 @@ mod tests {
 
     #[test]
     fn an_attempt_says_what_is_left_and_how_many_went_before() {
-        let Opening { head, headers, timeout } =
+        let (Opening { head, timeout }, headers) =
             opening(Request::post("/a/b").header("grpc-timeout", "5S").header("user-agent", "mine"));
         let first = head.first(&authority(), headers, timeout, Some(Duration::from_secs(1)));
         assert_eq!(first.headers()[GRPC_TIMEOUT], "1000000u", "somebody waits no longer than that");
@@ -241,7 +240,7 @@ mod tests {
     #[test]
     fn a_timeout_that_is_none_is_not_sent() {
         let opening = opening(Request::post("/a/b").header("grpc-timeout", "soon"));
-        assert_eq!(opening.timeout, None);
+        assert_eq!(opening.0.timeout, None);
         assert!(attempts(opening).iter().all(|attempt| !attempt.headers().contains_key(GRPC_TIMEOUT)));
     }
 

@@ -18,6 +18,7 @@ use super::attempt::outcome_of;
 use super::entry::Entry;
 use super::framing::Framing;
 use super::status::{self, Stage};
+use super::upload::RequestBody;
 use crate::clock::Stamp;
 use crate::conn::{Conn, Download, StreamError, Wire};
 use crate::policy::Alarm;
@@ -44,9 +45,19 @@ struct Live {
 
 /// Sends the rest of the request, where the answer began before its end.
 pub(super) struct Rest {
-    pub(super) _task: AbortOnDropHandle<()>,
+    _task: AbortOnDropHandle<()>,
     /// Bytes of messages that it has sent.
-    pub(super) sent: Arc<AtomicUsize>,
+    sent: Arc<AtomicUsize>,
+}
+
+impl Rest {
+    /// Sends what is left of a request, for as long as somebody reads the answer.
+    #[cold]
+    pub(super) fn spawn(mut body: RequestBody, upload: <Wire as Conn>::Upload) -> Self {
+        body.commit();
+        let sent = Arc::new(AtomicUsize::new(0));
+        Self { _task: AbortOnDropHandle::new(tokio::spawn(body.send_rest(upload, sent.clone()))), sent }
+    }
 }
 
 impl Live {

@@ -84,7 +84,8 @@ impl Call {
             Some(WaitForReady) => Readiness::Wait,
         };
         let key = key(&target.policy().balancer, &parts);
-        let Opening { head, headers, timeout } = Opening::new(parts.uri, parts.headers, trace);
+        first.headers = parts.headers;
+        let Opening { head, timeout } = Opening::new(parts.uri, &mut first.headers, trace);
         let own = timeout.map(|timeout| now.after(timeout));
         let inherited = inherited.deadline.map(|at| target.ledger().stamp(at));
         let (deadline, left) = match (own, inherited) {
@@ -97,7 +98,7 @@ impl Call {
             _ => Patience::Whole,
         };
         let entry = Entry::new(target.ledger().clone(), head.method_path(), now, deadline);
-        *first = First { headers, timeout, left };
+        (first.timeout, first.left) = (timeout, left);
         Self {
             target,
             head,
