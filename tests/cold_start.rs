@@ -13,7 +13,7 @@ use mesh_api::shop::order::v1::order_service_client::OrderServiceClient;
 use mesh_api::shop::order::v1::{CreateOrderRequest, Money, OrderItem};
 use mesh_api::shop::user::v1::user_service_client::UserServiceClient;
 use mesh_api::shop::user::v1::{CreateUserRequest, ListUsersRequest};
-use mesh_client::{ConnectivityState, Mesh, MeshChannel};
+use mesh_client::{ConnectivityState, Mesh, MeshBuilder, MeshChannel};
 use mesh_runtime::{clock, entropy};
 use meshctl::{Follower, Listen, LocalMesh, Member, Program};
 use sha2::{Digest, Sha256};
@@ -78,10 +78,13 @@ async fn services_start_without_a_registry_and_register_once_there_is_one() {
 /// What a process knows of user-svc, in its state folder.
 const FILE: &str = "default_user-svc.known";
 
-/// A client at its start, with a state folder, and its way to user-svc.
-fn client(story: &Story, state: &Path) -> (Mesh, MeshChannel) {
-    let registry = [story.mesh.registry_url().to_string()];
-    let mesh = Mesh::builder().registry(registry).state_dir(state).failfast(Duration::from_millis(500));
+/// A client of the story with a state folder.
+fn with_state(story: &Story, state: &Path) -> MeshBuilder {
+    Mesh::builder().registry([story.mesh.registry_url().to_string()]).state_dir(state.to_owned())
+}
+
+/// A client at its start, and its way to user-svc.
+fn client(mesh: MeshBuilder) -> (Mesh, MeshChannel) {
     let mesh = mesh.build().expect("the folder can be used");
     let channel = mesh.channel(Program::UserSvc.name());
     (mesh, channel)
@@ -128,7 +131,7 @@ async fn who_starts_without_the_registry_calls_whom_the_last_process_knew() {
     let mut story = Story::begin_with(2, 1, &["--state-dir", of_service.to_str().expect("a path in text")]).await;
     let user_id = a_user(&story.user_channel).await;
     written(&of_service).await;
-    let (mesh, channel) = client(&story, &of_client);
+    let (mesh, channel) = client(with_state(&story, &of_client));
     assert!(list_users(&channel, LONG).await.0.is_none());
     drop((mesh, channel));
     written(&of_client).await;
@@ -137,7 +140,7 @@ async fn who_starts_without_the_registry_calls_whom_the_last_process_knew() {
     // Half of what is known is wrong by now.
     story.users.remove(0).process.kill().await;
     let began = clock::now();
-    let (_mesh, channel) = client(&story, &of_client);
+    let (_mesh, channel) = client(with_state(&story, &of_client));
     let (status, took) = list_users(&channel, LONG).await;
     println!("a client without the registry: first call after {:?}, of which {took:?} in the call", began.elapsed());
     assert!(status.is_none(), "{status:?}");
@@ -208,7 +211,8 @@ async fn a_bad_file_is_refused_with_its_name_and_kept_and_everything_starts_all_
         spoil(&mut file);
         fs::write(of_client.join(FILE), &file).expect("a file can be written");
         fs::set_permissions(of_client.join(FILE), Permissions::from_mode(0o600)).expect("its mode can be set");
-        let (_mesh, channel) = client(&story, &of_client);
+        // Nobody is known, and six times 3 s would be spent on that.
+        let (_mesh, channel) = client(with_state(&story, &of_client).failfast(Duration::from_millis(500)));
         let (status, _) = list_users(&channel, LONG).await;
         assert_eq!(status.map(|status| status.code()), Some(Code::Unavailable), "{name}");
         assert_eq!(fs::read(of_client.join(FILE)).expect("it is still there"), file, "{name}");

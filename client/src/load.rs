@@ -28,6 +28,14 @@ impl LoadReport {
     }
 }
 
+/// The figures in their order here, for a process shell that knows nothing of this crate.
+impl From<(f64, f64, f64, u32)> for LoadReport {
+    fn from(figures: (f64, f64, f64, u32)) -> Self {
+        let (cpu_utilization, requests_per_second, errors_per_second, requests_in_flight) = figures;
+        Self { cpu_utilization, requests_per_second, errors_per_second, requests_in_flight }
+    }
+}
+
 /// The last load report of an endpoint, as the registry tells it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EndpointLoad {
@@ -41,6 +49,18 @@ pub struct EndpointLoad {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn figures_of_a_process_shell_are_a_report_in_their_order() {
+        let figures = (0.5, 120.0, 2.0, 3);
+        let report = LoadReport {
+            cpu_utilization: 0.5,
+            requests_per_second: 120.0,
+            errors_per_second: 2.0,
+            requests_in_flight: 3,
+        };
+        assert_eq!(LoadReport::from(figures), report);
+    }
 
     #[test]
     fn a_figure_that_is_none_counts_as_nothing() {

@@ -28,9 +28,9 @@ use std::process::ExitCode;
 use mesh_api::FILE_DESCRIPTOR_SET;
 use mesh_api::shop::order::v1::order_service_server::{OrderServiceServer, SERVICE_NAME};
 use mesh_client::context::ContextLayer;
-use mesh_client::{InstanceSpec, LoadReport, Mesh};
+use mesh_client::{InstanceSpec, Mesh};
 use mesh_runtime::database::{Database, DatabaseUrl};
-use mesh_runtime::{App, Error, Load, ProcessArgs, Program, Shell};
+use mesh_runtime::{App, Error, ProcessArgs, Program, Shell};
 use tonic::service::{LayerExt as _, Routes};
 
 use directory::UserService;
@@ -65,10 +65,11 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 async fn run(Args { process, database }: Args) -> Result<(), Error> {
     let shell = Shell::bind(&PROGRAM, &process.server, process.advertise).await?; // first: a taken port creates no file
-    let mut mesh = Mesh::builder().registry(&process.registry).zone(&*process.zone).descriptors(FILE_DESCRIPTOR_SET);
-    if let Some(folder) = process.state_dir {
-        mesh = mesh.state_dir(folder);
-    }
+    let mesh = Mesh::builder()
+        .registry(&process.registry)
+        .zone(&process.zone)
+        .state_dir(process.state_dir)
+        .descriptors(FILE_DESCRIPTOR_SET);
     let mesh = mesh.build().map_err(Error::startup)?; // does not wait: the registry may be down
     let database = Database::open(&database, &store::SCHEMA).await.map_err(Error::startup)?;
 
@@ -89,12 +90,7 @@ async fn run(Args { process, database }: Args) -> Result<(), Error> {
         grpc_services: vec![SERVICE_NAME.to_owned()],
         ..InstanceSpec::new(PROGRAM.name)
     });
-
-    let load = shell.load();
-    registrar.report_load(move || {
-        let Load { cpu_utilization, requests_per_second, errors_per_second, requests_in_flight } = load.sample();
-        LoadReport { cpu_utilization, requests_per_second, errors_per_second, requests_in_flight }
-    });
+    registrar.report_load(shell.load().hook());
 
     let served = shell.serve(app, registrar.hooks().into()).await; // ready, registered, drained, gone
     database.close().await;

@@ -56,6 +56,15 @@ impl LoadMeter {
         Self { counts, last }
     }
 
+    /// The meter as a closure over std types, for a registrar that knows nothing of this crate: at each call the figures of
+    /// [`Load`] in their order there.
+    pub fn hook(self) -> impl Fn() -> (f64, f64, f64, u32) + Send + Sync + 'static {
+        move || {
+            let Load { cpu_utilization, requests_per_second, errors_per_second, requests_in_flight } = self.sample();
+            (cpu_utilization, requests_per_second, errors_per_second, requests_in_flight)
+        }
+    }
+
     pub(crate) fn counts(&self) -> Arc<Counts> {
         Arc::clone(&self.counts)
     }
@@ -131,6 +140,18 @@ fn is_servers_fault(code: Code) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hook_tells_the_figures_in_their_order() {
+        let meter = LoadMeter::start();
+        let counts = meter.counts();
+        (0..5).for_each(|_| counts.begun());
+        [Code::Ok, Code::Internal].into_iter().for_each(|code| counts.ended(code));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let (cpu, requests, errors, in_flight) = meter.hook()();
+        assert!(cpu.is_finite() && cpu >= 0.0);
+        assert_eq!((requests, errors, in_flight), (2.0, 1.0, 3));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn load_is_what_came_since_the_last_question() {

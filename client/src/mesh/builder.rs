@@ -221,12 +221,12 @@ impl MeshBuilder {
 
     /// Keeps what is known of each service in this folder, so that a process that starts while the registry is away finds
     /// its services all the same: as they were when the registry was heard last, for up to a day, and until it is heard
-    /// again. Off without it.
+    /// again. Off without it, and with `None`, as of a flag that was not given.
     ///
     /// The folder is made, with mode 700, by [`build`](Self::build), which refuses one that others own or write. Processes
     /// of one user and one mesh may share it.
-    pub fn state_dir(mut self, path: impl Into<PathBuf>) -> Self {
-        self.state_dir = Some(path.into());
+    pub fn state_dir(mut self, path: impl Into<Option<PathBuf>>) -> Self {
+        self.state_dir = path.into();
         self
     }
 

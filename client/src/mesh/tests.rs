@@ -200,7 +200,7 @@ async fn what_one_mesh_heard_another_one_calls_without_the_registry() {
     let state = state.path().join("state");
     let (registry, mut registry_calls, registry_task) = served(None).await;
     let (backend, mut backend_calls, _backend) = served(None).await;
-    let mesh = || Mesh::builder().registry([registry.to_string()]).state_dir(&state).build().unwrap();
+    let mesh = || Mesh::builder().registry([registry.to_string()]).state_dir(state.clone()).build().unwrap();
     let first = mesh();
     let call = tokio::spawn(goodbye(first.channel("user-svc")));
     let mut watch = registry_calls.watch().await;

@@ -247,8 +247,8 @@ impl Registrar {
     /// registrar.report_load(|| LoadReport { cpu_utilization: 0.4, requests_per_second: 120.0, ..LoadReport::default() });
     /// # Ok::<_, mesh_client::ConfigError>(())
     /// ```
-    pub fn report_load(&self, sample: impl Fn() -> LoadReport + Send + Sync + 'static) {
-        self.inner.gauge.set(Box::new(sample));
+    pub fn report_load<L: Into<LoadReport>>(&self, sample: impl Fn() -> L + Send + Sync + 'static) {
+        self.inner.gauge.set(Box::new(move || sample().into()));
     }
 
     /// How the registration stands.

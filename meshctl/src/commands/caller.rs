@@ -30,13 +30,11 @@ pub(crate) async fn caller(
     service: &str,
     deadline: Instant,
 ) -> Result<Caller, Failure> {
-    let mut mesh = Mesh::builder()
+    let mesh = Mesh::builder()
         .registry(globals.registry.iter().map(ToString::to_string))
         .namespace(&globals.namespace)
-        .zone(&args.zone);
-    if let Some(folder) = &args.state_dir {
-        mesh = mesh.state_dir(folder);
-    }
+        .zone(&args.zone)
+        .state_dir(args.state_dir.clone());
     let mesh = mesh.build().map_err(|error| Failure::Usage(error.to_string()))?;
 
     let asked_until = match args.state_dir {
