@@ -61,6 +61,10 @@ impl Attempt {
             Ok((answer, upload)) => Ok(Self { answer, upload: Some(upload), in_flight }),
             Err(error) => {
                 let now = in_flight.now();
+                if let StreamError::Protocol(_) = error {
+                    // Nothing was sent: the fault is the request's own.
+                    in_flight.end(Outcome::Malformed, now);
+                }
                 Err(fail(&mut in_flight, error, now))
             }
         }
@@ -146,8 +150,11 @@ impl Attempt {
 
     /// Gives its place to the answer's body. What is left of the request is sent by a task that the answer's body owns.
     #[inline]
-    pub(super) fn into_rest(self, body: &mut RequestBody) -> (InFlight, Option<Rest>) {
-        (self.in_flight, self.upload.map(|upload| Rest::spawn(body.take(), upload)))
+    pub(super) fn into_rest(self, body: &mut RequestBody, deadline: Option<Stamp>) -> (InFlight, Option<Rest>) {
+        let Self { in_flight, upload, .. } = self;
+        let instant = |at| in_flight.instant(at);
+        let rest = upload.map(|upload| Rest::spawn(body.take(), upload, deadline.map(instant)));
+        (in_flight, rest)
     }
 }
 
@@ -160,7 +167,8 @@ fn fail(in_flight: &mut InFlight, error: StreamError, now: Stamp) -> Failed {
 pub(super) fn outcome_of(error: &StreamError) -> Outcome {
     match error {
         StreamError::Unprocessed(_) => Outcome::Unprocessed,
+        StreamError::Refused(_) => Outcome::Refused,
         StreamError::Lost(_) => Outcome::Lost,
-        StreamError::Reset { .. } | StreamError::Protocol(_) => Outcome::Broken,
+        StreamError::Reset { .. } | StreamError::Protocol(_) => Outcome::Broken(status::stream_code(error)),
     }
 }

@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use http::Response;
+use tokio::task::yield_now;
 use tokio::time::{sleep, timeout_at};
 use tonic::Status;
 
@@ -75,7 +76,7 @@ impl Call {
     /// error ends the call.
     async fn attempt(&mut self) -> Result<Result<Reply, Failed>, Status> {
         self.check_deadline(self.now())?;
-        let in_flight = match self.pick(self.now()) {
+        let in_flight = match self.pick_in_turn(self.now()) {
             Ok(place) => place,
             Err(Unplaced::Wait) => self.wait().await?,
             Err(Unplaced::Capped) => return Err(self.capped()),
@@ -103,21 +104,26 @@ impl Call {
     async fn wait(&mut self) -> Result<InFlight, Status> {
         let target = &*self.target;
         let policy = target.policy();
-        let _ticket = target.queue().join().map_err(|Full| status::queue_full(target.service(), policy.waiting_max))?;
+        let queue = target.queue();
+        let mut ticket = queue.join().map_err(|Full| status::queue_full(target.service(), policy.waiting_max))?;
+        if queue.is_owed() {
+            // Whoever has been told looks first. This call looks once all the same: what those may not take, it perhaps may.
+            yield_now().await;
+        }
         let mut patience = pin!(sleep(policy.failfast));
         let mut was_ready = false;
         loop {
-            // Registered before the look: a place that becomes free between the two wakes this call.
-            let mut woken = pin!(target.queue().notified());
-            woken.as_mut().enable();
+            // Asleep before the look: a place that becomes free between the two wakes this call.
+            ticket.rest();
             self.check_deadline(self.now())?;
             match self.pick(self.now()) {
                 Ok(place) => return Ok(place),
                 Err(Unplaced::Wait) => {}
                 Err(Unplaced::Capped) => return Err(self.capped()),
             }
+            ticket.has_looked();
             if self.readiness == Readiness::Wait {
-                woken.await;
+                ticket.told().await;
                 continue;
             }
             if let outlook = target.outlook()
@@ -134,7 +140,7 @@ impl Call {
             was_ready = is_ready;
             tokio::select! {
                 biased;
-                () = woken => {}
+                () = ticket.told() => {}
                 () = patience.as_mut() => {
                     if !target.has_ready() {
                         return Err(status::nobody(target.service(), &target.outlook()));
@@ -152,7 +158,9 @@ impl Call {
         self.tried.retain(|tried| tried.state() != ConnectivityState::Shutdown);
         self.has_tried(&endpoint);
         let failure = match &cause {
-            Cause::Stream(StreamError::Unprocessed(_)) | Cause::WrongService => Failure::Unprocessed,
+            Cause::Stream(StreamError::Unprocessed(_) | StreamError::Refused(_)) | Cause::WrongService => {
+                Failure::Unprocessed
+            }
             Cause::Stream(StreamError::Protocol(_)) | Cause::Body(_) => Failure::Final,
             Cause::Stream(error) => {
                 Failure::Processed { code: status::stream_code(error), pushback: Pushback::default() }

@@ -39,7 +39,7 @@ mod reset {
 /// gone is UNAVAILABLE.
 pub(super) fn stream_code(error: &StreamError) -> Code {
     match error {
-        StreamError::Unprocessed(_) | StreamError::Lost(_) => Code::Unavailable,
+        StreamError::Unprocessed(_) | StreamError::Refused(_) | StreamError::Lost(_) => Code::Unavailable,
         StreamError::Reset { code: reset::CANCEL } => Code::Cancelled,
         StreamError::Reset { code: reset::ENHANCE_YOUR_CALM } => Code::ResourceExhausted,
         StreamError::Reset { code: reset::INADEQUATE_SECURITY } => Code::PermissionDenied,
@@ -160,11 +160,7 @@ fn meaning(code: Code, headers: &HeaderMap, target: &Target) -> Meaning {
 }
 
 fn meaning_of_code(code: Code, headers: &HeaderMap, retry: &Retry) -> Meaning {
-    if retry.codes.contains(&code) {
-        Meaning::Retryable(Pushback::of(headers))
-    } else {
-        Meaning::Final
-    }
+    if retry.codes.contains(&code) { Meaning::Retryable(Pushback::of(headers)) } else { Meaning::Final }
 }
 
 /// Whether this call is the one that was refused. A handler may have called somebody itself, and pass on what it was told:

@@ -201,7 +201,7 @@ fn classify(error: &h2::Error) -> StreamError {
         // Streams up to the GOAWAY's last id go on undisturbed; only those beyond see it as their error.
         _ if error.is_go_away() && error.is_remote() => StreamError::Unprocessed(text),
         _ if error.is_go_away() || error.is_io() => StreamError::Lost(text),
-        Some(Reason::REFUSED_STREAM) if error.is_remote() => StreamError::Unprocessed(text),
+        Some(Reason::REFUSED_STREAM) if error.is_remote() => StreamError::Refused(text),
         Some(reason) if error.is_remote() => StreamError::Reset { code: reason.into() },
         _ => StreamError::Protocol(text),
     }

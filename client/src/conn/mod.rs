@@ -101,9 +101,12 @@ pub(crate) trait Download: Send + Unpin + 'static {
 /// Why a stream failed: a variant for each thing that a call does about it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum StreamError {
-    /// The peer cannot have processed it: not sent, refused, or beyond the last stream of a GOAWAY.
+    /// The peer cannot have processed it: not sent, or beyond the last stream of a GOAWAY.
     #[error("not processed: {0}")]
     Unprocessed(String),
+    /// The peer says that it did not process it: REFUSED_STREAM. The connection is well, and takes the next one.
+    #[error("not processed: {0}")]
+    Refused(String),
     /// The connection is gone; what the peer did with the request nobody knows.
     #[error("connection lost: {0}")]
     Lost(String),

@@ -22,8 +22,12 @@ pub(crate) enum Outcome {
     Lost,
     /// The server did not process it.
     Unprocessed,
-    /// The stream was reset, or somebody broke the protocol.
-    Broken,
+    /// The server did not process it, by its own word, and is there for the next one.
+    Refused,
+    /// The stream was reset, or the server broke the protocol: the status that stands for it.
+    Broken(Code),
+    /// The request is one that nobody could send.
+    Malformed,
     /// The caller wants it no more.
     Cancelled,
     /// The caller's own deadline passed.
@@ -34,9 +38,9 @@ impl Outcome {
     /// What metrics call it (gRPC A66: the status that the caller would get).
     fn code(self) -> Code {
         match self {
-            Self::Code(code) => code,
-            Self::Lost | Self::Unprocessed => Code::Unavailable,
-            Self::Broken => Code::Internal,
+            Self::Code(code) | Self::Broken(code) => code,
+            Self::Lost | Self::Unprocessed | Self::Refused => Code::Unavailable,
+            Self::Malformed => Code::Internal,
             Self::Cancelled => Code::Cancelled,
             Self::Expired => Code::DeadlineExceeded,
         }
@@ -50,6 +54,8 @@ enum Judgement {
     Well,
     /// It answered that it cannot take as much: well, but it must not look fast for it.
     Overloaded,
+    /// It would not even begin: that is no failure, but it must not look fast for it either.
+    Unwilling,
     /// It failed.
     Failed,
     /// Nobody knows.
@@ -60,10 +66,11 @@ impl Judgement {
     fn of(outcome: Outcome) -> Self {
         match outcome {
             Outcome::Code(Code::Unavailable | Code::Internal | Code::Unknown | Code::DataLoss) => Self::Failed,
-            Outcome::Lost | Outcome::Broken => Self::Failed,
-            Outcome::Code(Code::ResourceExhausted) => Self::Overloaded,
+            Outcome::Code(Code::ResourceExhausted) | Outcome::Broken(Code::ResourceExhausted) => Self::Overloaded,
+            Outcome::Lost | Outcome::Broken(_) => Self::Failed,
+            Outcome::Refused => Self::Unwilling,
             Outcome::Code(_) => Self::Well,
-            Outcome::Unprocessed | Outcome::Cancelled | Outcome::Expired => Self::Open,
+            Outcome::Unprocessed | Outcome::Malformed | Outcome::Cancelled | Outcome::Expired => Self::Open,
         }
     }
 }
@@ -197,9 +204,10 @@ impl InFlight {
                 endpoint.succeeded();
                 endpoint.penalise(took, now);
             }
+            Judgement::Unwilling => endpoint.penalise(took, now),
             Judgement::Failed => ledger.tell_failures(endpoint.failed(took, now)),
             // What was not processed says nothing about how long it would have taken.
-            Judgement::Open if outcome == Outcome::Unprocessed => {}
+            Judgement::Open if matches!(outcome, Outcome::Unprocessed | Outcome::Malformed) => {}
             // With an answer begun, the latency is known; the rest is as long as the answer is.
             Judgement::Open if self.answered.is_some() => {}
             Judgement::Open => {
@@ -226,7 +234,7 @@ impl InFlight {
                 // The caller's own deadline has passed without a sign of an answer.
                 Judgement::Open if outcome == Outcome::Expired && self.answered.is_none() => Trial::Failed,
                 Judgement::Open if self.answered.is_some() => Trial::Passed,
-                Judgement::Open => Trial::Undecided,
+                Judgement::Unwilling | Judgement::Open => Trial::Undecided,
             }),
         }
         ledger.bell.notify_one();

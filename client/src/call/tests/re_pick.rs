@@ -73,7 +73,8 @@ async fn a_refused_stream_goes_to_another_endpoint() {
     let net = Net::default();
     let refusing = Server::start(&net, 1, refuse);
     let serving = Server::start(&net, 2, ok);
-    let rig = Rig::new(&net, [1, 2]);
+    // Left to choose, few calls would go to who refuses.
+    let rig = Rig::with(&net, [1, 2], |config| config.policy.balancer = crate::Balancer::RoundRobin);
     rig.all(ConnectivityState::Ready).await;
     for _ in 0..100 {
         call(&rig.channel, CREATE).await.unwrap();

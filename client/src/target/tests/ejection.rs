@@ -242,11 +242,14 @@ async fn only_what_the_endpoint_did_counts_against_it() {
     for code in [Code::Unavailable, Code::Internal, Code::Unknown, Code::DataLoss] {
         assert!(counts(Outcome::Code(code)).await, "{code:?}");
     }
-    assert!(counts(Outcome::Lost).await && counts(Outcome::Broken).await);
+    assert!(counts(Outcome::Lost).await && counts(Outcome::Broken(Code::Internal)).await);
     for code in [Code::NotFound, Code::DeadlineExceeded, Code::ResourceExhausted, Code::Cancelled, Code::Aborted] {
         assert!(!counts(Outcome::Code(code)).await, "{code:?}");
     }
-    for outcome in [Outcome::Unprocessed, Outcome::Cancelled, Outcome::Expired] {
+    for outcome in [Outcome::Unprocessed, Outcome::Refused, Outcome::Cancelled, Outcome::Expired] {
+        assert!(!counts(outcome).await, "{outcome:?}");
+    }
+    for outcome in [Outcome::Malformed, Outcome::Broken(Code::ResourceExhausted)] {
         assert!(!counts(outcome).await, "{outcome:?}");
     }
 }

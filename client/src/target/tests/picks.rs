@@ -275,3 +275,21 @@ async fn a_round_goes_on_when_the_candidates_change() {
     }
     assert_eq!(counts, [100; 3]);
 }
+
+/// What it refused is sent elsewhere, and is no failure. Without a memory of it the fastest to refuse would get the most.
+#[tokio::test(start_paused = true)]
+async fn who_refuses_every_stream_gets_few_and_is_not_ejected() {
+    let net = Net::default();
+    let refusing = Server::start(&net, 1, crate::rig::refuse);
+    let _slow = Server::start(&net, 2, |request, reply| async {
+        sleep(Duration::from_millis(5)).await;
+        ok(request, reply).await;
+    });
+    let rig = Rig::new(&net, [1, 2]);
+    rig.all(crate::ConnectivityState::Ready).await;
+    for _ in 0..200 {
+        crate::rig::call(&rig.channel, GET).await.unwrap();
+    }
+    assert!(refusing.seen() <= 5, "{}", refusing.seen());
+    assert_eq!((handle(&rig, 1).failures(), verdict(&rig, 1)), (0, Verdict::Picked));
+}
