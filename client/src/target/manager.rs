@@ -229,6 +229,9 @@ impl Manager {
             if let Some(slot) = self.slots.remove(&key) {
                 tracing::info!(service = %self.config.service, instance = %key.0, address = %key.1, "lapsed endpoint given up");
                 self.dropped.insert(key, slot.endpoint.incarnation());
+                // Another one may have its place in the subset, and is dialled at the next look.
+                self.choose_subset(now);
+                next = Some(now);
             }
         }
         next

@@ -123,3 +123,22 @@ async fn a_draining_endpoint_gives_up_its_place_in_the_subset() {
     assert_eq!(verdict(&rig, chosen), Verdict::Draining);
     assert_eq!(share_of(&rig, chosen, 20).await, 0);
 }
+
+/// Once a lapsed endpoint is given up it has no place in the subset that another one could have.
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_is_given_up_is_replaced_in_the_subset() {
+    let net = Net::default();
+    let mut servers: Vec<Server> = (1..=4).map(|port| Server::start(&net, port, ok)).collect();
+    let rig = Rig::with(&net, 1..=4, |config| config.policy.subset_max = Some(2));
+    eventually(|| rig.handles().values().filter(|handle| handle.state() == Ready).count() == 2).await;
+    let lost = *inside(&rig).first().unwrap();
+    drop(servers.remove(usize::from(lost) - 1));
+    let lapsed = |port| ResolvedEndpoint {
+        standing: if port == lost { Standing::Lapsed } else { Standing::Alive },
+        ..endpoint(port)
+    };
+    rig.resolve((1..=4).map(lapsed));
+    sleep(Duration::from_secs(90)).await;
+    assert!(!rig.handles().contains_key(&lost));
+    assert_eq!(rig.handles().values().filter(|handle| handle.state() == Ready).count(), 2);
+}
