@@ -72,7 +72,7 @@ pub(crate) struct Endpoint {
     /// What every stamp here counts from: the target's birth, so that a pick works out its own stamp once.
     origin: Instant,
     incarnation: AtomicU64,
-    /// Read only when an attempt has failed.
+    /// Read when an attempt has failed, and where a call may be sent to an endpoint that has failed others.
     methods: ArcSwap<MethodLevels>,
     state: AtomicU8,
     trial: TrialCell,
