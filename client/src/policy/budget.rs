@@ -47,7 +47,7 @@ impl RetryBudget {
         }
         let granted = retries <= RESERVE.max(calls / CALLS_PER_RETRY);
         if !granted {
-            slot.retries.fetch_sub(1, Ordering::Relaxed);
+            slot.give_back();
         }
         granted
     }
@@ -61,6 +61,14 @@ impl RetryBudget {
             slot.retries.store(0, Ordering::Relaxed);
         }
         slot
+    }
+}
+
+impl Slot {
+    /// The slot may have been turned over since: then there is nothing to take back.
+    fn give_back(&self) {
+        let less = |retries: u32| retries.checked_sub(1);
+        let _ = self.retries.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 }
 
@@ -87,6 +95,15 @@ mod tests {
         assert_eq!(granted(&budget, now), 30);
         assert_eq!(granted(&budget, now.after(Duration::from_secs(9))), 0);
         assert_eq!(granted(&budget, now.after(Duration::from_secs(10))), 30);
+    }
+
+    /// The turn of a slot between a retry's count and its return.
+    #[test]
+    fn what_is_given_back_to_a_slot_that_was_turned_over_is_nothing() {
+        let origin = clock::now();
+        let (now, budget) = (Stamp::new(origin, origin), RetryBudget::default());
+        budget.slots[0].give_back();
+        assert_eq!(granted(&budget, now), 30);
     }
 
     #[test]
