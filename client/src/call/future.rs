@@ -119,7 +119,7 @@ impl Sent {
     fn begin(&mut self, first: First) -> Result<(), Detour> {
         let call = &mut self.call;
         call.check_deadline(call.begun()).map_err(Detour::Refused)?;
-        let in_flight = call.pick(call.begun()).map_err(|unplaced| match unplaced {
+        let in_flight = call.pick_in_turn(call.begun()).map_err(|unplaced| match unplaced {
             Unplaced::Wait => Detour::By(Turn::Unplaced),
             Unplaced::Capped => Detour::Refused(call.capped()),
         })?;

@@ -116,6 +116,11 @@ impl Call {
         self.target.ledger().now()
     }
 
+    /// Asks for a place, unless somebody who waits for one has been told of it.
+    pub(super) fn pick_in_turn(&self, now: Stamp) -> Result<InFlight, Unplaced> {
+        if self.target.queue().is_owed() { Err(Unplaced::Wait) } else { self.pick(now) }
+    }
+
     /// Asks for a place.
     pub(super) fn pick(&self, now: Stamp) -> Result<InFlight, Unplaced> {
         self.target.pick(&Wanted {
@@ -191,7 +196,7 @@ impl Call {
         attempt: Attempt,
         response: Response<<Wire as Conn>::Download>,
     ) -> Response<ResponseBody> {
-        let (in_flight, rest) = attempt.into_rest(&mut self.body);
+        let (in_flight, rest) = attempt.into_rest(&mut self.body, self.entry.deadline());
         let entry = self.entry.hand_over();
         response.map(|stream| ResponseBody::new(stream, in_flight, rest, entry))
     }

@@ -199,3 +199,31 @@ async fn no_wake_up_is_lost_to_a_cancelled_call() {
     }
     assert_eq!(rig.channel.target().queue().waiting(), 0);
 }
+
+/// Callers that come back at once, more than there are places.
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_goes_before_whoever_comes() {
+    const CALLERS: usize = 8;
+    let net = Net::default();
+    let _server = Server::with_manners(&net, 1, Manners { streams_max: Some(2) }, |request, reply| async move {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        ok(request, reply).await;
+    });
+    let rig = Rig::with(&net, [1], one_connection);
+    rig.all(ConnectivityState::Ready).await;
+    let served: Arc<[AtomicUsize; CALLERS]> = Arc::default();
+    let mut callers = JoinSet::new();
+    for caller in 0..CALLERS {
+        let (channel, served) = (rig.channel.clone(), served.clone());
+        callers.spawn(async move {
+            loop {
+                call(&channel, CREATE).await.unwrap();
+                served[caller].fetch_add(1, Ordering::Relaxed);
+            }
+        });
+    }
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let served = served.each_ref().map(|served| served.load(Ordering::Relaxed));
+    let (least, most) = (served.iter().min().unwrap(), served.iter().max().unwrap());
+    assert!(*least > 50 && most - least <= 1, "{served:?}");
+}

@@ -262,9 +262,9 @@ async fn waiting_calls_are_woken_only_by_what_may_help_them() {
     rig.all(Ready).await;
     let target = rig.channel.target();
     let woken_by = async |change: &dyn Fn()| {
-        let woken = std::pin::pin!(target.queue().notified());
+        let waiting = target.queue().join().unwrap();
         change();
-        tokio::time::timeout(Duration::from_millis(10), woken).await.is_ok()
+        tokio::time::timeout(Duration::from_millis(10), waiting.told()).await.is_ok()
     };
     assert!(!woken_by(&|| rig.resolve([endpoint(1)])).await, "nothing is different");
     assert!(!woken_by(&|| rig.resolve([endpoint(1), endpoint(2)])).await, "nobody listens there");
@@ -284,6 +284,7 @@ async fn a_dial_that_fails_wakes_nobody_once_all_of_them_have() {
     rig.all(TransientFailure).await;
     sleep(Duration::from_secs(1)).await;
     let (target, before) = (rig.channel.target(), net.connects());
-    let woken = tokio::time::timeout(Duration::from_secs(30), target.queue().notified()).await;
+    let waiting = target.queue().join().unwrap();
+    let woken = tokio::time::timeout(Duration::from_secs(30), waiting.told()).await;
     assert!(woken.is_err() && net.connects() - before > 20, "{}", net.connects() - before);
 }
