@@ -51,12 +51,13 @@ pub(super) struct Rest {
 }
 
 impl Rest {
-    /// Sends what is left of a request, for as long as somebody reads the answer.
+    /// Sends what is left of a request until the `deadline`, for as long as somebody has the answer.
     #[cold]
-    pub(super) fn spawn(mut body: RequestBody, upload: <Wire as Conn>::Upload) -> Self {
+    pub(super) fn spawn(mut body: RequestBody, upload: <Wire as Conn>::Upload, deadline: Option<Instant>) -> Self {
         body.commit();
         let sent = Arc::new(AtomicUsize::new(0));
-        Self { _task: AbortOnDropHandle::new(tokio::spawn(body.send_rest(upload, sent.clone()))), sent }
+        let sending = body.send_rest(upload, deadline, sent.clone());
+        Self { _task: AbortOnDropHandle::new(tokio::spawn(sending)), sent }
     }
 }
 
@@ -104,7 +105,7 @@ impl ResponseBody {
             return Some(Ok(Frame::trailers(trailers)));
         }
         let status = status::no_trailers(live.entry.service(), &live.in_flight.endpoint().address);
-        live.end(Outcome::Broken, status.code(), now);
+        live.end(Outcome::Broken(status.code()), status.code(), now);
         Some(Err(status))
     }
 
@@ -144,6 +145,10 @@ impl Body for ResponseBody {
                 turn.made_progress();
                 live.in_flight.received(live.framing.message_bytes(&data));
                 return Poll::Ready(Some(Ok(Frame::data(data))));
+            }
+            // Whoever sends the rest of the request resets the stream then.
+            Poll::Ready(Some(Err(_))) if live.rest.is_some() && live.has_expired() => {
+                return Poll::Ready(this.expire());
             }
             Poll::Ready(Some(Err(error))) => return Poll::Ready(this.fail(&error)),
             Poll::Ready(None) => match live.stream.poll_trailers(cx) {

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::Body as _;
+use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 
 use super::framing::{Framing, is_one_message};
@@ -167,14 +168,19 @@ impl RequestBody {
         Poll::Pending
     }
 
-    /// Sends the rest, after the answer has begun, and adds up in `sent` how many bytes of messages that is.
-    pub(crate) async fn send_rest(mut self, mut out: impl Upload, sent: Arc<AtomicUsize>) {
+    /// Sends the rest until the `deadline`, after the answer has begun, and adds up in `sent` how many bytes of messages that
+    /// is. Nobody else watches the deadline while the caller reads nothing.
+    pub(crate) async fn send_rest(mut self, mut out: impl Upload, deadline: Option<Instant>, sent: Arc<AtomicUsize>) {
         let all = poll_fn(|cx| {
             let polled = self.poll_send(cx, &mut out);
             sent.fetch_add(self.take_sent(), Ordering::Relaxed);
             polled
         });
-        if all.await.is_err() {
+        let in_time = match deadline {
+            None => Some(all.await),
+            Some(at) => timeout_at(at, all).await.ok(),
+        };
+        if !matches!(in_time, Some(Ok(()))) {
             // The answer's end tells the caller; this tells the server that the request has none.
             out.cancel();
         }

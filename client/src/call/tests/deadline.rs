@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt;
 use http::HeaderValue;
 use http_body_util::BodyExt;
 use tokio::time::timeout;
@@ -141,4 +142,38 @@ async fn a_call_outside_of_every_request_has_no_deadline() {
     assert!(timeout(Duration::from_secs(3600), call(&rig.channel, CREATE)).await.is_err());
     assert!(!server.heads()[0].contains_key("grpc-timeout"));
     eventually(|| rig.handles()[&1].in_flight() == 0).await;
+}
+
+/// A conversation in which only the caller speaks.
+#[tokio::test(start_paused = true)]
+async fn whoever_only_sends_is_stopped_at_the_deadline() {
+    let net = Net::default();
+    let (gone, mut resets) = tokio::sync::mpsc::unbounded_channel();
+    let _server = Server::start(&net, 1, move |request, mut reply: crate::rig::Reply| {
+        let gone = gone.clone();
+        async move {
+            let _held = request;
+            let mut stream = reply.send_response(head(), false).unwrap();
+            let _ = gone.send(std::future::poll_fn(|cx| stream.poll_reset(cx)).await);
+        }
+    });
+    let rig = Rig::new(&net, [1]);
+    let (say, words) = tokio::sync::mpsc::channel(1);
+    let frames = tokio_stream::wrappers::ReceiverStream::new(words)
+        .map(|word: &'static [u8]| Ok::<_, tonic::Status>(http_body::Frame::data(Bytes::from_static(word))));
+    let body = tonic::body::Body::new(http_body_util::StreamBody::new(frames));
+    let begun = clock::now();
+    say.send(MESSAGE).await.unwrap();
+    let mut answer = send(&rig.channel, with_timeout(CREATE, "2S").map(|_| body)).await.unwrap().into_body();
+    timeout(Duration::from_secs(10), async {
+        while say.send(MESSAGE).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(10)).await
+        }
+    })
+    .await
+    .expect("nobody takes its words any more");
+    let took = clock::now() - begun;
+    assert!((1_999..2_020).contains(&took.as_millis()), "{took:?}");
+    assert_eq!(resets.recv().await.unwrap().unwrap(), h2::Reason::CANCEL);
+    assert_eq!(answer.frame().await.unwrap().unwrap_err().code(), Code::DeadlineExceeded);
 }

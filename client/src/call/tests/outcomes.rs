@@ -195,3 +195,22 @@ async fn a_call_beyond_the_cap_is_refused_at_once_and_not_repeated() {
     eventually(|| server.seen() <= 1).await;
     assert_counted(&rig, &[("CANCELLED", 1)], &[("CANCELLED", 1), ("UNAVAILABLE", 1)]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_breaks_counts_as_the_status_that_stands_for_it() {
+    let net = Net::default();
+    let _server = Server::start(&net, 1, |request, mut reply: Reply| async move {
+        match request.uri().path() {
+            CREATE => reply.send_reset(Reason::ENHANCE_YOUR_CALM),
+            GET => reply.send_reset(Reason::CANCEL),
+            _ => drop(reply.send_response(head(), true)),
+        }
+    });
+    let rig = ready(&net, [1]).await;
+    for path in [CREATE, GET, "/shop.Users/Delete"] {
+        call(&rig.channel, path).await.unwrap_err();
+    }
+    let expected = [("CANCELLED", 1), ("RESOURCE_EXHAUSTED", 1), ("UNKNOWN", 1)];
+    assert_counted(&rig, &expected, &expected);
+    assert_eq!(rig.handles()[&1].failures_in_a_row(), 2, "whoever asks for calm is not sick");
+}
