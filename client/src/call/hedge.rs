@@ -10,7 +10,7 @@ use crate::policy::Pushback;
 
 impl Call {
     /// Whether `first`, which has waited long enough, may have another one beside it: the request is one message that was
-    /// sent whole, its method may be repeated, another endpoint has room, and the budget has one left.
+    /// sent whole, its method may be repeated and is not known to stream, another endpoint has room, and the budget has one left.
     pub(super) fn may_hedge(&mut self, first: &Attempt) -> bool {
         if self.body.one_message().is_none() {
             return false;
@@ -20,7 +20,10 @@ impl Call {
         let granted = target.has_untried(&self.tried)
             && self.attempts.hedge(
                 &target.policy().retry,
-                || target.idempotency(path, first.endpoint()).repeatable(),
+                || {
+                    target.idempotency(path, first.endpoint()).repeatable()
+                        && !target.is_streaming(path, first.endpoint())
+                },
                 || target.budget().withdraw(now),
             );
         self.is_repeated();

@@ -1,6 +1,6 @@
 //! Which methods may be sent twice.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use prost::Message;
 use prost_types::FileDescriptorSet;
@@ -35,9 +35,13 @@ pub struct DescriptorError(#[from] prost::DecodeError);
 
 /// The declared idempotency of methods by their path, e.g. "/shop.user.v1.UserService/GetUser".
 ///
-/// Only declared methods are held; every other path is [`Idempotency::Unknown`].
+/// Only declared methods are held; every other path is [`Idempotency::Unknown`]. A descriptor set also tells which methods
+/// stream, which a service's record in the registry does not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MethodLevels(HashMap<Box<str>, Idempotency>);
+pub struct MethodLevels {
+    levels: HashMap<Box<str>, Idempotency>,
+    streaming: HashSet<Box<str>>,
+}
 
 impl MethodLevels {
     /// Reads the `idempotency_level` of every method in an encoded `FileDescriptorSet`.
@@ -46,43 +50,62 @@ impl MethodLevels {
         let mut levels = Self::default();
         for (service, method) in methods_of(&set) {
             levels.declare(&service, method.name(), level_of(method));
+            if method.client_streaming() || method.server_streaming() {
+                levels.declare_streaming(&service, method.name());
+            }
         }
         Ok(levels)
     }
 
     /// What is declared for the method at `path`, which starts with a slash.
     pub fn level(&self, path: &str) -> Idempotency {
-        self.0.get(path).copied().unwrap_or_default()
+        self.levels.get(path).copied().unwrap_or_default()
     }
 
     /// Whether nothing is declared.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.levels.is_empty()
+    }
+
+    /// Whether the method at `path` is known to take or to answer more than one message.
+    pub(crate) fn is_streaming(&self, path: &str) -> bool {
+        self.streaming.contains(path)
     }
 
     /// Every declared method by its path, in no order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, Idempotency)> {
-        self.0.iter().map(|(path, level)| (&**path, *level))
+        self.levels.iter().map(|(path, level)| (&**path, *level))
     }
 
     /// Adds what another set declares; where both declare a method, the other one holds.
     pub(crate) fn extend(&mut self, other: Self) {
-        self.0.extend(other.0);
+        self.levels.extend(other.levels);
+        self.streaming.extend(other.streaming);
     }
 
     /// Notes the level of one method; [`Idempotency::Unknown`] is what is not held anyway.
     pub(crate) fn declare(&mut self, service: &str, method: &str, level: Idempotency) {
         if level != Idempotency::Unknown {
-            self.0.insert(format!("/{service}/{method}").into_boxed_str(), level);
+            self.levels.insert(path(service, method), level);
         }
+    }
+
+    /// Notes that a method takes or answers more than one message.
+    pub(crate) fn declare_streaming(&mut self, service: &str, method: &str) {
+        self.streaming.insert(path(service, method));
     }
 }
 
 impl FromIterator<(String, Idempotency)> for MethodLevels {
     fn from_iter<I: IntoIterator<Item = (String, Idempotency)>>(levels: I) -> Self {
         let declared = levels.into_iter().filter(|(_, level)| *level != Idempotency::Unknown);
-        Self(declared.map(|(path, level)| (path.into_boxed_str(), level)).collect())
+        let levels = declared.map(|(path, level)| (path.into_boxed_str(), level)).collect();
+        Self { levels, streaming: HashSet::new() }
     }
+}
+
+fn path(service: &str, method: &str) -> Box<str> {
+    format!("/{service}/{method}").into_boxed_str()
 }
 
 /// Every method of a set, beside the full name of its service.
@@ -120,6 +143,8 @@ mod tests {
         assert_eq!(level("Resolve"), Idempotency::NoSideEffects);
         assert_eq!(level("Register"), Idempotency::Idempotent);
         assert_eq!(level("NoSuchMethod"), Idempotency::Unknown);
+        let streams = |method: &str| levels.is_streaming(&format!("/mesh.registry.v1.RegistryService/{method}"));
+        assert_eq!(["Resolve", "KeepAlive", "Watch"].map(streams), [false, true, true]);
     }
 
     #[test]

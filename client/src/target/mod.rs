@@ -11,6 +11,7 @@ mod ledger;
 mod manager;
 mod pick;
 mod publish;
+mod records;
 mod slot;
 mod snapshot;
 mod subchannel;
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use uuid::Uuid;
 
 pub(crate) use config::TargetConfig;
 pub(crate) use in_flight::{InFlight, Outcome};
@@ -41,6 +43,9 @@ use crate::endpoint::{ConnectivityState, Endpoint, EndpointHandle};
 use crate::metrics::CallStats;
 use crate::policy::{Policy, RetryBudget};
 use crate::resolver::{Idempotency, Resolutions, ResolvedEndpoint};
+
+/// An endpoint is an instance at an address.
+type Key = (Uuid, Address);
 
 /// One service, shared by every clone of its channel and every call on it.
 #[derive(Debug)]
@@ -126,6 +131,11 @@ impl Target {
             Idempotency::Unknown => endpoint.methods().level(method),
             declared => declared,
         }
+    }
+
+    /// Whether `method` is known to be more than one message for one.
+    pub(crate) fn is_streaming(&self, method: &str, endpoint: &Endpoint) -> bool {
+        self.config.methods.is_streaming(method) || endpoint.methods().is_streaming(method)
     }
 }
 

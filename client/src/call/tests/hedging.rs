@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tonic::{Code, Status};
 
 use crate::policy::Hedging;
+use crate::resolver::MethodLevels;
 use crate::rig::{
     CREATE, GET, MESSAGE, Net, Reply, Rig, Server, call, eventually, fail, finish, ok, refuse, request, send,
 };
@@ -326,4 +327,28 @@ async fn a_hedged_call_that_is_dropped_leaves_nothing_behind() {
         assert_eq!(server.resets.recv().await, Some(h2::Reason::CANCEL));
     }
     nothing_in_flight(&rig).await;
+}
+
+/// The generated stub of a server stream sends one message too; whoever takes it twice reads it from the beginning.
+#[tokio::test(start_paused = true)]
+async fn a_method_that_is_known_to_stream_is_never_sent_twice() {
+    let net = Net::default();
+    let (slow, fast) = (Slow::start(&net, 1), Slow::start(&net, 2));
+    let mut methods = MethodLevels::default();
+    methods.declare_streaming("shop.Users", "Get");
+    let rig = Rig::with(&net, [1, 2], |config| {
+        config.policy.balancer = crate::Balancer::RoundRobin;
+        config.methods = Arc::new(methods);
+    });
+    rig.all(ConnectivityState::Ready).await;
+    for _ in 0..KNOWN {
+        call(&rig.channel, GET).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    slow.takes(Duration::from_secs(1));
+    let before = slow.server.seen() + fast.server.seen();
+    for _ in 0..10 {
+        call(&rig.channel, GET).await.unwrap();
+    }
+    assert_eq!(slow.server.seen() + fast.server.seen(), before + 10);
 }
