@@ -52,12 +52,17 @@ impl Opening {
         let path = uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
         let mut head = Head { path, kept: Vec::new(), trace };
         let mut timeout = None;
-        let (mut says_te, mut says_grpc, mut says_agent, mut is_clean) = (false, false, false, true);
+        let (mut says_te, mut is_te_ours, mut says_grpc, mut says_agent, mut is_clean) =
+            (false, true, false, false, true);
         // One look at each header, of which there are two or three: asking the map for each name of interest costs a hash
         // of it.
         for (name, value) in &*headers {
             match name.as_str() {
-                "te" => says_te = *value == TRAILERS,
+                "te" => {
+                    // A second one is one too many, whatever it says.
+                    is_te_ours &= !says_te && *value == TRAILERS;
+                    says_te = true;
+                }
                 "content-type" => {
                     says_grpc = true;
                     if *value != GRPC {
@@ -83,7 +88,7 @@ impl Opening {
         if !is_clean {
             clean(headers, timeout);
         }
-        if !says_te {
+        if !(says_te && is_te_ours) {
             headers.insert(TE, TRAILERS);
         }
         if !says_grpc {
@@ -242,6 +247,16 @@ mod tests {
         let opening = opening(Request::post("/a/b").header("grpc-timeout", "soon"));
         assert_eq!(opening.0.timeout, None);
         assert!(attempts(opening).iter().all(|attempt| !attempt.headers().contains_key(GRPC_TIMEOUT)));
+    }
+
+    #[test]
+    fn there_is_one_word_on_te_whatever_the_caller_says() {
+        for given in [&["gzip", "trailers"][..], &["trailers", "gzip"], &["trailers", "trailers"], &["gzip"], &[]] {
+            let request = given.iter().fold(Request::post("/a/b"), |request, te| request.header("te", *te));
+            for attempt in attempts(opening(request)) {
+                assert_eq!(attempt.headers().get_all(TE).iter().collect::<Vec<_>>(), ["trailers"], "{given:?}");
+            }
+        }
     }
 
     #[test]
