@@ -11,24 +11,20 @@ use tokio::sync::Notify;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::config::TargetConfig;
 use super::ledger::Shared;
-use super::one_per_address;
 use super::publish::Publisher;
+use super::records::Records;
 use super::slot::{Change, Demand, Due, Reach, Slot};
 use super::subchannel::Subchannel;
-use crate::Address;
-use crate::balancer::ejection::{Conduct, Record, may_eject};
+use super::{Key, one_per_address};
+use crate::balancer::ejection::{Conduct, may_eject};
 use crate::balancer::{Fitness, subset};
 use crate::clock;
 use crate::conn::{ConnectError, Wire, dial};
 use crate::policy::Backoff;
 use crate::resolver::{Resolution, ResolutionStatus, Resolutions, Standing};
-
-/// An endpoint is an instance at an address.
-type Key = (Uuid, Address);
 
 /// How a dial ended.
 type Dialled = (Key, Result<Wire, ConnectError>);
@@ -36,8 +32,6 @@ type Dialled = (Key, Result<Wire, ConnectError>);
 /// Shortest time between two looks that nothing but time asks for: a due time that never comes true must not make a task spin.
 /// It is what a timer can tell apart.
 const LOOK_MIN: Duration = Duration::from_millis(1);
-/// How many endpoints that are gone are remembered for having been ejected. One that is not is called like a new one.
-const RECORDS_MAX: usize = 1024;
 
 pub(super) struct Manager {
     config: Arc<TargetConfig>,
@@ -46,8 +40,7 @@ pub(super) struct Manager {
     slots: BTreeMap<Key, Slot>,
     /// Lapsed endpoints that were given up, with the incarnation that was: kept while the resolver lists them.
     dropped: BTreeMap<Key, u64>,
-    /// Ejections of endpoints that are not listed now, with the incarnation that was: they may be back in a moment.
-    records: BTreeMap<Key, (u64, Record)>,
+    records: Records,
     status: ResolutionStatus,
     /// At most one per slot.
     dials: JoinSet<Dialled>,
@@ -68,7 +61,7 @@ impl Manager {
             shared,
             slots: BTreeMap::new(),
             dropped: BTreeMap::new(),
-            records: BTreeMap::new(),
+            records: Records::default(),
             status: ResolutionStatus::Unresolved,
             dials: JoinSet::new(),
             last_error: None,
@@ -127,11 +120,8 @@ impl Manager {
                 .get(key)
                 .is_some_and(|endpoint| endpoint.standing == Standing::Lapsed && endpoint.incarnation == *incarnation)
         });
-        self.records.retain(|_, (_, record)| !record.is_clean(age));
         for (key, slot) in self.slots.extract_if(.., |key, _| !listed.contains_key(key)) {
-            if !slot.record().is_clean(age) && self.records.len() < RECORDS_MAX {
-                self.records.insert(key, (slot.endpoint.incarnation(), slot.record()));
-            }
+            self.records.keep(key, slot.endpoint.incarnation(), slot.record(), age);
         }
         for (key, endpoint) in listed {
             if self.dropped.contains_key(&key) {
@@ -143,9 +133,8 @@ impl Manager {
             }
             let backoff = Backoff::new(self.config.backoff_max);
             let mut slot = Slot::new(endpoint, backoff, self.shared.ledger.origin, now);
-            match self.records.remove(&key) {
-                Some((incarnation, record)) if incarnation == endpoint.incarnation => slot.remember(record),
-                Some(_) | None => {}
+            if let Some(record) = self.records.take(&key, endpoint.incarnation) {
+                slot.remember(record);
             }
             self.slots.insert(key, slot);
         }
