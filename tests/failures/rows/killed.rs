@@ -32,6 +32,9 @@ const PICKS_AFTER_STOP: u64 = 30;
 /// them yet, or not sent their answers. Whoever made them cannot know. One in two deaths has such a call.
 const UNDER_WAY_MAX: u64 = 2;
 
+/// What the client says of a lost call that left it. One that did not is always sent elsewhere.
+const MAYBE_PROCESSED: &str = "it may have been processed";
+
 /// How long a call takes the servers whose calls may not be repeated: a third of the load leaves two or three of them to be
 /// lost at any moment.
 const LINGERING: Duration = Duration::from_millis(50);
@@ -83,6 +86,10 @@ pub(super) async fn one_of_three_writes(scene: Scene) -> Finding {
     let failed = calls.iter().filter(|call| call.outcome.is_err()).count() as u64;
     let most = told.had + told.kills as u64 * UNDER_WAY_MAX;
     finding.must(failed <= most, || format!("{failed} failed, and the dead had {}: {:?}", told.had, words(&calls)));
+    let unsent =
+        calls.iter().filter_map(|call| call.outcome.as_ref().err()).filter(|text| !text.contains(MAYBE_PROCESSED));
+    let unsent = unsent.count();
+    finding.must(unsent == 0, || format!("{unsent} failed that no server can have processed: {:?}", words(&calls)));
     let sent = told.called;
     finding.must(sent <= calls.len() as u64, || format!("{} calls were sent {sent} times", calls.len()));
     finding
