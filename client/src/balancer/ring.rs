@@ -62,13 +62,15 @@ impl Ring {
         let in_flight = f64::from(candidates.in_flight()) + 1.0;
         let bound = |index: usize| (self.bounds[index] * in_flight - 1e-9).ceil();
         let mut overloaded = None;
-        let mut looked_at = u32::MAX;
+        let mut asked = Asked::nobody(self.bounds.len());
         for owner in after.iter().chain(before).copied() {
-            if owner == looked_at {
+            if asked.are_all() {
+                break;
+            }
+            let index = owner as usize;
+            if !asked.is_new(index) {
                 continue;
             }
-            looked_at = owner;
-            let index = owner as usize;
             let Some(load) = candidates.load(index) else { continue };
             if f64::from(load.in_flight) < bound(index) {
                 return Some(index);
@@ -77,6 +79,35 @@ impl Ring {
         }
         // All that is left is above its bound: the others cannot take this call.
         overloaded
+    }
+}
+
+/// Which candidates a pick has asked: it goes on from place to place until one takes the call, or all have been asked. With
+/// everybody full that is a look at each, and not at each of its places.
+struct Asked {
+    /// One for each of the first candidates; of a service with more than these the others are asked at each of their places,
+    /// of which they have but a few.
+    bits: [u64; 16],
+    left: usize,
+}
+
+impl Asked {
+    fn nobody(candidates: usize) -> Self {
+        Self { bits: [0; 16], left: candidates }
+    }
+
+    fn are_all(&self) -> bool {
+        self.left == 0
+    }
+
+    /// Whether it was not asked before. From now on it was.
+    fn is_new(&mut self, index: usize) -> bool {
+        let Some(bits) = self.bits.get_mut(index / 64) else { return true };
+        let bit = 1 << (index % 64);
+        let is_new = *bits & bit == 0;
+        *bits |= bit;
+        self.left -= usize::from(is_new);
+        is_new
     }
 }
 

@@ -172,3 +172,16 @@ fn keys_agree_on_their_zone() {
     assert_eq!(placed, places(&picker, &model, &keys));
     assert!(is_likely(placed.iter().filter(|place| **place < 3).count(), KEYS, 0.5));
 }
+
+/// A pick that finds nobody costs as much as there are candidates, and not as the ring has places.
+#[test]
+fn nobody_is_asked_twice() {
+    for count in [1, 3, 40, 700] {
+        let mut model = Model::equal(count, 7);
+        model.endpoints.iter_mut().for_each(|endpoint| endpoint.open = false);
+        assert_eq!(picker(&ring(125), &model, None).pick(&model, Some(42)), None);
+        let mut looks = model.looks.take();
+        looks.sort_unstable();
+        assert_eq!(looks, (0..count).collect::<Vec<_>>());
+    }
+}
