@@ -23,7 +23,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// A unary call through the mesh client: beside tonic's channels, and bare h2 as the floor.
     ///
-    /// One run of everything takes about seven minutes on two cores; --quick about a minute and a half, --check ten seconds.
+    /// One run of everything takes about seven minutes on two cores; --quick about a minute and a half, --check half a minute.
     /// The counts need valgrind, and are left out without it.
     Client(ClientArgs),
     /// The echo server; ends when its stdin does.
