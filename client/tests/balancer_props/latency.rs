@@ -153,7 +153,8 @@ proptest! {
     fn equal_endpoints_get_equal_shares((callers, pause) in callers(), seed: u64) {
         let mut world = World::new(seed);
         let picks = world.run(&[FAST; ENDPOINTS], callers, pause, MINUTE / 3);
-        prop_assert!((0..ENDPOINTS).all(|index| (0.09..0.16).contains(&share(&picks, index))), "{:?}", picks);
+        // Five standard deviations of the nine hundred picks of the one caller that pauses.
+        prop_assert!((0..ENDPOINTS).all(|index| (0.07..0.18).contains(&share(&picks, index))), "{:?}", picks);
     }
 }
 
