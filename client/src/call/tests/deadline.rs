@@ -144,6 +144,12 @@ async fn a_call_outside_of_every_request_has_no_deadline() {
     eventually(|| rig.handles()[&1].in_flight() == 0).await;
 }
 
+async fn read_on(mut request: http::Request<h2::RecvStream>) {
+    while let Some(Ok(data)) = request.body_mut().data().await {
+        let _ = request.body_mut().flow_control().release_capacity(data.len());
+    }
+}
+
 /// A conversation in which only the caller speaks.
 #[tokio::test(start_paused = true)]
 async fn whoever_only_sends_is_stopped_at_the_deadline() {
@@ -152,8 +158,8 @@ async fn whoever_only_sends_is_stopped_at_the_deadline() {
     let _server = Server::start(&net, 1, move |request, mut reply: crate::rig::Reply| {
         let gone = gone.clone();
         async move {
-            let _held = request;
             let mut stream = reply.send_response(head(), false).unwrap();
+            tokio::spawn(read_on(request));
             let _ = gone.send(std::future::poll_fn(|cx| stream.poll_reset(cx)).await);
         }
     });
