@@ -32,7 +32,8 @@ pub struct ResponseBody {
     live: Option<Live>,
 }
 
-/// What a stream holds while it is open. Its place is given back last, when nothing of it is left on the connection.
+/// What a stream holds while it is open. Its place is given back last, when the answer's half of it is gone; the half that
+/// sends, where there still is one, goes with its task a moment later.
 struct Live {
     stream: <Wire as Conn>::Download,
     rest: Option<Rest>,
@@ -79,6 +80,15 @@ impl Live {
         }
         self.in_flight.end(outcome, now);
         self.entry.end(code, now);
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        // What was sent counts, whether or not the answer was read to its end.
+        if let Some(Live { rest: Some(rest), in_flight, .. }) = &mut self.live {
+            in_flight.sent(rest.sent.load(Ordering::Relaxed));
+        }
     }
 }
 

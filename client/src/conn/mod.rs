@@ -73,7 +73,8 @@ pub(crate) trait Conn: Send + Sync + 'static {
     fn vitals(&self) -> &Vitals;
 }
 
-/// The sending half of a stream. Dropping it before the end was sent resets the stream.
+/// The sending half of a stream. Dropping it before the end was sent resets the stream once the other half is gone too; until
+/// then [`Upload::cancel`] does.
 pub(crate) trait Upload: Send + 'static {
     /// Ready when the peer takes more.
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>>;

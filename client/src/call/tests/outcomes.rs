@@ -6,6 +6,7 @@ use std::sync::Weak;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt;
 use h2::Reason;
 use http::HeaderValue;
 use http_body_util::BodyExt;
@@ -213,4 +214,25 @@ async fn a_stream_that_breaks_counts_as_the_status_that_stands_for_it() {
     let expected = [("CANCELLED", 1), ("RESOURCE_EXHAUSTED", 1), ("UNKNOWN", 1)];
     assert_counted(&rig, &expected, &expected);
     assert_eq!(rig.handles()[&1].failures_in_a_row(), 2, "whoever asks for calm is not sick");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_sent_while_the_answer_came_counts_however_that_ends() {
+    let net = Net::default();
+    let _server = Server::start(&net, 1, |request, mut reply: Reply| async move {
+        let _open = (request, reply.send_response(head(), false).unwrap());
+        std::future::pending::<()>().await;
+    });
+    let rig = ready(&net, [1]).await;
+    let (say, words) = tokio::sync::mpsc::channel(1);
+    let frames = tokio_stream::wrappers::ReceiverStream::new(words)
+        .map(|word: &'static [u8]| Ok::<_, Status>(http_body::Frame::data(Bytes::from_static(word))));
+    let body = tonic::body::Body::new(http_body_util::StreamBody::new(frames));
+    let answer = send(&rig.channel, request(CREATE).map(|_| body)).await.unwrap();
+    for _ in 0..3 {
+        say.send(MESSAGE).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    drop(answer);
+    assert_eq!(by_status(&rig, SENT)["CANCELLED"], 3 * (MESSAGE.len() as u64 - 5));
 }
