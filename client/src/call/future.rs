@@ -109,8 +109,8 @@ impl Course {
 enum Event {
     Answered(Answer),
     Failed(Failed),
-    /// It may have another one beside it.
-    Hedge(Attempt),
+    /// It has another one beside it.
+    Hedge(Box<[Attempt; 2]>),
     Expired,
 }
 
@@ -140,8 +140,11 @@ impl Sent {
                 return Poll::Ready(Event::Expired);
             }
             self.hedge = Hedge::Never;
-            if let Some(attempt) = self.attempt.take_if(|attempt| self.call.may_hedge(attempt)) {
-                return Poll::Ready(Event::Hedge(attempt));
+            if let Some(first) = self.attempt.take() {
+                match self.call.second(&first) {
+                    Some(second) => return Poll::Ready(Event::Hedge(Box::new([first, second]))),
+                    None => self.attempt = Some(first),
+                }
             }
         }
         Poll::Pending
@@ -215,7 +218,7 @@ impl Future for CallFuture {
                             return Poll::Ready(Err(status));
                         }
                         Event::Failed(failed) => Turn::Failed(failed),
-                        Event::Hedge(attempt) => Turn::Hedge(Box::new(attempt)),
+                        Event::Hedge(both) => Turn::Hedge(both),
                     };
                     this.course.leave(Detour::By(turn));
                 }

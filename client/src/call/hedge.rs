@@ -1,39 +1,43 @@
 //! A second attempt beside the first, which is not given up for it: the first answer wins.
 
 use std::future::poll_fn;
-use std::sync::Arc;
 use std::task::Poll;
 
 use super::attempt::{Attempt, Cause, Failed};
 use super::state::{Call, Reply};
+use crate::conn::StreamError;
 use crate::policy::Pushback;
 
 impl Call {
-    /// Whether `first`, which has waited long enough, may have another one beside it: the request is one message that was
-    /// sent whole, its method may be repeated and is not known to stream, another endpoint has room, and the budget has one left.
-    pub(super) fn may_hedge(&mut self, first: &Attempt) -> bool {
-        if self.body.one_message().is_none() {
-            return false;
+    /// A second attempt for `first`, which has waited long enough to have one beside it: where the request is one message that
+    /// was sent whole, its method may be repeated and is not known to stream, the budget has one left, and another endpoint has
+    /// room.
+    pub(super) fn second(&mut self, first: &Attempt) -> Option<Attempt> {
+        let message = self.body.one_message()?;
+        let (target, path, endpoint) = (self.target.clone(), self.head.method_path(), first.endpoint());
+        let repeatable = || target.idempotency(path, endpoint).repeatable() && !target.is_streaming(path, endpoint);
+        if !self.attempts.may_hedge(&target.policy().retry) || !repeatable() {
+            return None;
         }
-        self.has_tried(first.endpoint());
-        let (target, path, now) = (&self.target, self.head.method_path(), self.now());
-        let granted = target.has_untried(&self.tried)
-            && self.attempts.hedge(
-                &target.policy().retry,
-                || {
-                    target.idempotency(path, first.endpoint()).repeatable()
-                        && !target.is_streaming(path, first.endpoint())
-                },
-                || target.budget().withdraw(now),
-            );
+        self.has_tried(endpoint);
+        let now = self.now();
+        if !target.has_untried(&self.tried) || !target.budget().withdraw(now) {
+            return None;
+        }
+        let Some(in_flight) = self.pick_untried(now) else {
+            target.budget().give_back(now);
+            return None;
+        };
+        self.attempts.hedged();
         self.is_repeated();
-        granted
+        self.has_tried(in_flight.endpoint());
+        Attempt::open_with(in_flight, self.next_head(now), message).ok()
     }
 
-    /// Sends the request to a second endpoint, and waits for either answer. A failure ends its own attempt and not the
-    /// other; when both have failed, the call has.
-    pub(super) async fn race(&mut self, first: Attempt) -> Result<Reply, Failed> {
-        let mut running = [Some(first), self.second()];
+    /// Waits for the answer to either of two attempts. A failure ends its own attempt and not the other; when both have failed,
+    /// the call has.
+    pub(super) async fn race(&mut self, both: [Attempt; 2]) -> Result<Reply, Failed> {
+        let mut running = both.map(Some);
         let mut failure: Option<Failed> = None;
         let (target, body) = (&*self.target, &mut self.body);
         poll_fn(move |cx| {
@@ -66,24 +70,44 @@ impl Call {
         })
         .await
     }
+}
 
-    /// The second attempt, unless somebody took the place meanwhile.
-    fn second(&mut self) -> Option<Attempt> {
-        let message = self.body.one_message()?;
-        let now = self.now();
-        let in_flight = self.pick(now).ok()?;
-        if self.tried.iter().any(|tried| Arc::ptr_eq(tried, in_flight.endpoint())) {
-            return None;
-        }
-        self.has_tried(in_flight.endpoint());
-        Attempt::open_with(in_flight, self.next_head(now), message).ok()
+/// Of two failures the one to judge by: the one that may have been processed, then the one whose server asks for more, then the
+/// later.
+fn weightier(former: Failed, later: Failed) -> Failed {
+    if weight(&former.cause) > weight(&later.cause) { former } else { later }
+}
+
+/// What a failure asks of the next attempt; `None`: nobody has processed this one.
+fn weight(cause: &Cause) -> Option<Pushback> {
+    match cause {
+        Cause::Stream(StreamError::Unprocessed(_) | StreamError::Refused(_)) | Cause::WrongService => None,
+        Cause::Stream(_) | Cause::Body(_) => Some(Pushback::None),
+        Cause::Answered { pushback, .. } => Some(*pushback),
     }
 }
 
-/// Of two failures the one to judge by: the later, unless a server has said that it wants no more attempts.
-fn weightier(former: Failed, later: Failed) -> Failed {
-    match former.cause {
-        Cause::Answered { pushback: Pushback::Stop, .. } => former,
-        _ => later,
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::Response;
+    use tonic::Code;
+
+    use super::*;
+
+    #[test]
+    fn what_may_have_been_processed_decides_and_so_does_the_longest_wait() {
+        let answered = |pushback| {
+            let response = Box::new(Response::new(()));
+            weight(&Cause::Answered { response, code: Code::Unavailable, pushback })
+        };
+        let after = |ms| Pushback::After(Duration::from_millis(ms));
+        let unprocessed = weight(&Cause::Stream(StreamError::Unprocessed("gone".to_owned())));
+        let lost = weight(&Cause::Stream(StreamError::Lost("broken".to_owned())));
+        assert_eq!(unprocessed, weight(&Cause::WrongService));
+        assert_eq!(lost, answered(Pushback::None));
+        assert!([unprocessed, lost, answered(after(1)), answered(after(2)), answered(Pushback::Stop)].is_sorted());
+        assert!(unprocessed < lost && lost < answered(after(1)));
     }
 }

@@ -32,8 +32,8 @@ pub(super) enum Turn {
     Unplaced,
     /// Its attempt failed.
     Failed(Failed),
-    /// Its attempt has not been answered in time, and another one goes beside it.
-    Hedge(Box<Attempt>),
+    /// Its attempt has not been answered in time, and another one is beside it.
+    Hedge(Box<[Attempt; 2]>),
 }
 
 /// What happens after a failed attempt.
@@ -56,7 +56,7 @@ impl Call {
         let mut tried = match turn {
             Turn::Unplaced => self.attempt().await?,
             Turn::Failed(failed) => Err(failed),
-            Turn::Hedge(first) => self.race(*first).await,
+            Turn::Hedge(both) => self.race(*both).await,
         };
         loop {
             let failed = match tried {
@@ -94,8 +94,10 @@ impl Call {
         };
         let answered = match in_time {
             Some(answered) => answered,
-            None if self.may_hedge(&attempt) => return Ok(self.race(attempt).await),
-            None => attempt.answer(&mut self.body, &self.target).await,
+            None => match self.second(&attempt) {
+                Some(second) => return Ok(self.race([attempt, second]).await),
+                None => attempt.answer(&mut self.body, &self.target).await,
+            },
         };
         Ok(answered.map(|answer| Reply::new(attempt, answer)))
     }

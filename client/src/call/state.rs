@@ -123,14 +123,24 @@ impl Call {
 
     /// Asks for a place.
     pub(super) fn pick(&self, now: Stamp) -> Result<InFlight, Unplaced> {
-        self.target.pick(&Wanted {
+        self.target.pick(&self.wanted(now))
+    }
+
+    /// Asks for a place where the call has not been.
+    pub(super) fn pick_untried(&self, now: Stamp) -> Option<InFlight> {
+        if self.target.queue().is_owed() { None } else { self.target.pick_untried(&self.wanted(now)) }
+    }
+
+    #[inline]
+    fn wanted(&self, now: Stamp) -> Wanted<'_> {
+        Wanted {
             now,
             tried: &self.tried,
             key: self.key,
             method: self.head.method_path(),
             metric: self.entry.method(),
             deadline: self.entry.deadline(),
-        })
+        }
     }
 
     /// Opens the first attempt, at the moment the call begins.

@@ -52,6 +52,11 @@ impl RetryBudget {
         granted
     }
 
+    /// Puts back a retry that was not made, while its moment is not long gone.
+    pub(crate) fn give_back(&self, now: Stamp) {
+        self.slot(second(now)).give_back();
+    }
+
     fn slot(&self, second: u64) -> &Slot {
         let slot = &self.slots[(second % WINDOW_S) as usize];
         let held = slot.second.load(Ordering::Relaxed);

@@ -16,6 +16,10 @@ use crate::clock::Stamp;
 /// A server's own word on when to come back (gRFC A6).
 const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
+/// The longest that a call is put off by. A server that asks for more asks not to be asked again: the call may have no deadline,
+/// and what it keeps of its request is kept that long.
+const PUSHBACK_MAX: Duration = Duration::from_secs(60);
+
 /// How long a call is sent again that nobody has processed. Time is the bound, and not a count: servers that are full or
 /// leaving are so for a time, and the pauses between the repetitions keep their number small.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +42,8 @@ pub(crate) enum Failure {
     Final,
 }
 
-/// What a server that failed a call asks of the next attempt.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What a server that failed a call asks of the next attempt, from the least to the most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Pushback {
     /// Nothing.
     #[default]
@@ -51,7 +55,8 @@ pub(crate) enum Pushback {
 }
 
 impl Pushback {
-    /// Reads the answer of only a head. Anything but a number of milliseconds means stop (gRFC A6).
+    /// Reads the answer of only a head. Anything but a number of milliseconds means stop (gRFC A6), and so does a minute and
+    /// more.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
         match headers.get(PUSHBACK) {
             None => Self::None,
@@ -59,7 +64,9 @@ impl Pushback {
                 .to_str()
                 .ok()
                 .and_then(|text| text.parse::<u32>().ok())
-                .map_or(Self::Stop, |ms| Self::After(Duration::from_millis(ms.into()))),
+                .map(|ms| Duration::from_millis(ms.into()))
+                .filter(|wait| *wait <= PUSHBACK_MAX)
+                .map_or(Self::Stop, Self::After),
         }
     }
 }
@@ -177,19 +184,14 @@ impl Attempts {
         Verdict::GiveUp(gave_up)
     }
 
-    /// Decides whether a call that waits for its answer is sent a second time beside the first; once per call.
-    pub(crate) fn hedge(
-        &mut self,
-        policy: &Retry,
-        repeatable: impl FnOnce() -> bool,
-        budget: impl FnOnce() -> bool,
-    ) -> bool {
-        if cfg!(feature = "no-resilience") || self.hedges > 0 || !self.has_another(policy) {
-            return false;
-        }
-        let granted = repeatable() && budget();
-        self.hedges += u32::from(granted);
-        granted
+    /// Whether a call that waits for its answer is sent a second time beside the first; once per call.
+    pub(crate) fn may_hedge(&self, policy: &Retry) -> bool {
+        !cfg!(feature = "no-resilience") && self.hedges == 0 && self.has_another(policy)
+    }
+
+    /// It was.
+    pub(crate) fn hedged(&mut self) {
+        self.hedges += 1;
     }
 
     fn has_another(&self, policy: &Retry) -> bool {
@@ -282,13 +284,13 @@ mod tests {
     #[test]
     fn a_hedge_is_one_of_the_attempts_and_comes_once() {
         let mut attempts = Attempts::new(Patience::Whole);
-        assert!(attempts.hedge(&Retry::default(), || true, || true));
-        assert!(!attempts.hedge(&Retry::default(), never, never));
+        assert!(attempts.may_hedge(&Retry::default()));
+        attempts.hedged();
+        assert!(!attempts.may_hedge(&Retry::default()));
         assert_eq!((attempts.hedges(), attempts.previous()), (1, 1));
         assert_eq!(judge(&mut attempts, LOST, true, true), Verdict::Retry { after: None });
         assert_eq!(judge(&mut attempts, LOST, true, true), Verdict::GiveUp(GaveUp::Attempts(3)));
-        assert!(!Attempts::new(Patience::Whole).hedge(&Retry::default(), || false, never));
-        assert!(!Attempts::new(Patience::Whole).hedge(&Retry { attempts_max: 1, ..Retry::default() }, never, never));
+        assert!(!Attempts::new(Patience::Whole).may_hedge(&Retry { attempts_max: 1, ..Retry::default() }));
     }
 
     #[test]
@@ -321,7 +323,8 @@ mod tests {
         assert_eq!(Pushback::of(&HeaderMap::new()), Pushback::None);
         assert_eq!(pushback("150"), Pushback::After(Duration::from_millis(150)));
         assert_eq!(pushback("0"), Pushback::After(Duration::ZERO));
-        for stop in ["-1", "", "soon", "1.5", "99999999999"] {
+        assert_eq!(pushback("60000"), Pushback::After(PUSHBACK_MAX));
+        for stop in ["-1", "", "soon", "1.5", "60001", "4294967295", "99999999999"] {
             assert_eq!(pushback(stop), Pushback::Stop, "{stop:?}");
         }
         let busy = Failure::Processed { code: Code::Unavailable, pushback: pushback("150") };

@@ -45,6 +45,24 @@ impl Target {
     /// Picks an endpoint and takes a place on its connection. Endpoints that were tried are picked only when nobody else
     /// has room.
     pub(crate) fn pick(&self, wanted: &Wanted<'_>) -> Result<InFlight, Unplaced> {
+        self.pick_by(wanted, |field| {
+            let is_plain = wanted.tried.is_empty() && field.snapshot.trials.is_empty();
+            if is_plain { field.pick() } else { field.pick_with_care() }
+        })
+    }
+
+    /// As [`Target::pick`], but never an endpoint that was tried.
+    #[cold]
+    pub(crate) fn pick_untried(&self, wanted: &Wanted<'_>) -> Option<InFlight> {
+        self.pick_by(wanted, |field| field.try_trials().or_else(|| field.pick())).ok()
+    }
+
+    #[inline]
+    fn pick_by(
+        &self,
+        wanted: &Wanted<'_>,
+        pick: impl for<'a> FnOnce(&Field<'a>) -> Option<Place<'a>>,
+    ) -> Result<InFlight, Unplaced> {
         let ledger = &*self.shared.ledger;
         let attempt = ledger.begin().map_err(|Capped| Unplaced::Capped)?;
         let snapshot = self.shared.snapshot.load();
@@ -56,9 +74,7 @@ impl Target {
             attempt,
             draws: Cell::new(ledger.draw(attempt)),
         };
-        let is_plain = wanted.tried.is_empty() && snapshot.trials.is_empty();
-        let place = if is_plain { field.pick() } else { field.pick_with_care() };
-        match place {
+        match pick(&field) {
             Some(place) => Ok(InFlight::new(place, wanted, attempt)),
             None => {
                 ledger.end();

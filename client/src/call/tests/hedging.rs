@@ -352,3 +352,20 @@ async fn a_method_that_is_known_to_stream_is_never_sent_twice() {
     }
     assert_eq!(slow.server.seen() + fast.server.seen(), before + 10);
 }
+
+/// A second attempt that has no place to go takes nothing from the budget.
+#[tokio::test(start_paused = true)]
+async fn what_is_not_sent_is_not_paid_for() {
+    let net = Net::default();
+    let (slow, other) = (Slow::start(&net, 1), Slow::start(&net, 2));
+    let rig = known_with(&net, [1, 2], |policy| policy.in_flight_max = 1).await;
+    slow.takes(Duration::from_secs(1));
+    other.takes(Duration::from_secs(1));
+    for _ in 0..5 {
+        call(&rig.channel, GET).await.unwrap();
+    }
+    assert_eq!(slow.server.seen() + other.server.seen(), KNOWN + 5);
+    let target = rig.channel.target();
+    let left = (0..100).take_while(|_| target.budget().withdraw(target.ledger().now())).count();
+    assert_eq!(left, 30);
+}
