@@ -86,9 +86,9 @@ impl RequestBody {
 
     /// Whether it can be sent from its beginning.
     pub(crate) fn replay(&self) -> Replay {
-        match (self.kept.count(), self.progress) {
-            (Some(_), _) | (None, Progress::Untouched) => Replay::Possible,
-            (None, _) => Replay::Gone,
+        match self.kept.count() {
+            Some(_) => Replay::Possible,
+            None => Replay::Gone,
         }
     }
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tonic::Code;
 
@@ -159,45 +158,6 @@ async fn a_server_gets_no_more_streams_than_it_allows() {
         outcome.unwrap().unwrap();
     }
     assert_eq!((server.seen(), most.load(Ordering::SeqCst)), (1000, 2));
-}
-
-/// A woken call that is cancelled passes its wake-up on: with one place and many who give up at random moments, the rest
-/// still get their turn.
-#[tokio::test(start_paused = true)]
-async fn no_wake_up_is_lost_to_a_cancelled_call() {
-    let net = Net::default();
-    let gate = Arc::new(Semaphore::new(0));
-    let server = Server::with_manners(&net, 1, Manners { streams_max: Some(1) }, {
-        let gate = gate.clone();
-        move |request, reply| {
-            let gate = gate.clone();
-            async move {
-                gate.acquire().await.unwrap().forget();
-                ok(request, reply).await;
-            }
-        }
-    });
-    let rig = Rig::with(&net, [1], one_connection);
-    let mut calls = Vec::new();
-    for _ in 0..100 {
-        let channel = rig.channel.clone();
-        calls.push(tokio::spawn(async move { call(&channel, CREATE).await }));
-    }
-    eventually(|| server.seen() == 1).await;
-    for (index, call) in calls.iter().enumerate() {
-        gate.add_permits(1);
-        if index % 3 == 0 {
-            tokio::task::yield_now().await;
-            call.abort();
-        }
-    }
-    for call in calls {
-        match call.await {
-            Ok(outcome) => drop(outcome.unwrap()),
-            Err(cancelled) => assert!(cancelled.is_cancelled()),
-        }
-    }
-    assert_eq!(rig.channel.target().queue().waiting(), 0);
 }
 
 /// Callers that come back at once, more than there are places.
