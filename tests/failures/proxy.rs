@@ -44,23 +44,17 @@ impl Proxy {
         self.address
     }
 
-    /// Takes whatever comes from now on, either way, and passes nothing on.
+    /// Takes whatever comes from now on, either way, and passes nothing on any more.
     pub(crate) fn swallow(&self) {
         self.swallows.send_replace(true);
     }
-
-    /// Passes on again, on new connections.
-    pub(crate) fn pass_on(&self) {
-        self.swallows.send_replace(false);
-    }
 }
 
-/// One direction of one connection. After a hole nothing that follows would be understood: it swallows to its end.
+/// One direction of one connection.
 async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, swallowing: watch::Receiver<bool>) {
     let mut piece = vec![0; PIECE_BYTES];
-    let mut swallows = false;
     while let Ok(count @ 1..) = from.read(&mut piece).await {
-        swallows |= *swallowing.borrow();
+        let swallows = *swallowing.borrow();
         if !swallows && to.write_all(&piece[..count]).await.is_err() {
             return;
         }

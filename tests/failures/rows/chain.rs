@@ -1,5 +1,7 @@
 //! A failure two hops away.
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
 use tonic::Code;
 
@@ -13,6 +15,9 @@ use crate::wire::{Answer, Manners};
 /// Servers in the middle, each with a client, and so with a reserve of attempts, of its own.
 const MIDDLE: usize = 2;
 
+/// How long: some thousand attempts.
+const UNAVAILABLE: Duration = Duration::from_secs(6);
+
 /// The last hop answers UNAVAILABLE at once; both hops before it may try again, and attempts could multiply (T34).
 pub(super) async fn unavailable(scene: Scene) -> Finding {
     let mut last = Server::several(3, Manners::echo(USUAL)).await;
@@ -21,7 +26,7 @@ pub(super) async fn unavailable(scene: Scene) -> Finding {
     let stage = Stage::set(scene.seed, Cast::of(middle)).await;
     let bad = Manners::quick(Answer::Status(Code::Unavailable));
     join_all(last.iter_mut().map(|server| server.behave(bad))).await;
-    tokio::time::sleep(scene.outage()).await;
+    tokio::time::sleep(UNAVAILABLE).await;
     let calls = stage.load.stop().await;
 
     let mut finding = Finding::of(&calls);

@@ -120,7 +120,7 @@ async fn left_alone(stage: Stage, errors: u64) -> Finding {
 /// Three of five fail, each of them well for a second out of three.
 pub(super) async fn majority(scene: Scene) -> Finding {
     const BAD: usize = 3;
-    const ROUNDS: usize = 9;
+    const ROUNDS: usize = 6;
     /// Idempotent calls that may fail (P27).
     const FAILED_MAX: f64 = 0.01;
 

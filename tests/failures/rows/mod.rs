@@ -25,8 +25,8 @@ pub(crate) use shop::AWAY_FULL;
 /// How long everything is down in the full form (T35).
 const OUTAGE_FULL: Duration = Duration::from_secs(30);
 
-/// How long it is down otherwise: several times the longest pause between two attempts to connect.
-const OUTAGE_SHORT: Duration = Duration::from_secs(10);
+/// How long it is down otherwise: longer than the longest pause between two attempts to connect.
+const OUTAGE_SHORT: Duration = Duration::from_secs(8);
 
 /// What a row begins with.
 #[derive(Debug, Clone, Copy)]
@@ -78,7 +78,7 @@ pub(crate) const ROWS: &[Row] = rows![
     "half_killed_at_once": "0 failed; at most 20 picks of both after the kill" => killed::half_at_once;
     "stopped_one_of_three": "0 failed; at most 30 picks of it after SIGSTOP; it serves again after SIGCONT"
         => killed::stopped_one_of_three;
-    "swallowed_one_of_three": "0 failed; at most 30 picks of who gets no byte through, and none once it is given up"
+    "swallowed_one_of_three": "0 failed; at most 30 picks of who gets no byte through, and 1 % of the calls after four seconds"
         => killed::swallowed_one_of_three;
     "stalled_caller": "no connection is given up for it; only what was due until it had caught up may run out of time"
         => stalled::caller;
