@@ -3,7 +3,7 @@
 //! Pure: candidates, their load, a time and a random draw go in, an index comes out. Nothing here waits, reads a clock or
 //! knows what an endpoint is made of, so that a balancer is tested against a naive model and simulated at any size.
 //!
-//! In the order in which a service's endpoints meet it: [`subset`] says which of them this caller connects to, [`select`]
+//! In the order in which a service's endpoints meet it: [`subset()`] says which of them this caller connects to, [`select()`]
 //! which of those are candidates now, and a [`Picker`], made once for each such set, which candidate a call goes to.
 //! [`Ewma`] and [`warmth`] are what it weighs. A pick allocates nothing, takes no lock, and reads a handful of candidates
 //! however many there are.

@@ -54,7 +54,7 @@ const WHOLE: u64 = 1 << 32;
 
 impl Picker {
     /// A picker for `members`, in the order of the candidates; those of the own zone come first where `own_share`, the part
-    /// of the calls that stays there, is given ([`select`](super::select) orders them so). `absent` are the endpoints that
+    /// of the calls that stays there, is given ([`select`](super::select()) orders them so). `absent` are the endpoints that
     /// are known but no candidates now: they keep a ring's other keys where they are.
     #[must_use]
     pub fn new(balancer: &Balancer, members: &[Member<'_>], absent: &[Member<'_>], own_share: Option<f32>) -> Self {
