@@ -111,7 +111,7 @@ impl Driver {
         loop {
             let now = clock::now();
             let seen = Seen {
-                busy: self.vitals.is_busy(),
+                busy: self.vitals.is_busy() || self.vitals.is_owed(self.heard),
                 heard: self.heard,
                 moved: self.pings.left_out(self.traffic.read() + self.traffic.written()),
                 now,

@@ -23,7 +23,8 @@ pub(super) enum Next {
 /// What the driver knows when it looks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seen {
-    /// Whether calls are in flight. While none is, nobody waits for an answer, and nothing is asked (gRFC A8).
+    /// Whether calls are in flight, or were given up since the last byte came. Else nobody waits for a sign of the peer, and
+    /// nothing is asked (gRFC A8).
     pub(super) busy: bool,
     /// When the last byte came.
     pub(super) heard: Instant,

@@ -50,6 +50,8 @@ pub(crate) struct Vitals {
     limits: AtomicU32,
     /// When a byte came after the last probe: nanoseconds since `born`.
     heard: AtomicU64,
+    /// When a call was last given up without a sign of an answer: nanoseconds since `born`.
+    given_up: AtomicU64,
     ending: OnceLock<Ending>,
     /// Rung when the manager should look again.
     bell: Arc<Notify>,
@@ -64,6 +66,7 @@ impl Vitals {
             limit: AtomicU32::new(0),
             limits: AtomicU32::new(0),
             heard: AtomicU64::new(0),
+            given_up: AtomicU64::new(0),
             ending: OnceLock::new(),
             bell,
         }
@@ -127,10 +130,24 @@ impl Vitals {
         self.ending.get()
     }
 
+    /// Notes that a call was given up at `now`, by its caller or for a faster answer elsewhere, with nothing come of it.
+    pub(crate) fn give_up(&self, now: Instant) {
+        self.given_up.store(self.nanos(now), Ordering::Relaxed);
+    }
+
+    /// Whether a call was given up unanswered after the last byte came at `heard`: that nobody waits any more is no sign of
+    /// life.
+    pub(super) fn is_owed(&self, heard: Instant) -> bool {
+        self.given_up.load(Ordering::Relaxed) > self.nanos(heard)
+    }
+
+    fn nanos(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.born).as_nanos()).unwrap_or(u64::MAX)
+    }
+
     /// Notes that bytes came at `now`, and has the manager look, which asked for a sign of life.
     pub(super) fn hear(&self, now: Instant) {
-        let nanos = u64::try_from(now.saturating_duration_since(self.born).as_nanos()).unwrap_or(u64::MAX);
-        self.heard.store(nanos, Ordering::Relaxed);
+        self.heard.store(self.nanos(now), Ordering::Relaxed);
         self.bell.notify_one();
     }
 

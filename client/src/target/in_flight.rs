@@ -8,7 +8,7 @@ use tonic::Code;
 
 use super::pick::{Place, Wanted};
 use super::subchannel::Subchannel;
-use crate::clock::Stamp;
+use crate::clock::{self, Stamp};
 use crate::conn::{Conn, Wire};
 use crate::endpoint::{Endpoint, Trial};
 use crate::metrics::MethodIndex;
@@ -213,6 +213,7 @@ impl InFlight {
             Judgement::Open => {
                 endpoint.waited(took, now);
                 ledger.stats.waited(took_nanos, now);
+                self.subchannel.conn.vitals().give_up(clock::now());
             }
         }
         if self.role != Role::Ordinary {

@@ -203,6 +203,8 @@ pub(super) async fn swallowed_one_of_three(scene: Scene) -> Finding {
     finding.attempts(called(&stage.servers) + cut_off.picks(), span(&calls));
     finding.converged(format!("{picks} picks, {latest:.0?}; {state} by then, and {after} more"));
     finding.must(picks <= PICKS_AFTER_STOP, || format!("it was picked {picks} times while nothing came back"));
+    // Even where hedging ends each call on it within milliseconds.
+    finding.must(state != ConnectivityState::Ready, || "its connection was never given up".to_owned());
     finding.must(after * 100 <= AFTERMATH as u64, || format!("it was picked {after} times more when that was known"));
     finding
 }

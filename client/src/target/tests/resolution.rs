@@ -218,6 +218,22 @@ async fn connections_end_with_the_last_channel_and_the_last_stream() {
     eventually(|| hanging.connections() == 0).await;
 }
 
+/// Hedging and short deadlines end calls long before the silence is long enough; the peer is frozen all the same.
+#[tokio::test(start_paused = true)]
+async fn a_frozen_endpoint_is_given_up_though_its_calls_were_given_up_before() {
+    let net = Net::default();
+    let frozen = Frozen::start(&net, 1);
+    let rig = Rig::new(&net, [1]);
+    rig.all(Ready).await;
+    frozen.freeze();
+    let handle = rig.handles()[&1].clone();
+    let given_up = tokio::time::timeout(Duration::from_millis(50), call(&rig.channel, CREATE)).await;
+    assert!(given_up.is_err() && handle.in_flight() == 0);
+    sleep(Duration::from_millis(1_600)).await;
+    // Another connection is tried for.
+    assert_eq!(net.connects(), 2);
+}
+
 /// A dial that was called off must not keep the manager from seeing the others.
 #[tokio::test(start_paused = true)]
 async fn endpoints_that_go_while_they_are_dialled_hold_nobody_up() {
