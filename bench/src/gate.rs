@@ -16,7 +16,7 @@ pub(crate) const CONTESTANTS: [Contestant; 3] = [Contestant::Channel, Contestant
 const SHARE_OF_CHANNEL_MAX: f64 = 0.70;
 /// Most instructions that everything the mesh does may add to bare h2. The aim is 2 500 (DESIGN §8); this holds what is
 /// reached, and BENCHMARKS.md says where the rest goes.
-const OVER_RAW_H2_MAX: f64 = 5_000.0;
+const OVER_RAW_H2_MAX: f64 = 5_500.0;
 /// Measurements of each; the median is judged. Callgrind counts exactly, but how many reads an answer takes is up to the
 /// scheduler, and that moves the sum by a percent.
 pub(crate) const ROUNDS: usize = 3;
@@ -125,13 +125,13 @@ mod tests {
         let lines: Vec<&str> = block.lines().filter(|line| line.starts_with("mesh-3 has ")).collect();
         assert_eq!(lines.len(), 3);
         assert!(lines.iter().all(|line| line.ends_with("kept") && line.len() == lines[0].len()), "{block}");
-        assert!(lines[1].contains(" 2 000 instructions more") && lines[1].contains("budget  5 000"), "{block}");
+        assert!(lines[1].contains(" 2 000 instructions more") && lines[1].contains("budget  5 500"), "{block}");
     }
 
     #[test]
     fn each_budget_that_is_missed_is_named() {
         assert!(missed(&costs(60_000.0, 44_000.0, 46_000.0, 22.0))[0].contains("0.767"));
-        assert!(missed(&costs(80_000.0, 44_000.0, 49_001.0, 22.0))[0].contains("5 001"));
+        assert!(missed(&costs(80_000.0, 44_000.0, 49_501.0, 22.0))[0].contains("5 501"));
         assert!(missed(&costs(70_000.0, 44_000.0, 46_000.0, 23.0))[0].contains("23.0 allocations"));
         assert_eq!(missed(&costs(60_000.0, 44_000.0, 50_000.0, 30.0)).len(), 3);
     }
