@@ -194,18 +194,23 @@ impl Load {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rolling_restart_under_load_fails_no_call() {
-    let (mut processes, channel) = service_of_three(Known::Nothing);
-    let load = Load::start(&channel);
-    for _ in 0..9 {
+/// Replaces one process after the other under load.
+async fn nobody_notices_restarts(restarts: usize, mut processes: Vec<Process>, channel: &MeshChannel) {
+    let load = Load::start(channel);
+    for _ in 0..restarts {
         load.go_on().await;
         let address = processes.remove(0).stop().await;
         processes.push(Process::start(address.clone()));
-        state_of(&channel, &address, ConnectivityState::Ready).await;
+        state_of(channel, &address, ConnectivityState::Ready).await;
     }
     let failed = load.finish().await;
     assert!(failed.is_empty(), "{} failed: {:?}", failed.len(), failed.first());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rolling_restart_under_load_fails_no_call() {
+    let (processes, channel) = service_of_three(Known::Nothing);
+    nobody_notices_restarts(9, processes, &channel).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -268,18 +273,10 @@ async fn places_on_a_full_connection_are_handed_on_for_ever() {
 async fn a_unix_socket_carries_calls_and_its_goodbye() {
     let folder = tempfile::tempdir().unwrap();
     let paths = ["one.sock", "two.sock"].map(|name| Address::from(folder.path().join(name)));
-    let mut processes: Vec<Process> = paths.iter().cloned().map(Process::start).collect();
+    let processes: Vec<Process> = paths.iter().cloned().map(Process::start).collect();
     let mesh = Mesh::builder().static_service("user-svc", paths.clone()).build().unwrap();
     let channel = mesh.channel("user-svc");
-    let load = Load::start(&channel);
-    for _ in 0..4 {
-        load.go_on().await;
-        let address = processes.remove(0).stop().await;
-        processes.push(Process::start(address.clone()));
-        state_of(&channel, &address, ConnectivityState::Ready).await;
-    }
-    let failed = load.finish().await;
-    assert!(failed.is_empty(), "{} failed: {:?}", failed.len(), failed.first());
+    nobody_notices_restarts(4, processes, &channel).await;
     assert!(channel.endpoints().iter().all(|endpoint| endpoint.picks() > 0));
 }
 

@@ -2,10 +2,18 @@
 
 use tonic::Code;
 
-use super::{open, pair};
+use super::{Pair, open, pair};
 use crate::ConnectivityState;
 use crate::conn::{Conn, Download, StreamError};
 use crate::rig::{CREATE, Frame, MESSAGE, Net, Peer, Rig, Server, address, call, field, ok, wire};
+
+async fn the_next_call_goes_well(pair: &mut Pair) {
+    let (answer, _upload) = open(&pair.conn).map_err(drop).unwrap();
+    let stream = pair.peer.request().await;
+    pair.peer.answer(stream).await;
+    assert!(answer.await.is_ok());
+    assert_eq!(pair.conn.vitals().ending(), None);
+}
 
 /// The connection is dead already, and the process has not noticed: nothing of the request can have got anywhere.
 #[tokio::test(start_paused = true)]
@@ -108,11 +116,7 @@ async fn a_head_that_is_too_large_fails_alone() {
     let refused = large.await.map(drop);
     assert!(matches!(refused, Err(StreamError::Protocol(_))), "{refused:?}");
 
-    let (answer, _upload) = open(&pair.conn).map_err(drop).unwrap();
-    let stream = pair.peer.request().await;
-    pair.peer.answer(stream).await;
-    assert!(answer.await.is_ok());
-    assert_eq!(pair.conn.vitals().ending(), None);
+    the_next_call_goes_well(&mut pair).await;
 }
 
 /// Three thousand calls are given up at once, by a deadline or a hedge that won, and their answers are on the way already. h2
@@ -134,11 +138,7 @@ async fn the_late_answers_of_many_cancelled_calls_break_nothing() {
     for stream in streams {
         pair.peer.answer(stream).await;
     }
-    let (answer, _upload) = open(&pair.conn).map_err(drop).unwrap();
-    let stream = pair.peer.request().await;
-    pair.peer.answer(stream).await;
-    assert!(answer.await.is_ok());
-    assert_eq!(pair.conn.vitals().ending(), None);
+    the_next_call_goes_well(&mut pair).await;
 }
 
 /// What a server says with its goodbye goes into statuses and logs: not all of it.

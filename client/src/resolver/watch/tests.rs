@@ -13,6 +13,14 @@ fn started() -> (Watcher, Calls) {
     (Watcher::spawn(client, "default".into(), None, Entropy::seeded(11)), calls)
 }
 
+/// Follows user-svc, and takes the stream on which that is asked.
+async fn followed(watcher: &Watcher, calls: &mut Calls) -> (Resolutions, Side) {
+    let users = watcher.follow("user-svc").unwrap();
+    let mut stream = calls.watch().await;
+    stream.request().await;
+    (users, stream)
+}
+
 fn position(revision: u64) -> wire::Position {
     wire::Position { store_id: "a".into(), generation: 0, revision }
 }
@@ -264,9 +272,7 @@ fn standings(resolution: &Resolution) -> Vec<(u16, Standing)> {
 async fn what_one_process_heard_the_next_one_knows_without_the_registry_and_until_it_speaks() {
     let kin = Kin::new();
     let (watcher, mut calls) = kin.started();
-    let mut users = watcher.follow("user-svc").unwrap();
-    let mut stream = calls.watch().await;
-    stream.request().await;
+    let (mut users, stream) = followed(&watcher, &mut calls).await;
     stream.say(snapshot("user-svc", 5, &[1, 2])).await;
     assert_eq!(ports(&mut users).await, [1, 2]);
     // Long before the write is due.
@@ -288,9 +294,7 @@ async fn what_one_process_heard_the_next_one_knows_without_the_registry_and_unti
 async fn a_registry_that_warms_up_writes_nothing() {
     let kin = Kin::new();
     let (watcher, mut calls) = kin.started();
-    let mut users = watcher.follow("user-svc").unwrap();
-    let mut stream = calls.watch().await;
-    stream.request().await;
+    let (mut users, stream) = followed(&watcher, &mut calls).await;
     stream.say(wire::WatchResponse { complete: false, ..snapshot("user-svc", 5, &[1]) }).await;
     assert_eq!(ports(&mut users).await, [1]);
     tokio::time::sleep(Duration::from_secs(5)).await;
@@ -304,9 +308,7 @@ async fn a_registry_that_warms_up_writes_nothing() {
 async fn what_the_registry_vouches_for_stays_young_and_what_it_does_not_ages() {
     let kin = Kin::new();
     let (watcher, mut calls) = kin.started();
-    let mut users = watcher.follow("user-svc").unwrap();
-    let mut stream = calls.watch().await;
-    stream.request().await;
+    let (mut users, stream) = followed(&watcher, &mut calls).await;
     stream.say(snapshot("user-svc", 5, &[1])).await;
     ports(&mut users).await;
     kin.wrote().await;
@@ -316,9 +318,7 @@ async fn what_the_registry_vouches_for_stays_young_and_what_it_does_not_ages() {
         tokio::time::sleep(Duration::from_secs(5)).await;
         stream.say(message("", 5, Event::Bookmark(wire::Bookmark::default()))).await;
     }
-    while std::fs::read(&file).unwrap() == first {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    kin.rewrote(&first).await;
     let second = std::fs::read(&file).unwrap();
     drop(stream);
     drop(calls);
@@ -332,9 +332,7 @@ async fn what_the_registry_vouches_for_stays_young_and_what_it_does_not_ages() {
 async fn what_is_kept_current_stays_young_although_a_younger_process_wrote_last() {
     let kin = Kin::new();
     let (older, mut calls) = kin.started();
-    let mut users = older.follow("user-svc").unwrap();
-    let mut stream = calls.watch().await;
-    stream.request().await;
+    let (mut users, stream) = followed(&older, &mut calls).await;
     stream.say(snapshot("user-svc", 5, &[1])).await;
     ports(&mut users).await;
     kin.wrote().await;
@@ -342,9 +340,7 @@ async fn what_is_kept_current_stays_young_although_a_younger_process_wrote_last(
     let first = std::fs::read(&file).unwrap();
 
     let (younger, mut its_calls) = kin.started();
-    let mut its_users = younger.follow("user-svc").unwrap();
-    let mut its_stream = its_calls.watch().await;
-    its_stream.request().await;
+    let (mut its_users, its_stream) = followed(&younger, &mut its_calls).await;
     its_stream.say(snapshot("user-svc", 900, &[1])).await;
     ports(&mut its_users).await;
     kin.rewrote(&first).await;
@@ -364,9 +360,7 @@ async fn a_spoilt_file_costs_nothing_but_itself() {
     let file = kin.folder.file("default", "user-svc");
     std::fs::write(&file, "rubbish").unwrap();
     let (watcher, mut calls) = kin.started();
-    let mut users = watcher.follow("user-svc").unwrap();
-    let mut stream = calls.watch().await;
-    stream.request().await;
+    let (mut users, stream) = followed(&watcher, &mut calls).await;
     stream.say(snapshot("user-svc", 5, &[1])).await;
     assert_eq!(ports(&mut users).await, [1]);
     while kin.written() == 1 {
