@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`catalog`] | the rules, pure: commands and a time in, proposals out; commits in, state out |
 //! | [`storage`] | where records live |
+//! | [`cluster`] | several processes on one store: who is there, and who may act |
 //! | [`engine`] | the one task that owns the catalog: gather, decide, commit, apply, publish, sleep |
 //! | `watch` | state to watchers, bounded in bytes for each of them |
 //! | `wire` | messages and domain types, one into the other |
@@ -16,6 +17,7 @@
 //! not read costs its queue and nothing else; what the doors let in is valid, and further in nothing is checked again.
 
 pub mod catalog;
+pub mod cluster;
 pub mod engine;
 pub mod storage;
 

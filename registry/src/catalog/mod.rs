@@ -24,6 +24,7 @@ mod lease;
 mod leases;
 mod limits;
 mod name;
+mod node;
 mod overlay;
 mod position;
 mod record;
@@ -44,6 +45,7 @@ pub use lease::{Incarnation, LeaseId, StartNonce, StreamId, Ttl};
 pub use leases::{Lapse, Leases, Renewal};
 pub use limits::Limits;
 pub use name::{IdentityKey, InstanceId, Namespace, ServiceKey, ServiceName};
+pub use node::NodeId;
 pub use overlay::Overlay;
 pub use position::{Generation, Position, Revision, StoreId};
 pub use record::{
