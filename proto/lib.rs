@@ -13,6 +13,14 @@ pub mod registry {
     }
 }
 
+/// `mesh.store.v1`: what a registry keeps, at rest.
+pub mod store {
+    /// Version 1.
+    pub mod v1 {
+        tonic::include_proto!("mesh.store.v1");
+    }
+}
+
 /// `shop.user.v1` and `shop.order.v1`: the two services that run on the mesh.
 pub mod shop {
     /// `shop.user.v1`: accounts.

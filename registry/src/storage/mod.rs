@@ -1,6 +1,8 @@
 //! Where records live. A store keeps them under their keys, gives every commit a revision, and tells everybody who
 //! follows it what was committed, in order. It knows nothing of what the records mean.
 
+pub mod codec;
+
 mod hostile;
 mod memory;
 

@@ -1,0 +1,46 @@
+//! Keys as text. Namespaces and names hold no slash, and what may hold one stands last.
+
+use super::CodecError;
+use crate::catalog::{IdentityKey, InstanceId, Key, Namespace, Selector, ServiceKey, Version, Zone};
+
+/// The key as a store keeps it.
+#[must_use]
+pub fn encode_key(key: &Key) -> String {
+    match key {
+        Key::Service(service) => format!("service/{service}"),
+        Key::Identity(identity) => format!("identity/{identity}"),
+        Key::Rule(service, Selector::Instance(id)) => format!("rule/{service}/instance/{id}"),
+        Key::Rule(service, Selector::Zone(zone)) => format!("rule/{service}/zone/{}", zone.as_str()),
+        Key::Rule(service, Selector::Version(version)) => format!("rule/{service}/version/{}", version.as_str()),
+    }
+}
+
+/// The key that these bytes are. Only what [`encode_key`] writes is taken, so that no record has two keys.
+pub fn decode_key(bytes: &[u8]) -> Result<Key, CodecError> {
+    let text = std::str::from_utf8(bytes).ok();
+    let key = text.and_then(parse).filter(|key| encode_key(key).as_bytes() == bytes);
+    key.ok_or_else(|| CodecError::Key { key: String::from_utf8_lossy(bytes).chars().take(120).collect() })
+}
+
+fn parse(text: &str) -> Option<Key> {
+    let mut words = text.splitn(5, '/');
+    let (kind, namespace, name) = (words.next()?, words.next()?, words.next()?);
+    let selects = words.next().zip(words.next());
+    match (kind, selects) {
+        ("service", None) => Some(Key::Service(ServiceKey::parse(namespace, name).ok()?)),
+        ("identity", None) => {
+            let (namespace, id) = (Namespace::parse(namespace).ok()?, InstanceId::parse(name).ok()?);
+            Some(Key::Identity(IdentityKey { namespace, id }))
+        }
+        ("rule", Some((by, what))) => {
+            let selector = match by {
+                "instance" => Selector::Instance(InstanceId::parse(what).ok()?),
+                "zone" => Selector::Zone(Zone::parse(what).ok()?),
+                "version" => Selector::Version(Version::parse(what).ok()?),
+                _ => return None,
+            };
+            Some(Key::Rule(ServiceKey::parse(namespace, name).ok()?, selector))
+        }
+        _ => None,
+    }
+}
