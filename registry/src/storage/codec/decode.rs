@@ -17,7 +17,7 @@ use crate::catalog::{
 pub(super) fn record(record: pb::stored::Record) -> Result<Record, CodecError> {
     Ok(match record {
         pb::stored::Record::Service(record) => Record::Service(service(&record)?),
-        pb::stored::Record::Identity(record) => Record::Identity(identity(record)?),
+        pb::stored::Record::Identity(record) => Record::Identity(identity(*record)?),
         pb::stored::Record::Rule(record) => Record::Rule(rule(record)?),
     })
 }

@@ -14,7 +14,7 @@ use crate::catalog::{
 pub(super) fn record(record: &Record) -> pb::stored::Record {
     match record {
         Record::Service(record) => pb::stored::Record::Service(service(record)),
-        Record::Identity(record) => pb::stored::Record::Identity(identity(record)),
+        Record::Identity(record) => pb::stored::Record::Identity(Box::new(identity(record))),
         Record::Rule(record) => pb::stored::Record::Rule(rule(record)),
     }
 }
