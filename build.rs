@@ -1,4 +1,5 @@
-//! Compiles `proto/**/*.proto` to Rust and to one descriptor set for reflection, with no tool but cargo.
+//! Compiles `proto/**/*.proto` to Rust and to one descriptor set for reflection, with no tool but cargo. What is under
+//! `proto/etcd` is a foreign API that the house calls and does not serve: it has a descriptor set of its own.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
@@ -9,15 +10,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = Path::new("proto");
     println!("cargo:rerun-if-changed=proto");
 
-    let mut compiler = Compiler::new([root])?;
-    compiler.include_imports(true).include_source_info(true);
-    compiler.open_files(proto_files(root)?)?;
-
-    // The encoded set keeps extensions such as google.api.http; the decoded prost types would drop them.
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR for a build script")?);
-    fs::write(out.join("descriptor.bin"), compiler.encode_file_descriptor_set())?;
 
-    let mut set = compiler.file_descriptor_set();
+    let (foreign, own) = proto_files(root)?.into_iter().partition(|file| file.starts_with(root.join("etcd")));
+    let house = compile(root, own)?;
+    let etcd = compile(root, foreign)?;
+    // The encoded set keeps extensions such as google.api.http; the decoded prost types would drop them.
+    fs::write(out.join("descriptor.bin"), house.encode_file_descriptor_set())?;
+    fs::write(out.join("etcd.bin"), etcd.encode_file_descriptor_set())?;
+
+    let mut set = house.file_descriptor_set();
     set.file.retain(|file| !file.package().starts_with("google.api"));
     tonic_prost_build::configure()
         .bytes(".mesh")
@@ -25,7 +27,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .boxed("mesh.store.v1.Stored.record.identity") // ten times the size of its siblings
         .skip_debug(["shop.user.v1.CreateUserRequest"]) // holds a password; proto/redact.rs writes its Debug
         .compile_fds(set)?;
+    tonic_prost_build::configure().bytes(".").compile_fds(etcd.file_descriptor_set())?;
     Ok(())
+}
+
+fn compile(root: &Path, files: Vec<PathBuf>) -> Result<Compiler, Box<dyn std::error::Error>> {
+    let mut compiler = Compiler::new([root])?;
+    compiler.include_imports(true).include_source_info(true);
+    compiler.open_files(files)?;
+    Ok(compiler)
 }
 
 /// Every `.proto` below `dir`, relative to the include root, in a stable order.

@@ -39,5 +39,23 @@ pub mod shop {
     }
 }
 
+/// The part of etcd's API that the house calls, for a store that several registries share. Foreign names, so none of the
+/// house's rules for names.
+pub mod etcd {
+    /// Keys and events.
+    #[allow(clippy::enum_variant_names, reason = "etcd's names")]
+    pub mod mvccpb {
+        tonic::include_proto!("mvccpb");
+    }
+    /// Services, requests and responses.
+    #[allow(clippy::large_enum_variant, reason = "etcd's shapes")]
+    pub mod etcdserverpb {
+        tonic::include_proto!("etcdserverpb");
+    }
+
+    /// Its files, encoded as a `FileDescriptorSet`: which methods are safe to repeat. Nobody serves it.
+    pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/etcd.bin"));
+}
+
 /// Every proto file of the house, encoded as a `FileDescriptorSet` with its options and comments.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptor.bin"));
