@@ -16,6 +16,7 @@ const CALLS_MAX: usize = 64;
 pub(crate) enum Call {
     Register(wire::RegisterRequest, oneshot::Sender<Result<wire::RegisterResponse, Status>>),
     Deregister(wire::DeregisterRequest, oneshot::Sender<Result<wire::DeregisterResponse, Status>>),
+    ListServices(wire::ListServicesRequest, oneshot::Sender<Result<wire::ListServicesResponse, Status>>),
     KeepAlive(Stream<wire::KeepAliveRequest, wire::KeepAliveResponse>),
     Watch(Stream<wire::WatchRequest, wire::WatchResponse>),
 }
@@ -80,6 +81,15 @@ impl Calls {
         }
     }
 
+    pub(crate) async fn list_services(
+        &mut self,
+    ) -> (wire::ListServicesRequest, oneshot::Sender<Result<wire::ListServicesResponse, Status>>) {
+        match self.next().await {
+            Call::ListServices(request, answer) => (request, answer),
+            other => panic!("expected ListServices, got {}", other.name()),
+        }
+    }
+
     pub(crate) async fn keep_alive(&mut self) -> Stream<wire::KeepAliveRequest, wire::KeepAliveResponse> {
         match self.next().await {
             Call::KeepAlive(stream) => stream,
@@ -100,6 +110,7 @@ impl Call {
         match self {
             Self::Register(..) => "Register",
             Self::Deregister(..) => "Deregister",
+            Self::ListServices(..) => "ListServices",
             Self::KeepAlive(_) => "KeepAlive",
             Self::Watch(_) => "Watch",
         }
@@ -198,8 +209,10 @@ impl RegistryService for Fake {
 
     async fn list_services(
         &self,
-        _: Request<wire::ListServicesRequest>,
+        request: Request<wire::ListServicesRequest>,
     ) -> Result<Response<wire::ListServicesResponse>, Status> {
-        Err(Status::unimplemented("nobody here calls it"))
+        let (answer, answered) = oneshot::channel();
+        self.hand_over(Call::ListServices(request.into_inner(), answer)).await?;
+        Self::answered(answered).await
     }
 }

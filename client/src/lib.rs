@@ -29,6 +29,7 @@
 //! mesh         the way in: configuration, one target per service, one Watch stream per process
 //! resolver/    service name to Resolution: over Watch (service, session: pure; watch: the task), or a fixed list
 //! registrar/   register, beat, drain, leave (enrolment: pure; driver: the task)
+//! registries/  several registries over one store: whose turn it is, and whose store answers (home: pure)
 //! target/      one service's endpoints and connections, and the snapshot that calls pick from
 //! balancer/    PURE: which endpoint gets the next call
 //! policy/      deadline, retry and its budget, backoff
@@ -47,6 +48,8 @@
 //! - What may have been processed is sent again only where the method is declared safe to repeat, to another endpoint, and
 //!   within a budget. What was provably not processed is always sent again.
 //! - Reconnecting has no end and no tight loop: at once, then full jitter up to 5 s, and up to 1 s to the registry.
+//! - Watches and heartbeats begin at a random registry each, and go on to the next at once when one fails them. Nothing of a
+//!   second store behind them is ever mixed with what is known of the first.
 //! - Every queue, map and list has a bound that is stated where it is declared.
 //! - The clock is read in `clock` and randomness is drawn in `entropy`, and nowhere else.
 
@@ -74,6 +77,7 @@ mod metrics;
 mod policy;
 mod reconnect;
 mod registrar;
+mod registries;
 mod resolver;
 #[cfg(test)]
 mod rig;

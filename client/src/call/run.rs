@@ -129,7 +129,7 @@ impl Call {
                 continue;
             }
             if let outlook = target.outlook()
-                && outlook.is_settled()
+                && outlook.is_settled(target.config().outage)
             {
                 return Err(status::nobody(target.service(), &outlook));
             }

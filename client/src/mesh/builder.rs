@@ -279,6 +279,7 @@ impl MeshBuilder {
             zone: self.zone.into(),
             state: state.transpose()?,
             entropy: self.entropy.map_or_else(Entropy::from_os, Entropy::seeded),
+            stores: Arc::default(),
             watcher: OnceLock::new(),
             targets: parking_lot::Mutex::default(),
             tools: parking_lot::Mutex::default(),

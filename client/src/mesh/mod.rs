@@ -24,21 +24,25 @@ use crate::channel::MeshChannel;
 use crate::conn::Connector;
 use crate::entropy::Entropy;
 use crate::explain::Explanation;
-use crate::grpc::{RegistryClient, registry_client};
+use crate::grpc::registry_client;
 use crate::metrics::MeshMetrics;
 use crate::policy::Policy;
 use crate::registrar::{InstanceSpec, Registrar};
+use crate::registries::{Door, Round, Stores};
 use crate::resolver::{
     HostPort, MethodLevels, Resolution, ResolutionStatus, Resolutions, SERVICES_MAX, StateFolder, WatchStatus, Watcher,
     constant, follow,
 };
-use crate::target::{Target, TargetConfig};
+use crate::target::{Outage, Target, TargetConfig};
 
 /// What logs and errors call the registry.
 const REGISTRY: &str = "registry";
 /// Longest pause between two attempts to connect to the registry: half the least TTL that it grants (DESIGN §4), so that
 /// no lease runs out while its registry is back.
 const REGISTRY_BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// How long a registry has to be connected where there is another one to go to. Whoever refuses is left at once; this is
+/// for one that says nothing.
+const REGISTRY_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Services that are called at the same time: as many as one process follows.
 const TARGETS_MAX: usize = SERVICES_MAX;
@@ -65,6 +69,8 @@ struct Inner {
     /// Where what is known outlives the process.
     state: Option<Arc<StateFolder>>,
     entropy: Entropy,
+    /// Whose store the registries show.
+    stores: Arc<Stores>,
     /// Started with the first service that is followed.
     watcher: OnceLock<Watcher>,
     /// Targets in use, at most [`TARGETS_MAX`]; an entry whose last channel is gone is dropped when the next one is made.
@@ -123,7 +129,7 @@ impl Mesh {
     /// What registers this process under `spec.service`, once its [`hooks`](Registrar::hooks) are called.
     pub fn registrar(&self, spec: InstanceSpec) -> Registrar {
         let mesh = self.clone();
-        let connect = Box::new(move || registry_client(mesh.registry_channel()));
+        let connect = Box::new(move || mesh.registries());
         Registrar::new(spec, self.inner.namespace.clone(), connect, self.inner.entropy.fork())
     }
 
@@ -148,10 +154,11 @@ impl Mesh {
     /// What is measured of the calls to every service, read at each scrape.
     pub fn metrics(&self) -> MeshMetrics {
         let inner = Arc::downgrade(&self.inner);
-        MeshMetrics::new(move || {
+        let targets = move || {
             let Some(inner) = inner.upgrade() else { return Vec::new() };
             inner.targets.lock().values().filter_map(Weak::upgrade).collect()
-        })
+        };
+        MeshMetrics::new(targets, self.inner.stores.clone())
     }
 
     /// Shows [`Mesh::metrics`] among the families of a registry.
@@ -195,26 +202,51 @@ impl Mesh {
     fn watcher(&self) -> &Watcher {
         self.inner.watcher.get_or_init(|| {
             let inner = &self.inner;
-            let client = registry_client(self.registry_channel());
-            Watcher::spawn(client, inner.namespace.clone(), inner.state.clone(), inner.entropy.fork())
+            Watcher::spawn(self.registries(), inner.namespace.clone(), inner.state.clone(), inner.entropy.fork())
         })
     }
 
-    /// A channel to the registry with connections of its own, so that a busy watch never delays a heartbeat.
-    fn registry_channel(&self) -> MeshChannel {
-        MeshChannel::new(self.registry_target())
+    /// A way round the registries with connections of its own, so that a busy watch never delays a heartbeat.
+    fn registries(&self) -> Round {
+        let inner = &self.inner;
+        let mut doors: Vec<Door> =
+            inner.registries.iter().map(|registry| self.door(registry, inner.registries.len() > 1)).collect();
+        if doors.is_empty() {
+            let config = self.registry_config(Authority::from_static("localhost"));
+            let connect = move || MeshChannel::new(Target::spawn(config.clone(), refused("no registry is configured")));
+            doors.push(Door { name: REGISTRY.into(), connect: Box::new(move || registry_client(connect())) });
+        }
+        Round::new(doors, inner.stores.clone(), &inner.entropy)
+    }
+
+    /// One registry; where it is one of `several`, its outage is told at once.
+    fn door(&self, registry: &RegistryAddress, several: bool) -> Door {
+        let mut config = self.registry_config(registry.authority.clone());
+        if several {
+            config.outage = Outage::Told;
+            config.policy.failfast = config.policy.failfast.min(REGISTRY_PATIENCE);
+        }
+        let hosts = vec![registry.host.clone()];
+        let connect = move || {
+            let config = TargetConfig { entropy: config.entropy.fork(), ..config.clone() };
+            MeshChannel::new(Target::spawn(config, follow(hosts.clone())))
+        };
+        Door { name: registry.authority.as_str().into(), connect: Box::new(move || registry_client(connect())) }
     }
 
     fn registry_target(&self) -> Arc<Target> {
         let authority = self.inner.registries.first().map(|registry| registry.authority.clone());
-        let authority = authority.unwrap_or_else(|| Authority::from_static("localhost"));
-        let config = self.config(REGISTRY, authority, self.inner.policies.of_registry());
-        let config = TargetConfig { backoff_max: REGISTRY_BACKOFF_MAX, ..config };
+        let config = self.registry_config(authority.unwrap_or_else(|| Authority::from_static("localhost")));
         let hosts: Vec<_> = self.inner.registries.iter().map(|registry| registry.host.clone()).collect();
         if hosts.is_empty() {
             return Target::spawn(config, refused("no registry is configured"));
         }
         Target::spawn(config, follow(hosts))
+    }
+
+    fn registry_config(&self, authority: Authority) -> TargetConfig {
+        let config = self.config(REGISTRY, authority, self.inner.policies.of_registry());
+        TargetConfig { backoff_max: REGISTRY_BACKOFF_MAX, ..config }
     }
 
     fn target_config(&self, service: &str) -> TargetConfig {
@@ -255,8 +287,8 @@ fn is_service_name(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(label)
 }
 
-/// Opens a connection of its own to the registry, once it is needed.
-pub(crate) type Connect = Box<dyn Fn() -> RegistryClient + Send + Sync>;
+/// Opens connections of its own to the registries, once they are needed.
+pub(crate) type Connect = Box<dyn Fn() -> Round + Send + Sync>;
 
 #[cfg(test)]
 mod tests;

@@ -9,6 +9,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use wire::watch_response::Event;
 
 use super::*;
+use crate::clock;
 use crate::fake_registry::{self, Calls};
 use crate::registrar::RegistrarState;
 
@@ -241,4 +242,26 @@ async fn a_registry_that_is_down_is_dialled_again_within_a_second_for_ever() {
         longest = longest.max(crate::clock::now() - begun);
     }
     assert!((500..=1_001).contains(&longest.as_millis()), "{longest:?}");
+}
+
+#[tokio::test]
+async fn a_dead_registry_among_several_costs_nothing_and_the_tools_find_the_other() {
+    let (dead, _, gone) = served(None).await;
+    gone.abort();
+    let _ = gone.await;
+    let (registry, mut calls, _registry) = served(None).await;
+    let (backend, mut backend_calls, _backend) = served(None).await;
+    // Each of them begins at a random one: with twenty, some begin at the dead one.
+    for _ in 0..20 {
+        let mesh = Mesh::new([dead.to_string(), registry.to_string()]).unwrap();
+        let begun = clock::now();
+        let call = tokio::spawn(goodbye(mesh.channel("user-svc")));
+        let mut watch = calls.watch().await;
+        watch.request().await;
+        watch.say(snapshot(backend)).await;
+        answer_goodbye(&mut backend_calls).await;
+        call.await.unwrap().unwrap();
+        // Failfast, 3 s, is not waited out.
+        assert!(begun.elapsed() < Duration::from_millis(900), "{:?}", begun.elapsed());
+    }
 }

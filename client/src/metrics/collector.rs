@@ -6,7 +6,8 @@ use std::sync::Arc;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
-use super::{calls_text, endpoints_text};
+use super::{calls_text, endpoints_text, registries_text};
+use crate::registries::Stores;
 use crate::target::Target;
 
 /// What a [`Mesh`](crate::Mesh) measures: a collector for a `prometheus_client` registry, or for more than one. It reads
@@ -21,15 +22,19 @@ use crate::target::Target;
 ///
 /// `mesh_client_service_…` has a label `service`; `mesh_client_endpoint_…` has `service`, `instance_id` and `address`. It is
 /// not `instance`, since that is what Prometheus calls the process that it scrapes.
+///
+/// `mesh_client_registry_second_store_answers_total` is to stay 0: each is an answer out of a second store behind the
+/// configured registries, which are to show one.
 #[derive(Clone)]
 pub struct MeshMetrics {
     targets: Arc<dyn Fn() -> Vec<Arc<Target>> + Send + Sync>,
+    stores: Arc<Stores>,
 }
 
 impl MeshMetrics {
-    /// Of the targets that are there when it is asked.
-    pub(crate) fn new(targets: impl Fn() -> Vec<Arc<Target>> + Send + Sync + 'static) -> Self {
-        Self { targets: Arc::new(targets) }
+    /// Of the targets that are there when it is asked, and of the stores behind the registries.
+    pub(crate) fn new(targets: impl Fn() -> Vec<Arc<Target>> + Send + Sync + 'static, stores: Arc<Stores>) -> Self {
+        Self { targets: Arc::new(targets), stores }
     }
 }
 
@@ -38,7 +43,8 @@ impl Collector for MeshMetrics {
         let mut targets = (self.targets)();
         targets.sort_by(|one, other| one.service().cmp(other.service()));
         calls_text::encode(&mut encoder, &targets)?;
-        endpoints_text::encode(&mut encoder, &targets)
+        endpoints_text::encode(&mut encoder, &targets)?;
+        registries_text::encode(&mut encoder, &self.stores)
     }
 }
 

@@ -10,6 +10,7 @@ mod collector;
 mod endpoints_text;
 mod methods;
 mod recent;
+mod registries_text;
 mod status;
 #[cfg(test)]
 mod tests;

@@ -17,8 +17,8 @@ use super::gauge::Gauge;
 use super::{RegistrarState, RegistrarStatus, draw_identity};
 use crate::clock;
 use crate::entropy::Entropy;
-use crate::grpc::RegistryClient;
 use crate::reconnect::{self, Reconnect};
+use crate::registries::{Round, Whose};
 use crate::serving::ServingStatus;
 
 /// How long one plain call may take. A registry that needs longer is not there; the call is safe to repeat.
@@ -44,7 +44,7 @@ pub(super) enum Wish {
 
 /// The task.
 pub(super) struct Driver {
-    client: RegistryClient,
+    registries: Round,
     record: wire::RegisterRequest,
     enrolment: Enrolment,
     reconnect: Reconnect,
@@ -101,7 +101,7 @@ enum Happened {
 impl Driver {
     /// A registrar at its start: the first step is to register.
     pub(super) fn new(
-        client: RegistryClient,
+        registries: Round,
         record: wire::RegisterRequest,
         enrolment: Enrolment,
         entropy: Entropy,
@@ -110,10 +110,10 @@ impl Driver {
         gauge: Gauge,
     ) -> Self {
         Self {
-            client,
+            reconnect: Reconnect::new(reconnect::CAP, registries.doors()),
+            registries,
             record,
             enrolment,
-            reconnect: Reconnect::new(reconnect::CAP),
             entropy,
             wish,
             status,
@@ -174,13 +174,15 @@ impl Driver {
                     Stage::Beating(Beating { answered: Some((first, last)), .. }) => *last - *first,
                     _ => Duration::ZERO,
                 };
-                tracing::debug!(%reason, "heartbeat stream ended");
+                tracing::debug!(registry = %self.registries.name(), %reason, "heartbeat stream ended");
                 self.last_error = Some(reason);
+                self.registries.go_on();
                 self.rest(held, Duration::ZERO, now);
             }
             Happened::Left(Ok(())) => self.stage = Stage::Gone,
             Happened::Left(Err(status)) => {
-                tracing::debug!(%status, "goodbye not taken");
+                tracing::debug!(registry = %self.registries.name(), %status, "goodbye not taken");
+                self.registries.go_on();
                 let pause = self.entropy.up_to(LEAVE_RETRY);
                 self.say_goodbye(pause);
             }
@@ -210,8 +212,24 @@ impl Driver {
             serving_status: status_of(serving).into(),
             ..self.record.clone()
         };
-        let mut client = self.client.clone();
-        let call = bounded(async move { client.register(with_timeout(request)).await });
+        let mut client = self.registries.client();
+        let judge = self.registries.judge();
+        let call = bounded(async move {
+            // A registration in a second store would send that store's callers here; it is asked first whose it is.
+            if judge.may_object() {
+                let glance = wire::ListServicesRequest {
+                    namespace: request.namespace.clone(),
+                    page_size: 1,
+                    page_token: String::new(),
+                };
+                let answer = client.list_services(with_timeout(glance)).await?.into_inner();
+                let store = answer.position.unwrap_or_default().store_id;
+                if let Whose::Strange { ours } = judge.answered(&store, clock::now()) {
+                    return Err(Status::not_found(format!("it is of store {store}, and this process goes by {ours}")));
+                }
+            }
+            client.register(with_timeout(request)).await
+        });
         self.stage = Stage::Registering { call, serving };
     }
 
@@ -224,6 +242,8 @@ impl Driver {
             ttl: response.ttl.and_then(|ttl| ttl.try_into().ok()),
             interval: response.heartbeat_interval.and_then(|interval| interval.try_into().ok()),
         };
+        // Asked beforehand where it could be another one's; what is granted is granted.
+        self.registries.judge().answered(&grant.store_id, now);
         self.enrolment.granted(grant, serving, now.into_std());
         self.reconnect.set_cap(self.enrolment.patience());
         self.last_error = None;
@@ -237,12 +257,18 @@ impl Driver {
     }
 
     fn not_registered(&mut self, status: &Status, now: Instant) {
-        let reason = explain(status);
+        let reason: Arc<str> = match self.registries.doors() {
+            1 => explain(status),
+            _ => format!("{}: {}", self.registries.name(), explain(status)).into(),
+        };
         if self.last_error.as_ref() != Some(&reason) {
             tracing::warn!(service = self.record.service, %reason, "not registered; tried again for ever");
         }
         self.last_error = Some(reason);
         self.in_doubt = may_stand(status.code());
+        if status.code() != Code::FailedPrecondition {
+            self.registries.go_on();
+        }
         if self.leave_by.is_some() {
             self.stage = if self.in_doubt {
                 Stage::Resting { until: now + self.entropy.up_to(LEAVE_RETRY) }
@@ -265,7 +291,7 @@ impl Driver {
     fn open(&mut self, now: Instant) {
         let (beats, receiver) = mpsc::channel(BEATS_WAITING_MAX);
         self.enrolment.stream_begun(now.into_std());
-        let mut client = self.client.clone();
+        let mut client = self.registries.client();
         let opening: Call<_> =
             Box::pin(async move { client.keep_alive(ReceiverStream::new(receiver)).await.map(Response::into_inner) });
         self.stage = Stage::Beating(Beating { stream: Stream::Opening(opening), beats, answered: None });
@@ -305,7 +331,13 @@ impl Driver {
         self.operator_objects = matches!(result.admin_state(), wire::AdminState::Draining | wire::AdminState::Disabled);
         let interval = response.heartbeat_interval.and_then(|interval| interval.try_into().ok());
         match self.enrolment.answered(outcome, interval, &self.entropy) {
-            Next::Beat => self.last_error = None,
+            Next::Beat => {
+                self.last_error = None;
+                // Who renews a lease has its store.
+                if let Some((_, store)) = self.enrolment.held() {
+                    self.registries.judge().answered(store, now);
+                }
+            }
             next @ (Next::Register | Next::RegisterAnew) => {
                 let instance = self.enrolment.identity().id;
                 tracing::info!(service = self.record.service, %instance, ?next, "the lease is gone");
@@ -346,7 +378,7 @@ impl Driver {
         };
         let lease = wire::Lease { lease_id: lease.id.clone(), incarnation: lease.incarnation };
         let request = wire::DeregisterRequest { target: Some(wire::deregister_request::Target::Lease(lease)) };
-        let mut client = self.client.clone();
+        let mut client = self.registries.client();
         let after = clock::now() + pause;
         let call: Call<()> = Box::pin(async move {
             sleep_until(after).await;

@@ -9,6 +9,7 @@ use wire::BeatOutcome::{Fenced, Renewed, UnknownLease};
 
 use super::*;
 use crate::fake_registry::{Calls, Stream, registry};
+use crate::registries::{Round, Stores};
 
 type Beats = Stream<wire::KeepAliveRequest, wire::KeepAliveResponse>;
 type Answer = oneshot::Sender<Result<wire::RegisterResponse, Status>>;
@@ -19,7 +20,7 @@ const INTERVAL: Duration = Duration::from_secs(3);
 /// A registrar that has been told to register, and its registry.
 fn started() -> (Registrar, Calls, JoinHandle<()>) {
     let (client, calls) = registry();
-    let connect: Connect = Box::new(move || client.clone());
+    let connect: Connect = Box::new(move || Round::only(client.clone()));
     let spec = InstanceSpec { ttl: Some(TTL), ..InstanceSpec::new("user-svc") };
     let registrar = Registrar::new(spec, "default".into(), connect, Entropy::seeded(5));
     let ready = registrar.clone();
@@ -139,7 +140,7 @@ async fn an_unknown_lease_is_registered_again_at_once_with_what_is_held() {
 #[tokio::test(start_paused = true)]
 async fn a_fenced_beat_takes_a_new_id_and_a_new_nonce() {
     let (client, mut calls) = registry();
-    let connect: Connect = Box::new(move || client.clone());
+    let connect: Connect = Box::new(move || Round::only(client.clone()));
     let first_id = Uuid::from_u128(77);
     let spec = InstanceSpec { instance_id: Some(first_id), ..InstanceSpec::new("user-svc") };
     let registrar = Registrar::new(spec, "default".into(), connect, Entropy::seeded(5));
@@ -410,10 +411,96 @@ async fn a_registrar_that_is_dropped_deregisters() {
 #[tokio::test(start_paused = true)]
 async fn what_never_registered_leaves_at_once() {
     let (client, mut calls) = registry();
-    let connect: Connect = Box::new(move || client.clone());
+    let connect: Connect = Box::new(move || Round::only(client.clone()));
     let registrar = Registrar::new(InstanceSpec::new("a"), "default".into(), connect, Entropy::seeded(1));
     registrar.drain().await;
     registrar.leave().await;
     assert_eq!(registrar.status().state.label(), "idle");
     assert!(calls.is_quiet());
+}
+
+/// A registrar of two registries, in this order.
+fn started_with_two() -> (Registrar, [Calls; 2], Arc<Stores>) {
+    let ((one, one_calls), (other, other_calls)) = (registry(), registry());
+    let stores: Arc<Stores> = Arc::default();
+    let shared = stores.clone();
+    let connect: Connect = Box::new(move || Round::over(vec![one.clone(), other.clone()], &shared));
+    let spec = InstanceSpec { ttl: Some(TTL), ..InstanceSpec::new("user-svc") };
+    let registrar = Registrar::new(spec, "default".into(), connect, Entropy::seeded(5));
+    let ready = registrar.clone();
+    tokio::spawn(async move { ready.register("127.0.0.1:7410".parse().unwrap(), None).await });
+    (registrar, [one_calls, other_calls], stores)
+}
+
+fn listing_of(store: &str) -> wire::ListServicesResponse {
+    let position = wire::Position { store_id: store.into(), ..Default::default() };
+    wire::ListServicesResponse { position: Some(position), ..Default::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_dies_is_replaced_by_the_next_at_once_under_the_same_lease() {
+    let (registrar, [mut one, mut other], _) = started_with_two();
+    accept(one.register().await.1, 1);
+    let mut beats = one.keep_alive().await;
+    answer(&mut beats, Renewed).await;
+    let killed = clock::now();
+    beats.fail(Status::unavailable("killed")).await;
+    let mut beats = other.keep_alive().await;
+    assert_eq!(answer(&mut beats, Renewed).await.lease_id, lease(1));
+    assert_eq!(clock::now(), killed);
+    reached(&registrar, RegistrarState::Registered).await;
+    assert!(one.is_quiet());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_registration_is_tried_at_the_next_registry_at_once() {
+    let (_registrar, [mut one, mut other], _) = started_with_two();
+    one.register().await.1.send(Err(Status::unavailable("no quorum"))).unwrap();
+    let refused = clock::now();
+    accept(other.register().await.1, 1);
+    assert_eq!(clock::now(), refused);
+    answer(&mut other.keep_alive().await, Renewed).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_registers_in_a_second_store_while_the_own_one_is_heard_of() {
+    let (_registrar, [mut one, mut other], stores) = started_with_two();
+    accept(one.register().await.1, 1);
+    let mut beats = one.keep_alive().await;
+    answer(&mut beats, Renewed).await;
+    beats.fail(Status::unavailable("killed")).await;
+    // The stranger does not know the lease.
+    answer(&mut other.keep_alive().await, UnknownLease).await;
+    other.list_services().await.1.send(Ok(listing_of("b"))).unwrap();
+    one.list_services().await.1.send(Ok(listing_of("a"))).unwrap();
+    let (request, granted) = one.register().await;
+    assert_eq!((request.held_incarnation, request.held_store_id.as_str()), (1, "a"));
+    accept(granted, 1);
+    answer(&mut one.keep_alive().await, Renewed).await;
+    assert!(other.is_quiet());
+    assert_eq!(stores.seconds(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_store_that_is_all_there_is_for_long_is_registered_in() {
+    let (registrar, [mut one, mut other], _) = started_with_two();
+    accept(one.register().await.1, 1);
+    let mut beats = one.keep_alive().await;
+    answer(&mut beats, Renewed).await;
+    let gone = clock::now();
+    drop((beats, one));
+    answer(&mut other.keep_alive().await, UnknownLease).await;
+    let granted = loop {
+        match other.next().await {
+            crate::fake_registry::Call::ListServices(_, answer) => answer.send(Ok(listing_of("b"))).unwrap(),
+            crate::fake_registry::Call::Register(_, granted) => break granted,
+            _ => panic!("nothing else is asked"),
+        }
+    };
+    let waited = clock::now() - gone;
+    assert!(waited >= Duration::from_secs(15) && waited < Duration::from_secs(25), "{waited:?}");
+    let position = wire::Position { store_id: "b".into(), ..Default::default() };
+    granted.send(Ok(wire::RegisterResponse { position: Some(position), ..grant(2) })).unwrap();
+    answer(&mut other.keep_alive().await, Renewed).await;
+    reached(&registrar, RegistrarState::Registered).await;
 }

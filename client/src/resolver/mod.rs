@@ -113,6 +113,7 @@ mod tests {
             ("service.rs", include_str!("service.rs")),
             ("session.rs", include_str!("session.rs")),
             ("known/record.rs", include_str!("known/record.rs")),
+            ("home.rs", include_str!("../registries/home.rs")),
             ("enrolment.rs", include_str!("../registrar/enrolment.rs")),
         ];
         for (file, source) in pure {

@@ -29,8 +29,8 @@ use super::session::{Counters, Published, Request, SILENCE_MAX, Session};
 use super::{Resolution, Resolutions};
 use crate::clock;
 use crate::entropy::Entropy;
-use crate::grpc::RegistryClient;
 use crate::reconnect::{self, Reconnect};
+use crate::registries::{Round, Whose};
 
 /// Services one Mesh follows at the same time, as many as a registry takes on one stream; one more is refused. At some 2 KiB
 /// of state for a small service that is some MiB, and a process that calls more than this many services by name is fed
@@ -86,7 +86,7 @@ struct Shared {
 impl Watcher {
     /// Starts the task on the current tokio runtime. It connects with the first service that is followed.
     pub(crate) fn spawn(
-        client: RegistryClient,
+        registries: Round,
         namespace: Arc<str>,
         folder: Option<Arc<StateFolder>>,
         entropy: Entropy,
@@ -101,7 +101,8 @@ impl Watcher {
         let shared = Arc::new(Shared { services: Mutex::default(), added: Notify::new(), status: Mutex::new(status) });
         let token = CancellationToken::new();
         let driver = Driver {
-            client,
+            reconnect: Reconnect::new(reconnect::CAP, registries.doors()),
+            registries,
             decoder: Decoder::new(namespace.clone()),
             keeper: folder.map(|folder| Keeper::new(folder, namespace.clone())),
             vouched: UNIX_EPOCH,
@@ -109,7 +110,6 @@ impl Watcher {
             session: Session::default(),
             shared: shared.clone(),
             closed: FuturesUnordered::new(),
-            reconnect: Reconnect::new(reconnect::CAP),
             entropy,
             link: Link::Down,
         };
@@ -143,7 +143,7 @@ type Closed = Pin<Box<dyn Future<Output = Arc<str>> + Send>>;
 
 /// The task.
 struct Driver {
-    client: RegistryClient,
+    registries: Round,
     decoder: Decoder,
     namespace: Arc<str>,
     session: Session,
@@ -258,6 +258,13 @@ impl Driver {
             }
             (Happened::Opened(stream), Link::Up(up)) => up.stream = Stream::Open(stream),
             (Happened::Said(message), Link::Up(up)) => {
+                if let Some(position) = &message.position
+                    && let Whose::Strange { ours } = self.registries.judge().answered(&position.store_id, now)
+                {
+                    let (registry, store) = (self.registries.name(), &position.store_id);
+                    let reason = format!("{registry} answers out of store {store}, and this process goes by {ours}");
+                    return self.lost(Duration::ZERO, reason.into(), now);
+                }
                 up.heard = now;
                 let first = up.first_heard.is_none();
                 up.first_heard.get_or_insert(now);
@@ -265,15 +272,22 @@ impl Driver {
             }
             (Happened::Broke(reason), Link::Up(up)) => {
                 let held = up.first_heard.map_or(Duration::ZERO, |first| up.heard - first);
-                let wait = self.reconnect.wait(held, &self.entropy);
-                tracing::debug!(%reason, wait_ms = wait.as_millis() as u64, "watch stream ended");
-                self.link = Link::Resting { until: now + wait };
-                let mut status = self.shared.status.lock();
-                status.state = WatchState::Connecting;
-                status.last_error = Some(reason);
+                self.lost(held, reason, now);
             }
             (_, Link::Down | Link::Resting { .. }) => {}
         }
+    }
+
+    /// Gives up the stream, which was of use for `held`; the next one is with the next registry.
+    fn lost(&mut self, held: Duration, reason: Arc<str>, now: Instant) {
+        let wait = self.reconnect.wait(held, &self.entropy);
+        let registry = self.registries.name();
+        tracing::debug!(%registry, %reason, wait_ms = wait.as_millis() as u64, "watch stream ended");
+        self.registries.go_on();
+        self.link = Link::Resting { until: now + wait };
+        let mut status = self.shared.status.lock();
+        status.state = WatchState::Connecting;
+        status.last_error = Some(reason);
     }
 
     fn take_message(&mut self, message: wire::WatchResponse, first: bool, now: Instant) {
@@ -341,7 +355,7 @@ impl Driver {
         if let Some(request) = self.session.next_request(now.into_std()) {
             let _ = requests.try_send(encode(&self.namespace, request));
         }
-        let mut client = self.client.clone();
+        let mut client = self.registries.client();
         let stream = Stream::Opening(Box::pin(async move {
             client.watch(ReceiverStream::new(receiver)).await.map(tonic::Response::into_inner)
         }));

@@ -29,8 +29,19 @@ pub(crate) struct TargetConfig {
     pub(crate) policy: Policy,
     /// The zone the caller runs in; empty is unknown.
     pub(crate) zone: Arc<str>,
+    /// What calls are told while the endpoints cannot be connected to.
+    pub(crate) outage: Outage,
     /// Picks and jitter.
     pub(crate) entropy: Entropy,
+}
+
+/// What a call is told while every attempt to connect fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outage {
+    /// Nothing, until its failfast time or deadline.
+    WaitedOut,
+    /// That it is so, once the first attempts have failed: the caller has somewhere else to go.
+    Told,
 }
 
 /// Longest pause between two attempts to connect: an instance that comes back late is found within this.
@@ -48,6 +59,7 @@ impl TargetConfig {
             methods: Arc::default(),
             policy: Policy::default(),
             zone: "".into(),
+            outage: Outage::WaitedOut,
             entropy,
         }
     }

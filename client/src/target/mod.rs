@@ -27,7 +27,7 @@ use arc_swap::ArcSwap;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
-pub(crate) use config::TargetConfig;
+pub(crate) use config::{Outage, TargetConfig};
 pub(crate) use in_flight::{InFlight, Outcome};
 pub(crate) use ledger::Ledger;
 use ledger::Shared;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::Outage;
 use super::subchannel::Subchannel;
 use crate::balancer::{Picker, Zone};
 use crate::clock::Stamp;
@@ -137,10 +138,11 @@ pub(crate) enum Outlook {
 }
 
 impl Outlook {
-    /// Whether waiting is pointless: nothing that is under way will change it.
-    pub(crate) fn is_settled(&self) -> bool {
+    /// Whether waiting is pointless: nothing that is under way will change it, or nothing that is to be waited for.
+    pub(crate) fn is_settled(&self, outage: Outage) -> bool {
         match self {
-            Self::Unresolved | Self::Connecting | Self::Failing(_) => false,
+            Self::Unresolved | Self::Connecting => false,
+            Self::Failing(_) => outage == Outage::Told,
             // The next instance may be on its way: the only one of a service that is restarted leaves it empty too.
             Self::Empty => false,
             Self::Refused(_) => true,

@@ -31,7 +31,10 @@ const RECEIVED: &str = "grpc_client_attempt_rcvd_total_compressed_message_size_b
 fn by_status(rig: &Rig, series: &str) -> BTreeMap<String, u64> {
     let target = Arc::downgrade(rig.channel.target());
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(MeshMetrics::new(move || Weak::upgrade(&target).into_iter().collect())));
+    registry.register_collector(Box::new(MeshMetrics::new(
+        move || Weak::upgrade(&target).into_iter().collect(),
+        Arc::default(),
+    )));
     let mut text = String::new();
     encode(&mut text, &registry).unwrap();
     let mut values = BTreeMap::new();

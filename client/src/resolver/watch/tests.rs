@@ -4,13 +4,14 @@ use wire::watch_response::Event;
 
 use super::*;
 use crate::fake_registry::{Calls, Stream, registry};
+use crate::registries::Stores;
 use crate::resolver::{ResolutionStatus, ResolvedEndpoint, Standing};
 
 type Side = Stream<wire::WatchRequest, wire::WatchResponse>;
 
 fn started() -> (Watcher, Calls) {
     let (client, calls) = registry();
-    (Watcher::spawn(client, "default".into(), None, Entropy::seeded(11)), calls)
+    (Watcher::spawn(Round::only(client), "default".into(), None, Entropy::seeded(11)), calls)
 }
 
 /// Follows user-svc, and takes the stream on which that is asked.
@@ -237,7 +238,7 @@ impl Kin {
 
     fn started(&self) -> (Watcher, Calls) {
         let (client, calls) = registry();
-        (Watcher::spawn(client, "default".into(), Some(self.folder.clone()), Entropy::seeded(11)), calls)
+        (Watcher::spawn(Round::only(client), "default".into(), Some(self.folder.clone()), Entropy::seeded(11)), calls)
     }
 
     fn written(&self) -> usize {
@@ -367,4 +368,127 @@ async fn a_spoilt_file_costs_nothing_but_itself() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(std::fs::read(file.with_extension("refused")).unwrap(), b"rubbish");
+}
+
+/// A watcher of two registries, in this order, and whose store it goes by.
+fn started_with_two() -> (Watcher, [Calls; 2], Arc<Stores>) {
+    let ((one, one_calls), (other, other_calls)) = (registry(), registry());
+    let stores = Arc::default();
+    let round = Round::over(vec![one, other], &stores);
+    (Watcher::spawn(round, "default".into(), None, Entropy::seeded(11)), [one_calls, other_calls], stores)
+}
+
+/// The same message out of another store.
+fn of_store(store: &str, message: wire::WatchResponse) -> wire::WatchResponse {
+    let position = message.position.map(|position| wire::Position { store_id: store.into(), ..position });
+    wire::WatchResponse { position, ..message }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_registry_is_asked_at_once_with_the_position_that_was_applied() {
+    let (watcher, [mut one, mut other], _) = started_with_two();
+    let mut users = watcher.follow("user-svc").unwrap();
+    let mut stream = one.watch().await;
+    assert_eq!(subscribed(&mut stream).await, [("user-svc".to_owned(), None)]);
+    stream.say(snapshot("user-svc", 5, &[1, 2])).await;
+    assert_eq!(ports(&mut users).await, [1, 2]);
+
+    let killed = clock::now();
+    stream.fail(Status::unavailable("killed")).await;
+    let mut stream = other.watch().await;
+    assert_eq!(clock::now(), killed);
+    assert_eq!(subscribed(&mut stream).await, [("user-svc".to_owned(), Some(5))]);
+    let delta = wire::Delta { base_revision: 5, presence: 2, ..Default::default() };
+    stream.say(message("user-svc", 6, Event::Delta(delta))).await;
+    while watcher.status().streams_opened < 2 {
+        tokio::task::yield_now().await;
+    }
+    assert!(one.is_quiet());
+    assert_eq!(standings(&users.borrow()).len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_round_in_vain_is_followed_by_a_jittered_wait() {
+    let (watcher, [mut one, mut other], _) = started_with_two();
+    let _held = watcher.follow("user-svc");
+    let mut waits = Vec::new();
+    for _ in 0..50 {
+        drop(one.watch().await);
+        let failed = clock::now();
+        drop(other.watch().await);
+        assert_eq!(clock::now(), failed, "the other one is asked at once");
+        let round = clock::now();
+        drop(one.watch().await);
+        waits.push(clock::now() - round);
+        drop(other.watch().await);
+    }
+    assert!(waits.iter().all(|wait| *wait <= Duration::from_millis(5_001)));
+    assert!(waits.iter().filter(|wait| wait.is_zero()).count() <= 1, "{waits:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_of_a_second_store_is_taken_and_its_registry_is_left() {
+    let (watcher, [mut one, mut other], stores) = started_with_two();
+    let mut users = watcher.follow("user-svc").unwrap();
+    let mut stream = one.watch().await;
+    subscribed(&mut stream).await;
+    stream.say(snapshot("user-svc", 5, &[1])).await;
+    assert_eq!(ports(&mut users).await, [1]);
+    stream.fail(Status::unavailable("killed")).await;
+
+    let mut stranger = other.watch().await;
+    subscribed(&mut stranger).await;
+    stranger.say(of_store("b", snapshot("user-svc", 900, &[2]))).await;
+    assert!(stranger.is_over().await);
+    assert_eq!(stores.seconds(), 1);
+    let mut stream = one.watch().await;
+    assert_eq!(subscribed(&mut stream).await, [("user-svc".to_owned(), Some(5))]);
+    assert_eq!(standings(&users.borrow()), [(1, Standing::Alive)]);
+    let reason = watcher.status().last_error.unwrap();
+    assert_eq!(&*reason, "registry-1 answers out of store b, and this process goes by a");
+    stream.say(snapshot("user-svc", 6, &[3])).await;
+    assert_eq!(ports(&mut users).await[1..], [3], "the first store goes on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_store_that_is_all_there_is_for_long_replaces_the_first_with_a_complete_snapshot() {
+    let (watcher, [mut one, mut other], stores) = started_with_two();
+    let mut users = watcher.follow("user-svc").unwrap();
+    let mut stream = one.watch().await;
+    subscribed(&mut stream).await;
+    stream.say(snapshot("user-svc", 5, &[1])).await;
+    assert_eq!(ports(&mut users).await, [1]);
+    drop((stream, one));
+    let gone = clock::now();
+    let mut left = 0;
+    loop {
+        let mut stranger = other.watch().await;
+        subscribed(&mut stranger).await;
+        let asked = clock::now() - gone;
+        stranger.say(of_store("b", snapshot("user-svc", 2, &[2]))).await;
+        if asked < Duration::from_secs(15) {
+            assert!(stranger.is_over().await);
+            assert!(!users.has_changed().unwrap());
+            left += 1;
+            continue;
+        }
+        assert_eq!(ports(&mut users).await.len(), 2);
+        assert_eq!(standings(&users.borrow()), [(1, Standing::Lapsed), (2, Standing::Alive)]);
+        assert!(asked <= Duration::from_secs(25), "{asked:?}");
+        break;
+    }
+    assert!(left > 0 && stores.seconds() == left, "{left}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_only_registry_may_begin_with_another_store() {
+    let (watcher, mut calls) = started();
+    let (mut users, stream) = followed(&watcher, &mut calls).await;
+    stream.say(snapshot("user-svc", 5, &[1])).await;
+    assert_eq!(ports(&mut users).await, [1]);
+    drop(stream);
+    let mut stream = calls.watch().await;
+    subscribed(&mut stream).await;
+    stream.say(of_store("b", snapshot("user-svc", 1, &[1, 2]))).await;
+    assert_eq!(ports(&mut users).await, [1, 2]);
 }
