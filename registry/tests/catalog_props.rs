@@ -103,7 +103,9 @@ proptest! {
                 for removal in &change.gone {
                     prop_assert!(instances.remove(&removal.id).is_some(), "what goes was there");
                 }
-                instances.extend(change.upserts.iter().map(|instance| (instance.id(), instance.clone())));
+                prop_assert!(!change.silent || (change.upserts.is_empty() && change.gone.is_empty()));
+                // Readers do not see whose an instance is.
+                instances.extend(change.upserts.iter().chain(&change.owned).map(|instance| (instance.id(), instance.clone())));
                 let snapshot = state.view(&change.service);
                 prop_assert_eq!(&*instances, snapshot.instances());
             }
@@ -150,6 +152,7 @@ fn the_steps_reach_every_answer_worth_reaching() {
         "deleted",
         "in use",
         "selected",
+        "adopted",
         "done",
     ] {
         assert!(reached.contains(answer), "no sequence came to {answer:?}; reached {reached:?}");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{
-    AdminState, IdentityKey, Incarnation, InstanceId, InstanceSpec, LeaseId, LoadReport, Position, Selector,
+    AdminState, IdentityKey, Incarnation, InstanceId, InstanceSpec, LeaseId, LoadReport, NodeId, Position, Selector,
     ServiceKey, ServingStatus, StartNonce, StoreId, Ttl,
 };
 
@@ -34,7 +34,17 @@ pub enum Command {
         /// Its id.
         id: InstanceId,
     },
-    /// A lease ran out and its removal is not held back.
+    /// An instance of another node's beats on a stream here: its deadline is kept here from now on.
+    Claim {
+        /// Whose lease.
+        identity: IdentityKey,
+        /// Which one.
+        lease: LeaseId,
+    },
+    /// The deadlines of instances whose owner is gone are kept here from now on, all or none of them: at most
+    /// [`Orphan::ADOPTED_MAX`].
+    Adopt(Vec<Orphan>),
+    /// A lease of this node's ran out and its removal is not held back.
     Expire {
         /// Whose lease.
         identity: IdentityKey,
@@ -60,6 +70,23 @@ pub enum Command {
         /// The id.
         identity: IdentityKey,
     },
+}
+
+/// An instance without an owner that is there.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Orphan {
+    /// Whose lease.
+    pub identity: IdentityKey,
+    /// Which one.
+    pub lease: LeaseId,
+    /// The node that is gone; `None` for a record of a time when there was one node only.
+    pub of: Option<NodeId>,
+}
+
+impl Orphan {
+    /// Most orphans adopted by one proposal: their keys are compared and written in one transaction, and etcd takes 128
+    /// operations in one.
+    pub const ADOPTED_MAX: usize = 100;
 }
 
 /// A registration as it is asked for.

@@ -1,12 +1,13 @@
 //! What a command comes to. Nothing here changes anything.
 
 mod operate;
+mod own;
 mod register;
 mod remove;
 
 use super::{
-    Answer, CatalogError, Command, Expected, Identity, IdentityKey, Key, Limits, OpId, Overlay, Proposal, Record,
-    Report, Timestamp, Ttl, Write,
+    Answer, CatalogError, Command, Expected, Identity, IdentityKey, Key, Limits, NodeId, OpId, Overlay, Proposal,
+    Record, Report, Timestamp, Ttl, Write,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +27,8 @@ pub struct Context {
     pub limits: Limits,
     /// Granted to who asks for no TTL.
     pub default_ttl: Ttl,
+    /// Which node decides; `None` where it is the only one.
+    pub node: Option<NodeId>,
 }
 
 /// What a command comes to.
@@ -53,6 +56,8 @@ pub fn decide(on: &Overlay<'_>, command: &Command, context: Context) -> Result<D
         Command::Report(change) => Ok(report(on, change, context)),
         Command::Deregister { lease, incarnation } => remove::deregister(on, *lease, *incarnation, context),
         Command::Remove { service, id } => Ok(remove::by_operator(on, service, *id, context)),
+        Command::Claim { identity, lease } => Ok(own::claim(on, identity, *lease, context)),
+        Command::Adopt(orphans) => Ok(own::adopt(on, orphans, context)),
         Command::Expire { identity, lease } => Ok(remove::expire(on, identity, *lease, context)),
         Command::SetRule(rule) => operate::set_rule(on, rule, context),
         Command::EndRule { service, selector } => Ok(operate::end_rule(on, service, selector, context)),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::name::is_label;
 use super::record::Registration;
-use super::{AdminState, IdentityKey, Incarnation, InstanceId, Invalid, Revision, ServiceKey, Ttl};
+use super::{AdminState, IdentityKey, Incarnation, InstanceId, Invalid, NodeId, Orphan, Revision, ServiceKey, Ttl};
 
 /// Whether a text holds a control character, which has no business in a log line or a table.
 fn has_control(text: &str) -> bool {
@@ -459,6 +459,18 @@ impl Instance {
     #[must_use]
     pub fn revision(&self) -> Revision {
         self.revision
+    }
+
+    /// Which registry process keeps its deadline; `None` on a store that only one uses.
+    #[must_use]
+    pub fn owner(&self) -> Option<NodeId> {
+        self.registration.owner
+    }
+
+    /// What adopting it rests on.
+    #[must_use]
+    pub fn as_orphan(&self) -> Orphan {
+        Orphan { identity: self.key.clone(), lease: self.registration.lease, of: self.registration.owner }
     }
 
     /// About how much memory it takes.

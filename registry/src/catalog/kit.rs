@@ -9,9 +9,9 @@ use uuid::Uuid;
 
 use super::{
     Answer, CatalogError, Command, Committed, Context, Endpoint, Generation, GrpcService, IdentityKey, Incarnation,
-    Instance, InstanceId, InstanceSpec, LeaseId, Limits, OpId, Overlay, Position, Presence, Protocol, Register, Report,
-    Revision, RuleSet, Selector, ServiceChange, ServiceKey, ServingStatus, StartNonce, State, StoreId, Timestamp, Ttl,
-    Version, Zone, decide,
+    Instance, InstanceId, InstanceSpec, LeaseId, Limits, NodeId, OpId, Overlay, Position, Presence, Protocol, Register,
+    Report, Revision, RuleSet, Selector, ServiceChange, ServiceKey, ServingStatus, StartNonce, State, StoreId,
+    Timestamp, Ttl, Version, Zone, decide,
 };
 
 pub(crate) fn service(name: &str) -> ServiceKey {
@@ -24,6 +24,10 @@ pub(crate) fn id(number: u128) -> InstanceId {
 
 pub(crate) fn identity(number: u128) -> IdentityKey {
     IdentityKey { namespace: service("any").namespace, id: id(number) }
+}
+
+pub(crate) fn node(number: u128) -> NodeId {
+    NodeId::new(Uuid::from_u128(number))
 }
 
 pub(crate) fn nonce(number: u8) -> StartNonce {
@@ -77,6 +81,8 @@ pub(crate) struct World {
     pub(crate) state: State,
     pub(crate) now: Timestamp,
     pub(crate) limits: Limits,
+    /// Which node decides from now on.
+    pub(crate) node: Option<NodeId>,
     /// What the last command changed.
     pub(crate) changes: Vec<ServiceChange>,
     drawn: u128,
@@ -89,6 +95,7 @@ impl World {
             state: State::empty(position),
             now: Timestamp::since_epoch(Duration::from_secs(1_000_000)),
             limits: Limits::default(),
+            node: None,
             changes: Vec::new(),
             drawn: 0,
         }
@@ -105,7 +112,7 @@ impl World {
 
     pub(crate) fn context(&mut self) -> Context {
         let op = OpId(self.draw());
-        Context { now: self.now, op, limits: self.limits, default_ttl: Ttl::DEFAULT }
+        Context { now: self.now, op, limits: self.limits, default_ttl: Ttl::DEFAULT, node: self.node }
     }
 
     /// Decides, and commits what comes out.

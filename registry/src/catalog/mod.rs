@@ -33,7 +33,7 @@ mod time;
 mod view;
 
 pub use admin::{AdminRule, AdminState, Selector};
-pub use command::{Answer, Beat, BeatOutcome, Beaten, Command, Granted, Register, Report, RuleSet};
+pub use command::{Answer, Beat, BeatOutcome, Beaten, Command, Granted, Orphan, Register, Report, RuleSet};
 pub use decide::{Context, Decision, REMEMBERED, decide};
 pub use error::{CatalogError, Invalid};
 pub use health::{InstanceHealth, Liveness, LoadReport, RemovalHold, RemovalHoldReason, SoftState, Standing, standing};

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    AdminRule, IdentityKey, Incarnation, InstanceSpec, LeaseId, Removal, Revision, Selector, ServiceKey, ServingStatus,
-    StartNonce, Timestamp, Ttl,
+    AdminRule, IdentityKey, Incarnation, InstanceSpec, LeaseId, NodeId, Removal, Revision, Selector, ServiceKey,
+    ServingStatus, StartNonce, Timestamp, Ttl,
 };
 
 /// Where a record is stored.
@@ -82,6 +82,9 @@ pub struct Registration {
     pub nonce: StartNonce,
     /// What its beats name.
     pub lease: LeaseId,
+    /// Which registry process keeps its deadline and may let it expire; `None` on a store that only one process uses. A
+    /// change of this alone is no change of the instance: readers are not told.
+    pub owner: Option<NodeId>,
     /// TTL granted.
     pub ttl: Ttl,
     /// What it says of itself now.
@@ -91,6 +94,12 @@ pub struct Registration {
 }
 
 impl Registration {
+    /// Whether this is another in nothing but its owner.
+    #[must_use]
+    pub fn differs_in_owner_alone(&self, from: &Self) -> bool {
+        self.owner != from.owner && *self == Self { owner: self.owner, ..from.clone() }
+    }
+
     /// About how much memory it takes.
     pub(super) fn bytes(&self) -> usize {
         size_of::<Self>() + self.spec.bytes()

@@ -67,6 +67,10 @@ pub struct ServiceChange {
     pub revision: Revision,
     /// New and changed instances, in the order of their ids.
     pub upserts: Vec<Arc<Instance>>,
+    /// Instances that changed in nothing but their owner, in the order of their ids.
+    pub owned: Vec<Arc<Instance>>,
+    /// Whether nothing changed that readers see.
+    pub silent: bool,
     /// Instances that are gone, in the order of their ids.
     pub gone: Vec<Removal>,
     /// Presence after.
@@ -200,7 +204,8 @@ impl ServiceView {
     /// the revision as it is.
     #[must_use]
     pub(crate) fn advanced(&self, change: ServiceChange) -> Self {
-        let ServiceChange { service: _, revision, upserts, gone, presence, instances, removals } = change;
+        let ServiceChange { service: _, revision, upserts, owned: _, silent: _, gone, presence, instances, removals } =
+            change;
         let mut next = Self { instances, removals, ..self.clone() };
         if !(upserts.is_empty() && gone.is_empty() && presence == self.presence) {
             next.history.push(Delta { base: self.revision, revision, upserts, removals: gone, presence });

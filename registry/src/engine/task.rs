@@ -23,6 +23,7 @@ use super::publish::Publisher;
 use super::settings::EngineSettings;
 use super::time::Clock;
 use crate::catalog::{Answer, Command, LeaseId, Leases, OpId, Revision, State, Timestamp};
+use crate::cluster::{Cluster, Solo};
 use crate::storage::{Completeness, Outcome, Store, StoreError};
 
 /// Messages of heartbeats that wait, each of at most 1 000 beats.
@@ -89,8 +90,18 @@ impl EngineTask {
 }
 
 impl Engine {
-    /// Loads the store and starts the engine on it. Must be called inside a tokio runtime.
+    /// Loads the store and starts the engine on it, as the only one there. Must be called inside a tokio runtime.
     pub async fn start(
+        settings: EngineSettings,
+        store: Arc<dyn Store>,
+        metrics: Metrics,
+    ) -> Result<(Self, EngineTask), StoreError> {
+        Self::start_in(Arc::new(Solo::default()), settings, store, metrics).await
+    }
+
+    /// Loads the store and starts the engine on it as one of the nodes of a cluster. Must be called inside a tokio runtime.
+    pub async fn start_in(
+        cluster: Arc<dyn Cluster>,
         settings: EngineSettings,
         store: Arc<dyn Store>,
         metrics: Metrics,
@@ -123,6 +134,7 @@ impl Engine {
             writes: writes_in,
             notices: notices_in,
             settings,
+            cluster,
             store,
             metrics,
             clock,
@@ -159,6 +171,7 @@ impl Engine {
 /// Everything the one owner owns.
 struct Task {
     settings: EngineSettings,
+    cluster: Arc<dyn Cluster>,
     store: Arc<dyn Store>,
     metrics: Metrics,
     clock: Clock,

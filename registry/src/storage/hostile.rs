@@ -243,7 +243,8 @@ impl Mind {
             (None, _) => Command::Forget { identity: key.clone() },
         };
         let op = OpId(self.bytes());
-        let context = Context { now: self.foreign_now, op, limits: Limits::default(), default_ttl: Ttl::DEFAULT };
+        let (limits, default_ttl) = (Limits::default(), Ttl::DEFAULT);
+        let context = Context { now: self.foreign_now, op, limits, default_ttl, node: None };
         decide(&Overlay::new(state), &command, context).ok()?.proposal
     }
 }

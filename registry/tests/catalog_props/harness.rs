@@ -7,9 +7,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 use registry::catalog::{
     AdminState, Answer, CatalogError, Command, Committed, Context, Endpoint, Generation, IdentityKey, Incarnation,
-    InstanceId, InstanceSpec, Lapse, LeaseId, Leases, Limits, OpId, Overlay, Position, Presence, Protocol, Register,
-    Report, Revision, RuleSet, Selector, ServiceKey, ServingStatus, StartNonce, State, StoreId, Timestamp, Ttl,
-    Version, decide,
+    InstanceId, InstanceSpec, Lapse, LeaseId, Leases, Limits, NodeId, OpId, Overlay, Position, Presence, Protocol,
+    Register, Report, Revision, RuleSet, Selector, ServiceKey, ServingStatus, StartNonce, State, StoreId, Timestamp,
+    Ttl, Version, decide,
 };
 use uuid::Uuid;
 
@@ -19,6 +19,9 @@ use crate::model::{Model, Who};
 const IDS: u8 = 5;
 const STARTS: u8 = 4;
 const SERVICES: u8 = 2;
+
+/// How many nodes share the store.
+const NODES: u8 = 3;
 
 /// TTL of every lease.
 pub(crate) const TTL: Duration = Duration::from_secs(10);
@@ -51,6 +54,12 @@ pub(crate) enum Step {
         expires: bool,
     },
     DeleteService(u8),
+    /// The instance of a grant turns up at this node, by a stream.
+    Claim(usize, u8),
+    /// This node adopts everybody who belongs to another.
+    Adopt(u8),
+    /// From now on this node decides.
+    Decide(u8),
     Wait(Duration),
 }
 
@@ -93,6 +102,9 @@ pub(crate) fn steps(max: usize) -> impl Strategy<Value = Vec<Step>> {
         2 => (0..IDS, 0..SERVICES, admin, any::<bool>())
             .prop_map(|(id, service, state, expires)| Step::Rule { id, service, state, expires }),
         1 => (0..SERVICES).prop_map(Step::DeleteService),
+        2 => (0_usize..6, 0..NODES).prop_map(|(grant, node)| Step::Claim(grant, node)),
+        1 => (0..NODES).prop_map(Step::Adopt),
+        1 => (0..NODES).prop_map(Step::Decide),
         5 => wait.prop_map(Step::Wait),
     ];
     prop::collection::vec(step, 1..max)
@@ -111,6 +123,8 @@ pub(crate) struct Harness {
     pub(crate) log: Vec<Committed>,
     pub(crate) now: Timestamp,
     pub(crate) leases: Leases,
+    /// Which node decides.
+    node: NodeId,
     grants: Vec<Grant>,
     drawn: u128,
 }
@@ -121,6 +135,10 @@ pub(crate) fn service(number: u8) -> ServiceKey {
 
 fn id(number: u8) -> InstanceId {
     InstanceId::new(Uuid::from_u128(u128::from(number) + 1)).unwrap()
+}
+
+fn node(number: u8) -> NodeId {
+    NodeId::new(Uuid::from_u128(u128::from(number)))
 }
 
 fn store(name: &str) -> StoreId {
@@ -142,6 +160,7 @@ impl Harness {
             log: Vec::new(),
             now: Timestamp::since_epoch(Duration::from_secs(1_000_000)),
             leases: Leases::new(LAST_INSTANCE_HOLD),
+            node: node(0),
             grants: Vec::new(),
             drawn: 0,
         }
@@ -199,6 +218,25 @@ impl Harness {
                 let answer = self.command(&Command::DeleteService { service: service(name) });
                 model.deleted(name, &answer);
                 if answer.is_ok() { "deleted" } else { "in use" }
+            }
+            Step::Claim(back, at) => {
+                let Some(grant) = self.granted(back) else { return "nothing" };
+                self.node = node(at);
+                let claim = Command::Claim { identity: identity(grant.who), lease: grant.lease };
+                self.command(&claim).expect("a claim is never refused");
+                "done"
+            }
+            Step::Adopt(by) => {
+                self.node = node(by);
+                let of_others = self.state.instances().filter(|instance| instance.owner() != Some(self.node));
+                let adoption = Command::Adopt(of_others.map(|instance| instance.as_orphan()).collect());
+                self.command(&adoption).expect("an adoption is never refused");
+                assert!(self.state.instances().all(|instance| instance.owner() == Some(self.node)));
+                "adopted"
+            }
+            Step::Decide(by) => {
+                self.node = node(by);
+                "nothing"
             }
             Step::Wait(duration) => self.wait(duration, model),
         }
@@ -287,8 +325,23 @@ impl Harness {
     }
 
     pub(crate) fn expire(&mut self, lapse: Lapse) {
-        let command = Command::Expire { identity: lapse.identity, lease: lapse.lease };
+        let command = Command::Expire { identity: lapse.identity.clone(), lease: lapse.lease };
+        let owner = self.owner(&lapse.identity);
+        // Only its owner is believed.
+        for number in (0..NODES).map(node).filter(|number| *number != owner) {
+            let commits = self.log.len();
+            self.node = number;
+            self.command(&command).expect("a lapse is not refused");
+            assert_eq!(self.log.len(), commits, "another node let it expire");
+        }
+        self.node = owner;
         self.command(&command).expect("a lapse is not refused");
+    }
+
+    fn owner(&self, of: &IdentityKey) -> NodeId {
+        let mut orphans = self.state.instances().map(|instance| instance.as_orphan());
+        let orphan = orphans.find(|orphan| orphan.identity == *of);
+        orphan.and_then(|orphan| orphan.of).expect("who runs out is live, and every instance has an owner here")
     }
 
     /// Does what time alone asks for.
@@ -314,7 +367,7 @@ impl Harness {
     fn command(&mut self, command: &Command) -> Result<Answer, CatalogError> {
         let op = OpId(self.draw());
         let default_ttl = Ttl::new(TTL).unwrap();
-        let context = Context { now: self.now, op, limits: Limits::default(), default_ttl };
+        let context = Context { now: self.now, op, limits: Limits::default(), default_ttl, node: Some(self.node) };
         let decision = decide(&Overlay::new(&self.state), command, context)?;
         if let Some(proposal) = decision.proposal {
             let revision = self.state.position().revision.next();

@@ -52,6 +52,7 @@ pub(super) fn register(
         incarnation,
         nonce: request.nonce,
         lease,
+        owner: context.node,
         ttl,
         serving: request.serving,
         spec: request.spec.clone(),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::own::may_expire;
 use super::register::keep_newest;
 use super::{Context, Decision, Draft, REMEMBERED};
 use crate::catalog::{
@@ -42,10 +43,11 @@ pub(super) fn by_operator(on: &Overlay<'_>, service: &ServiceKey, id: InstanceId
     }
 }
 
-/// A lease ran out. Whoever has registered anew since then has another one.
+/// A lease ran out. Whoever has registered anew since then has another one, and whoever's deadline another node keeps by
+/// now is that node's to judge.
 pub(super) fn expire(on: &Overlay<'_>, key: &IdentityKey, lease: LeaseId, context: Context) -> Decision {
     match on.identity(key).and_then(|identity| Some((identity, identity.live.as_ref()?))) {
-        Some((identity, live)) if live.lease == lease => {
+        Some((identity, live)) if live.lease == lease && may_expire(live, context) => {
             remove(on, key, identity, live, RemovalReason::Expired, context)
         }
         _ => Decision::nothing(Answer::Done),

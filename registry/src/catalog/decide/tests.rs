@@ -1,5 +1,6 @@
 //! One fact a test.
 
 mod operate;
+mod own;
 mod register;
 mod remove;

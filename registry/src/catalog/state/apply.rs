@@ -15,6 +15,10 @@ use crate::catalog::{
 struct Touched {
     upserts: BTreeSet<InstanceId>,
     gone: BTreeMap<InstanceId, Removal>,
+    /// Instances that changed in nothing but their owner.
+    owned: BTreeSet<InstanceId>,
+    /// Whether something may have changed that readers see.
+    told: bool,
 }
 
 type Changes = BTreeMap<ServiceKey, Touched>;
@@ -129,10 +133,10 @@ impl State {
         {
             self.bury(&key, was, &identity, stamp.revision, changes);
         }
-        if let Some(is) = is
-            && was != Some(is)
-        {
-            self.settle(&key, is, stamp.revision, changes);
+        match (was, is) {
+            (Some(was), Some(is)) if is.differs_in_owner_alone(was) => self.rehome(&key, is, changes),
+            (was, Some(is)) if was != Some(is) => self.settle(&key, is, stamp.revision, changes),
+            _ => {}
         }
         self.remember(&key, &before, &identity, stamp.revision, changes);
 
@@ -172,6 +176,15 @@ impl State {
             touched.gone.remove(&key.id);
             touched.upserts.insert(key.id);
         });
+    }
+
+    /// Notes who keeps an instance's deadline now. Readers are not told, so the instance keeps its revision.
+    fn rehome(&mut self, key: &IdentityKey, is: &Arc<Registration>, changes: &mut Changes) {
+        let Some(service) = self.services.get_mut(&is.service) else { return };
+        if let Some(instance) = Arc::make_mut(&mut service.instances).get_mut(&key.id) {
+            *instance = Arc::new(Instance { registration: is.clone(), ..Instance::clone(instance) });
+            changes.entry(is.service.clone()).or_default().owned.insert(key.id);
+        }
     }
 
     /// Brings the removals that services show in line with the tombstones kept for this id.
@@ -234,6 +247,7 @@ impl State {
         change: impl FnOnce(&mut Service, &mut Touched) -> T,
     ) -> T {
         let touched = changes.entry(key.clone()).or_default();
+        touched.told = true;
         let service = self.services.entry(key.clone()).or_default();
         let (knew, had) = (service.is_known(), service.instances.len());
         let result = change(service, touched);
@@ -248,11 +262,13 @@ impl State {
 
     fn change(&self, service: ServiceKey, revision: Revision, touched: Touched) -> ServiceChange {
         let kept = self.services.get(&service).cloned().unwrap_or_default();
-        let upserts = touched.upserts.iter().filter_map(|id| kept.instances.get(id).cloned()).collect();
+        let now = |ids: &BTreeSet<InstanceId>| ids.iter().filter_map(|id| kept.instances.get(id).cloned()).collect();
         ServiceChange {
             service,
             revision,
-            upserts,
+            upserts: now(&touched.upserts),
+            owned: now(&touched.owned),
+            silent: !touched.told,
             gone: touched.gone.into_values().collect(),
             presence: kept.presence(),
             instances: kept.instances,

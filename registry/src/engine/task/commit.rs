@@ -77,14 +77,14 @@ impl Task {
 
     /// Decides the first commands that wait, each on top of those before it.
     fn decide_group(&mut self, now: Timestamp) {
-        let mut overlay = Overlay::new(&self.state);
+        let (mut overlay, node) = (Overlay::new(&self.state), self.cluster.node());
         let mut depends = Vec::new();
         let mut ready = Vec::new();
         for order in 0..GROUP_MAX {
             let Some(pending) = self.waiting.pop_front() else { break };
             let op = draw_op(&mut self.rng);
             let (limits, default_ttl) = (self.settings.limits, self.settings.default_ttl);
-            match decide(&overlay, &pending.command, Context { now, op, limits, default_ttl }) {
+            match decide(&overlay, &pending.command, Context { now, op, limits, default_ttl, node }) {
                 Ok(Decision { proposal: Some(proposal), answer }) => {
                     overlay.add(&proposal);
                     let proposal = Arc::new(proposal);
@@ -183,7 +183,9 @@ impl Task {
                         self.metrics.removals_unremembered.inc();
                     }
                     self.leases.follow(&change, now);
-                    self.publisher.changed(change);
+                    if !change.silent {
+                        self.publisher.changed(change);
+                    }
                 }
                 self.publisher.reached(self.state.position());
                 if let Some(sent) = self.sent.remove(&committed.op) {

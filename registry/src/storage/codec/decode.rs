@@ -10,7 +10,7 @@ use mesh_api::store::v1 as pb;
 use super::CodecError;
 use crate::catalog::{
     AdminRule, AdminState, DescriptorDigest, Emptiness, Endpoint, GrpcService, IdempotencyLevel, Identity, Incarnation,
-    InstanceSpec, Invalid, LeaseId, Metadata, Method, PastStart, Protocol, Record, Registration, RemovalReason,
+    InstanceSpec, Invalid, LeaseId, Metadata, Method, NodeId, PastStart, Protocol, Record, Registration, RemovalReason,
     ServiceKey, ServiceRecord, ServingStatus, StartNonce, Timestamp, Tombstone, Ttl, Version, Weight, Zone,
 };
 
@@ -66,6 +66,7 @@ fn registration(stored: pb::Registration) -> Result<Registration, CodecError> {
         incarnation: incarnation(stored.incarnation)?,
         nonce: StartNonce::from_wire(&stored.start_nonce)?,
         lease: lease(&stored.lease_id)?,
+        owner: owner(&stored.owner)?,
         ttl: Ttl::new(span("ttl", ttl.seconds, ttl.nanos)?)?,
         serving: serving_status(stored.serving_status)?,
         spec,
@@ -138,6 +139,13 @@ fn incarnation(number: u64) -> Result<Incarnation, CodecError> {
 
 fn lease(bytes: &[u8]) -> Result<LeaseId, CodecError> {
     LeaseId::from_wire(bytes).ok_or(CodecError::Length { field: "lease_id", bytes: bytes.len() })
+}
+
+fn owner(bytes: &[u8]) -> Result<Option<NodeId>, CodecError> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    NodeId::from_wire(bytes).map(Some).ok_or(CodecError::Length { field: "owner", bytes: bytes.len() })
 }
 
 fn until(at: Option<prost_types::Timestamp>) -> Result<Timestamp, CodecError> {

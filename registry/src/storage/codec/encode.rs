@@ -63,7 +63,7 @@ fn registration(registration: &Registration) -> pb::Registration {
             .descriptor_digest
             .map_or_else(Bytes::new, |digest| Bytes::copy_from_slice(digest.as_bytes())),
         grpc_services: spec.grpc_services().iter().map(grpc_service).collect(),
-        owner: Bytes::new(),
+        owner: registration.owner.map_or_else(Bytes::new, |owner| Bytes::copy_from_slice(owner.as_bytes())),
     }
 }
 

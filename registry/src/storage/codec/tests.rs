@@ -11,9 +11,9 @@ use uuid::Uuid;
 use super::*;
 use crate::catalog::{
     AdminRule, AdminState, DescriptorDigest, Emptiness, Endpoint, GrpcService, IdempotencyLevel, Identity, IdentityKey,
-    Incarnation, InstanceId, InstanceSpec, LeaseId, Metadata, Method, Namespace, PastStart, Protocol, Registration,
-    RemovalReason, Selector, ServiceKey, ServiceName, ServiceRecord, ServingStatus, StartNonce, Timestamp, Tombstone,
-    Ttl, Version, Weight, Zone,
+    Incarnation, InstanceId, InstanceSpec, LeaseId, Metadata, Method, Namespace, NodeId, PastStart, Protocol,
+    Registration, RemovalReason, Selector, ServiceKey, ServiceName, ServiceRecord, ServingStatus, StartNonce,
+    Timestamp, Tombstone, Ttl, Version, Weight, Zone,
 };
 
 fn config() -> ProptestConfig {
@@ -113,12 +113,14 @@ fn ttls() -> impl Strategy<Value = Ttl> {
 }
 
 fn registrations() -> impl Strategy<Value = Registration> {
-    (services(), incarnations(), nonces(), leases(), ttls(), serving(), specs()).prop_map(
-        |(service, incarnation, nonce, lease, ttl, serving, spec)| Registration {
+    let owner = option::of(any::<u128>().prop_map(|id| NodeId::new(Uuid::from_u128(id))));
+    (services(), incarnations(), nonces(), leases(), owner, ttls(), serving(), specs()).prop_map(
+        |(service, incarnation, nonce, lease, owner, ttl, serving, spec)| Registration {
             service,
             incarnation,
             nonce,
             lease,
+            owner,
             ttl,
             serving,
             spec,

@@ -122,6 +122,7 @@ async fn the_log_of_large_records_is_bounded_in_bytes() {
         incarnation: incarnation(1),
         nonce: nonce(1),
         lease: LeaseId::new([1; 16]),
+        owner: None,
         ttl: Ttl::DEFAULT,
         serving: ServingStatus::Serving,
         spec: large,

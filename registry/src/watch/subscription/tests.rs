@@ -57,6 +57,7 @@ impl World {
                 incarnation,
                 nonce: StartNonce::new([number; 16]),
                 lease: LeaseId::new([number; 16]),
+                owner: None,
                 ttl: Ttl::DEFAULT,
                 serving,
                 spec,
