@@ -5,12 +5,15 @@
 //! lease's own time, and the deadline that was filed for it is looked at again when it comes.
 
 mod deadlines;
+mod drawn;
 mod held;
+mod links;
 mod mass_expiry;
 mod slab;
 mod suspicion;
+mod wheel;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,10 +22,13 @@ use super::{
     ServiceChange, ServiceKey, ServingStatus, SoftState, State, StreamId, Timestamp, Ttl,
 };
 use deadlines::Deadlines;
-use held::{Exit, Lease, Phase};
+use drawn::DrawnMap;
+use held::{Carrier, Exit, Lease, Phase};
+use links::{Head, Links};
 use mass_expiry::{Census, MassExpiry, Ruling};
 use slab::{Slab, Slot};
 use suspicion::Suspicions;
+use wheel::Wheel;
 
 /// How often a service's changed load reports are told; its liveness is told at once.
 const LOAD_INTERVAL: Duration = Duration::from_secs(1);
@@ -71,12 +77,12 @@ pub struct Lapse {
 pub struct Leases {
     last_instance_hold: Duration,
     slots: Slab<Lease>,
-    by_lease: HashMap<LeaseId, Slot>,
-    by_identity: HashMap<IdentityKey, Slot>,
-    /// The leases whose last beat came on a stream.
-    streams: HashMap<StreamId, BTreeSet<Slot>>,
+    by_lease: DrawnMap<LeaseId, Slot>,
+    /// The leases whose last beat came on a stream: where their list begins, and the lists.
+    streams: DrawnMap<StreamId, Head>,
+    carried: Links,
     services: BTreeMap<ServiceKey, Attendance>,
-    reviews: Deadlines<Slot>,
+    reviews: Wheel,
     service_reviews: Deadlines<ServiceKey>,
     /// Services whose soft state is to be told now.
     changed: BTreeSet<ServiceKey>,
@@ -94,11 +100,11 @@ impl Leases {
         Self {
             last_instance_hold,
             slots: Slab::default(),
-            by_lease: HashMap::new(),
-            by_identity: HashMap::new(),
-            streams: HashMap::new(),
+            by_lease: DrawnMap::default(),
+            streams: DrawnMap::default(),
+            carried: Links::default(),
             services: BTreeMap::new(),
-            reviews: Deadlines::default(),
+            reviews: Wheel::default(),
             service_reviews: Deadlines::default(),
             changed: BTreeSet::new(),
             loaded: BTreeSet::new(),
@@ -110,10 +116,8 @@ impl Leases {
     /// Follows a change of the state: new instances get a lease with a full TTL, gone ones lose theirs.
     pub fn follow(&mut self, change: &ServiceChange, now: Timestamp) {
         for removal in &change.gone {
-            let key = IdentityKey { namespace: change.service.namespace.clone(), id: removal.id };
-            let slot = self.by_identity.get(&key).copied();
-            let same = |lease: &Lease| lease.service == change.service && lease.incarnation == removal.incarnation;
-            if let Some(slot) = slot.filter(|slot| self.slots.get(*slot).is_some_and(same)) {
+            let Some(slot) = self.member(&change.service, removal.id) else { continue };
+            if self.slots.get(slot).is_some_and(|lease| lease.incarnation == removal.incarnation) {
                 self.end(slot);
             }
         }
@@ -125,7 +129,7 @@ impl Leases {
     /// Brings the leases in line with a state that was loaded anew. Leases that go on keep their deadlines.
     pub fn reconcile(&mut self, state: &State, now: Timestamp) {
         let live = |lease: &Lease| {
-            let instance = state.instance(&lease.service, lease.identity.id);
+            let instance = state.instance(lease.service(), lease.instance_id());
             instance.is_some_and(|instance| instance.registration.lease == lease.id)
         };
         let gone: Vec<Slot> = self.slots.iter().filter(|(_, lease)| !live(lease)).map(|(slot, _)| slot).collect();
@@ -152,32 +156,37 @@ impl Leases {
             return None;
         }
         let before = std::mem::replace(&mut held.renewed, now);
-        held.broke = None;
         if let Some(load) = load {
-            held.load = Some(load.sane());
-            if self.loaded.insert(held.service.clone()) {
+            match &mut held.load {
+                Some(told) => **told = load.sane(),
+                none => *none = Some(Box::new(load.sane())),
+            }
+            if !self.loaded.contains(held.service()) {
+                self.loaded.insert(held.service().clone());
                 self.tell_loads.get_or_insert(now.after(LOAD_INTERVAL));
             }
         }
-        let moved = via.is_some() && held.stream != via;
         let recovered = std::mem::replace(&mut held.phase, Phase::Alive);
-        if moved {
-            self.attach(slot, via);
+        match (via, held.carrier) {
+            (Some(stream), carrier) if carrier != Carrier::Stream(stream) => self.attach(slot, stream),
+            (None, Carrier::Broke(_)) => held.carrier = Carrier::Calls,
+            _ => {}
         }
         if recovered != Phase::Alive {
             self.recover(slot, recovered, before);
         }
         let held = self.slots.get(slot)?;
-        Some(Renewal { identity: &held.identity, serving: held.serving, admin: held.admin, ttl: held.ttl })
+        Some(Renewal { identity: held.identity(), serving: held.serving, admin: held.admin, ttl: held.ttl })
     }
 
     /// A heartbeat stream broke from its other side. What it carried is SUSPECT unless something comes soon.
     pub fn stream_broke(&mut self, stream: StreamId, now: Timestamp) {
-        for slot in self.streams.remove(&stream).unwrap_or_default() {
+        let mut carried = self.streams.remove(&stream).unwrap_or(Head::EMPTY);
+        while let Some(slot) = self.carried.pop(&mut carried) {
             let Some(lease) = self.slots.get_mut(slot) else { continue };
-            lease.stream = None;
+            lease.carrier = Carrier::Calls;
             if lease.phase == Phase::Alive {
-                lease.broke = Some(now);
+                lease.carrier = Carrier::Broke(now);
                 self.reviews.file_by(slot, now.after(held::BROKEN_STREAM_GRACE));
             }
         }
@@ -185,9 +194,10 @@ impl Leases {
 
     /// The registry itself ended a heartbeat stream: that says nothing about what it carried.
     pub fn stream_ended(&mut self, stream: StreamId) {
-        for slot in self.streams.remove(&stream).unwrap_or_default() {
+        let mut carried = self.streams.remove(&stream).unwrap_or(Head::EMPTY);
+        while let Some(slot) = self.carried.pop(&mut carried) {
             if let Some(lease) = self.slots.get_mut(slot) {
-                lease.stream = None;
+                lease.carrier = Carrier::Calls;
             }
         }
     }
@@ -206,13 +216,16 @@ impl Leases {
         for slot in slots {
             let Some(lease) = self.slots.get_mut(slot) else { continue };
             lease.renewed = now;
-            lease.broke = None;
+            if matches!(lease.carrier, Carrier::Broke(_)) {
+                lease.carrier = Carrier::Calls;
+            }
             if lease.phase == Phase::Silent {
                 lease.phase = Phase::Suspect;
-                self.changed.insert(lease.service.clone());
+                self.changed.insert(lease.service().clone());
             }
+            // Filed by: what is filed for an earlier time is looked at then, and filed again.
             if let Some(at) = lease.review() {
-                self.reviews.file(slot, at);
+                self.reviews.file_by(slot, at);
             }
         }
         for (service, attendance) in &mut self.services {
@@ -228,6 +241,8 @@ impl Leases {
     /// Concludes what follows from the time alone, and tells whose removal is to be written now. Every lease named stays
     /// on its way out until its removal comes back through [`follow`](Self::follow) or [`stays`](Self::stays).
     pub fn advance(&mut self, now: Timestamp) -> Vec<Lapse> {
+        let slots = &self.slots;
+        self.reviews.turn(now, |slot| slots.get(slot)?.review());
         while let Some(slot) = self.reviews.pop_due(now) {
             self.review(slot, now);
         }
@@ -247,7 +262,7 @@ impl Leases {
         let Some(slot) = self.by_lease.get(&lapse.lease).copied() else { return };
         let Some(lease) = self.slots.get_mut(slot) else { return };
         let Phase::Leaving(exit) = lease.phase else { return };
-        let (service, renewed, id) = (lease.service.clone(), lease.renewed, lease.identity.id);
+        let (service, renewed, id) = (lease.service().clone(), lease.renewed, lease.instance_id());
         let attendance = self.services.entry(service.clone()).or_default();
         if let Exit::Metered(window) = exit {
             attendance.expiry.returned(window);
@@ -298,7 +313,7 @@ impl Leases {
         let health = |lease: &Lease| InstanceHealth {
             incarnation: lease.incarnation,
             liveness: lease.liveness(),
-            load: lease.load,
+            load: lease.load.as_deref().copied(),
         };
         SoftState { instances: told.map(|(id, lease)| (id, health(lease))).collect(), hold: attendance.hold }
     }
@@ -306,19 +321,24 @@ impl Leases {
     /// How many leases there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.by_identity.len()
+        self.by_lease.len()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.by_identity.is_empty()
+        self.by_lease.is_empty()
+    }
+
+    /// The lease of an instance of a service.
+    fn member(&self, service: &ServiceKey, id: InstanceId) -> Option<Slot> {
+        self.services.get(service)?.members.get(&id).copied()
     }
 
     /// Takes over what the state says of an instance.
     fn sync(&mut self, instance: &Arc<Instance>, now: Timestamp) {
         let registration = &instance.registration;
-        let held = self.by_identity.get(&instance.key).copied();
+        let held = self.member(&registration.service, instance.id());
         let Some((slot, lease)) = held.and_then(|slot| Some((slot, self.slots.get_mut(slot)?))) else {
             return self.grant(instance, now);
         };
@@ -328,10 +348,7 @@ impl Leases {
         }
         let shorter = registration.ttl < lease.ttl;
         let counted = lease.counts();
-        lease.ttl = registration.ttl;
-        lease.serving = registration.serving;
-        lease.admin = instance.admin;
-        lease.draining = instance.is_draining();
+        lease.sync(instance);
         let (recounted, review) = (lease.counts() != counted, lease.review());
         if let Some(at) = review.filter(|_| shorter) {
             self.reviews.file_by(slot, at);
@@ -349,7 +366,6 @@ impl Leases {
         let review = lease.review();
         let slot = self.slots.insert(lease);
         self.by_lease.insert(registration.lease, slot);
-        self.by_identity.insert(instance.key.clone(), slot);
         let attendance = self.services.entry(registration.service.clone()).or_default();
         attendance.members.insert(instance.id(), slot);
         if !attendance.silent.is_empty() {
@@ -362,49 +378,51 @@ impl Leases {
     }
 
     fn end(&mut self, slot: Slot) {
-        self.attach(slot, None);
-        self.reviews.unfile(&slot);
+        self.reviews.unfile(slot);
         let Some(lease) = self.slots.remove(slot) else { return };
+        self.detach(slot, lease.carrier);
         self.by_lease.remove(&lease.id);
-        self.by_identity.remove(&lease.identity);
-        let Some(attendance) = self.services.get_mut(&lease.service) else { return };
-        attendance.members.remove(&lease.identity.id);
-        attendance.silent.remove(&(lease.renewed, lease.identity.id));
+        let service = lease.service();
+        let Some(attendance) = self.services.get_mut(service) else { return };
+        attendance.members.remove(&lease.instance_id());
+        attendance.silent.remove(&(lease.renewed, lease.instance_id()));
         if lease.phase != Phase::Alive || lease.load.is_some() {
-            self.changed.insert(lease.service.clone());
+            self.changed.insert(service.clone());
         }
         if attendance.members.is_empty() {
-            self.services.remove(&lease.service);
-            self.service_reviews.unfile(&lease.service);
-            self.loaded.remove(&lease.service);
+            self.services.remove(service);
+            self.service_reviews.unfile(service);
+            self.loaded.remove(service);
         } else if !attendance.silent.is_empty() || attendance.hold.is_some() {
             // One less changes the share that is silent, and who is the last.
-            self.service_reviews.file_by(lease.service, lease.renewed);
+            self.service_reviews.file_by(service.clone(), lease.renewed);
         }
     }
 
     /// Notes which stream a lease's beats come on.
-    fn attach(&mut self, slot: Slot, stream: Option<StreamId>) {
+    fn attach(&mut self, slot: Slot, stream: StreamId) {
         let Some(lease) = self.slots.get_mut(slot) else { return };
-        if let Some(old) = std::mem::replace(&mut lease.stream, stream)
-            && let Some(carried) = self.streams.get_mut(&old)
-        {
-            carried.remove(&slot);
-            if carried.is_empty() {
-                self.streams.remove(&old);
-            }
-        }
-        if let Some(stream) = stream {
-            self.streams.entry(stream).or_default().insert(slot);
+        let before = std::mem::replace(&mut lease.carrier, Carrier::Stream(stream));
+        self.detach(slot, before);
+        self.carried.push(self.streams.entry(stream).or_insert(Head::EMPTY), slot);
+    }
+
+    /// Takes a lease off the stream that carried it.
+    fn detach(&mut self, slot: Slot, from: Carrier) {
+        let Carrier::Stream(stream) = from else { return };
+        let Some(head) = self.streams.get_mut(&stream) else { return };
+        self.carried.remove(head, slot);
+        if head.is_empty() {
+            self.streams.remove(&stream);
         }
     }
 
     /// A lease that was not ALIVE has been renewed.
     fn recover(&mut self, slot: Slot, from: Phase, silent_since: Timestamp) {
         let Some(lease) = self.slots.get(slot) else { return };
-        let (service, id, now) = (lease.service.clone(), lease.identity.id, lease.renewed);
+        let (service, id, now) = (lease.service().clone(), lease.instance_id(), lease.renewed);
         if let Some(at) = lease.review() {
-            self.reviews.file(slot, at);
+            self.reviews.file_by(slot, at);
         }
         self.changed.insert(service.clone());
         if from == Phase::Silent
@@ -423,13 +441,13 @@ impl Leases {
             // It was renewed since this was filed.
             return self.reviews.file(slot, due);
         }
-        let Some(attendance) = self.services.get_mut(&lease.service) else { return };
+        let Some(attendance) = self.services.get_mut(lease.service()) else { return };
         let deadline = lease.deadline();
         if now >= deadline {
             lease.phase = Phase::Silent;
-            attendance.silent.insert((lease.renewed, lease.identity.id));
-            self.changed.insert(lease.service.clone());
-            return self.service_reviews.file_by(lease.service.clone(), now);
+            attendance.silent.insert((lease.renewed, lease.instance_id()));
+            self.changed.insert(lease.service().clone());
+            return self.service_reviews.file_by(lease.service().clone(), now);
         }
         if let Some(until) = self.forgiving.filter(|until| *until > now) {
             return self.reviews.file(slot, until.min(deadline));
@@ -437,7 +455,7 @@ impl Leases {
         match attendance.suspicions.take(attendance.members.len(), now) {
             Ok(()) => {
                 lease.phase = Phase::Suspect;
-                self.changed.insert(lease.service.clone());
+                self.changed.insert(lease.service().clone());
                 self.reviews.file(slot, deadline);
             }
             Err(next) => self.reviews.file(slot, next.min(deadline)),
@@ -486,7 +504,7 @@ impl Leases {
             }
             lease.phase = Phase::Leaving(exit);
             attendance.silent.remove(&(since, id));
-            lapses.push(Lapse { identity: lease.identity.clone(), lease: lease.id });
+            lapses.push(Lapse { identity: lease.identity().clone(), lease: lease.id });
         }
 
         if census.silent == 0 {

@@ -22,6 +22,16 @@ impl Timestamp {
         Duration::from_nanos(self.0)
     }
 
+    /// The moment so many nanoseconds after the Unix epoch.
+    pub(super) const fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
+    /// How many nanoseconds after the Unix epoch this is.
+    pub(super) const fn as_nanos(self) -> u64 {
+        self.0
+    }
+
     /// The time from `earlier` to this moment, zero if it is not earlier.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {

@@ -1,4 +1,4 @@
-//! When to look at what. Private to the leases, so that a timing wheel can take its place.
+//! When to look at what, where there is little of it: services with somebody silent. Leases have the [wheel](super::wheel).
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;

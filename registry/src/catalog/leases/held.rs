@@ -1,11 +1,12 @@
 //! One lease: what is known of a live instance between its beats.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::mass_expiry::WindowEnd;
 use crate::catalog::{
-    AdminState, IdentityKey, Incarnation, Instance, LeaseId, Liveness, LoadReport, ServiceKey, ServingStatus, StreamId,
-    Timestamp, Ttl,
+    AdminState, IdentityKey, Incarnation, Instance, InstanceId, LeaseId, Liveness, LoadReport, ServiceKey,
+    ServingStatus, StreamId, Timestamp, Ttl,
 };
 
 /// How long after its stream broke an instance is still believed without a beat: a reconnect takes less.
@@ -31,26 +32,74 @@ pub(super) enum Exit {
     Metered(WindowEnd),
 }
 
-/// The lease of one live instance.
+/// The lease of one live instance. What a renewal answers stands here, so that it reads nothing else.
 #[derive(Debug)]
 pub(super) struct Lease {
-    pub(super) identity: IdentityKey,
-    pub(super) service: ServiceKey,
     pub(super) id: LeaseId,
     pub(super) incarnation: Incarnation,
+    pub(super) renewed: Timestamp,
     pub(super) ttl: Ttl,
+    pub(super) phase: Phase,
+    pub(super) carrier: Carrier,
+    /// Whose it is, as the state has it.
+    pub(super) instance: Arc<Instance>,
+    pub(super) load: Option<Box<LoadReport>>,
     pub(super) serving: ServingStatus,
     pub(super) admin: AdminState,
     pub(super) draining: bool,
-    pub(super) renewed: Timestamp,
-    pub(super) phase: Phase,
-    pub(super) stream: Option<StreamId>,
-    /// When its stream broke, if nothing came since.
-    pub(super) broke: Option<Timestamp>,
-    pub(super) load: Option<LoadReport>,
+}
+
+/// How a lease is renewed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Carrier {
+    /// By calls of their own, or not yet.
+    Calls,
+    /// On this stream.
+    Stream(StreamId),
+    /// By a stream that broke then; nothing came since.
+    Broke(Timestamp),
 }
 
 impl Lease {
+    /// A full lease for an instance that has just registered.
+    pub(super) fn granted(instance: &Arc<Instance>, now: Timestamp) -> Self {
+        let registration = &instance.registration;
+        Self {
+            id: registration.lease,
+            incarnation: registration.incarnation,
+            renewed: now,
+            ttl: registration.ttl,
+            phase: Phase::Alive,
+            carrier: Carrier::Calls,
+            instance: Arc::clone(instance),
+            load: None,
+            serving: registration.serving,
+            admin: instance.admin,
+            draining: instance.is_draining(),
+        }
+    }
+
+    /// Takes over what the state says of the instance now.
+    pub(super) fn sync(&mut self, instance: &Arc<Instance>) {
+        self.ttl = instance.registration.ttl;
+        self.serving = instance.registration.serving;
+        self.admin = instance.admin;
+        self.draining = instance.is_draining();
+        self.instance = Arc::clone(instance);
+    }
+
+    pub(super) fn identity(&self) -> &IdentityKey {
+        &self.instance.key
+    }
+
+    pub(super) fn instance_id(&self) -> InstanceId {
+        self.instance.key.id
+    }
+
+    pub(super) fn service(&self) -> &ServiceKey {
+        &self.instance.registration.service
+    }
+
     pub(super) fn deadline(&self) -> Timestamp {
         self.renewed.after(self.ttl.get())
     }
@@ -58,10 +107,11 @@ impl Lease {
     /// When something has to be concluded if nothing comes; `None` where a service's rules decide.
     pub(super) fn review(&self) -> Option<Timestamp> {
         let late = self.renewed.after(self.ttl.late_after());
-        match self.phase {
-            Phase::Alive => Some(self.broke.map_or(late, |broke| late.min(broke.after(BROKEN_STREAM_GRACE)))),
-            Phase::Suspect => Some(self.deadline()),
-            Phase::Silent | Phase::Leaving(_) => None,
+        match (self.phase, self.carrier) {
+            (Phase::Alive, Carrier::Broke(at)) => Some(late.min(at.after(BROKEN_STREAM_GRACE))),
+            (Phase::Alive, Carrier::Calls | Carrier::Stream(_)) => Some(late),
+            (Phase::Suspect, _) => Some(self.deadline()),
+            (Phase::Silent | Phase::Leaving(_), _) => None,
         }
     }
 
@@ -70,26 +120,6 @@ impl Lease {
             Phase::Alive => Liveness::Alive,
             Phase::Suspect => Liveness::Suspect,
             Phase::Silent | Phase::Leaving(_) => Liveness::Stale,
-        }
-    }
-
-    /// A full lease for an instance that has just registered.
-    pub(super) fn granted(instance: &Instance, now: Timestamp) -> Self {
-        let registration = &instance.registration;
-        Self {
-            identity: instance.key.clone(),
-            service: registration.service.clone(),
-            id: registration.lease,
-            incarnation: registration.incarnation,
-            ttl: registration.ttl,
-            serving: registration.serving,
-            admin: instance.admin,
-            draining: instance.is_draining(),
-            renewed: now,
-            phase: Phase::Alive,
-            stream: None,
-            broke: None,
-            load: None,
         }
     }
 

@@ -4,6 +4,20 @@
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(super) struct Slot(u32);
 
+impl Slot {
+    pub(super) const fn numbered(number: u32) -> Self {
+        Self(number)
+    }
+
+    pub(super) const fn number(self) -> u32 {
+        self.0
+    }
+
+    pub(super) const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// Values in slots; a removed one's slot goes to the next value.
 #[derive(Debug)]
 pub(super) struct Slab<T> {
