@@ -23,13 +23,16 @@ use registry::catalog::{Committed, IdentityKey, Incarnation, Instance, Key, Posi
 /// Longest sequence of steps.
 const STEPS_MAX: usize = 100;
 
-fn config() -> ProptestConfig {
+/// Sequences that each fact about the catalog is held against.
+const CASES: u32 = 2_000;
+
+fn config(cases: u32) -> ProptestConfig {
     // Failing cases are kept as named tests below, not as seeds in a file that nobody reads.
-    ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() }
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(config(CASES))]
 
     /// Every answer is the model's: who is granted what, who is fenced, who may not come back, which beats renew.
     #[test]

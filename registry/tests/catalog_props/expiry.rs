@@ -14,6 +14,9 @@ const INSTANCES: u8 = 40;
 /// How often an instance that is not silent beats.
 const BEAT: Duration = Duration::from_secs(3);
 
+/// Sequences of weather; each is hours of beats.
+const CASES: u32 = 300;
+
 /// What happens to the service.
 #[derive(Clone, Debug)]
 enum Weather {
@@ -163,7 +166,7 @@ impl Station {
 }
 
 proptest! {
-    #![proptest_config(crate::config())]
+    #![proptest_config(crate::config(CASES))]
 
     #[test]
     fn removals_by_silence_keep_to_their_budget(instances in 1..INSTANCES, weather in weather()) {
