@@ -9,6 +9,8 @@ use mesh_runtime::{ServerArgs, duration};
 use crate::Settings;
 use crate::catalog::Ttl;
 
+mod quotas;
+
 /// Command line of the registry.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -27,6 +29,9 @@ pub(crate) struct Args {
     /// How long silence alone does not remove the last instance of a service, 0s to 24h.
     #[arg(long, env = "MESH_LAST_INSTANCE_HOLD", value_name = "DURATION", default_value = "1h", value_parser = duration)]
     last_instance_hold: Duration,
+
+    #[command(flatten)]
+    quotas: quotas::QuotaArgs,
 }
 
 /// Longest `--last-instance-hold`: a day without a heartbeat is not a lapse.
@@ -61,6 +66,8 @@ impl TryFrom<&Args> for Settings {
         let mut settings = Self::of_process();
         settings.engine.default_ttl = default_ttl;
         settings.engine.last_instance_hold = args.last_instance_hold;
+        settings.engine.limits = args.quotas.limits();
+        settings.quotas = args.quotas.quotas();
         Ok(settings)
     }
 }

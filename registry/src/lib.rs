@@ -28,5 +28,6 @@ mod registry;
 mod watch;
 mod wire;
 
+pub use front::{Quotas, Rate, Share};
 pub use program::main;
 pub use registry::{Registry, Settings};

@@ -9,7 +9,7 @@ use tonic::service::Routes;
 
 use crate::catalog::StoreId;
 use crate::engine::{Engine, EngineSettings, EngineTask, Metrics};
-use crate::front::{self, Front};
+use crate::front::{self, Front, Quotas};
 use crate::storage::{MemoryStore, StoreError};
 use crate::watch::Hub;
 
@@ -18,6 +18,8 @@ use crate::watch::Hub;
 pub struct Settings {
     /// What its engine is told.
     pub engine: EngineSettings,
+    /// What its doors let in.
+    pub quotas: Quotas,
     /// Identity of its store. Whoever starts two registries gives them two: a memory store remembers nothing, so the
     /// second one's history is another.
     pub store_id: StoreId,
@@ -29,7 +31,7 @@ impl Settings {
     pub fn of_process() -> Self {
         let id = mesh_runtime::entropy::uuid_v4().simple().to_string();
         let store_id = StoreId::parse(&id).expect("32 hexadecimal digits are a store id");
-        Self { engine: EngineSettings::of_process(), store_id }
+        Self { engine: EngineSettings::of_process(), quotas: Quotas::default(), store_id }
     }
 
     /// Defaults for a simulation: everything that happens follows from the seed and from what is asked.
@@ -38,7 +40,7 @@ impl Settings {
         let store_id = StoreId::parse(&format!("sim-{seed:016x}")).expect("hexadecimal digits are a store id");
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
-        Self { engine: EngineSettings::seeded(bytes, started_at), store_id }
+        Self { engine: EngineSettings::seeded(bytes, started_at), quotas: Quotas::default(), store_id }
     }
 }
 
@@ -61,8 +63,9 @@ impl Registry {
         let engine_metrics = Metrics::default();
         let (engine, task) = Engine::start(settings.engine, store, engine_metrics.clone()).await?;
         let (leaving, ends) = (CancellationToken::new(), CancellationToken::new());
-        let hub = Hub::new(engine.clone(), ends.clone());
-        let front = Arc::new(Front::new(engine.clone(), Arc::clone(&hub), leaving.clone(), ends.clone()));
+        let hub = Hub::new(engine.clone(), &settings.quotas, ends.clone());
+        let front =
+            Arc::new(Front::new(engine.clone(), Arc::clone(&hub), &settings.quotas, leaving.clone(), ends.clone()));
         Ok(Self { engine, task, hub, front, leaving, ends, engine_metrics })
     }
 

@@ -186,7 +186,7 @@ async fn what_is_too_large_is_refused_by_name() {
 
     let huge = BTreeMap::from([("key".to_owned(), "x".repeat(65 * 1024))]);
     let answer = client.register(pb::RegisterRequest { metadata: huge, ..registration(1) }).await;
-    expect_refusal(answer, Code::ResourceExhausted, "MESSAGE_TOO_LARGE");
+    expect_refusal(answer, Code::InvalidArgument, "MESSAGE_TOO_LARGE");
 
     let beyond = BTreeMap::from([("key".to_owned(), "x".repeat(300 * 1024))]);
     let answer = client.register(pb::RegisterRequest { metadata: beyond, ..registration(1) }).await;

@@ -1,16 +1,15 @@
 //! Who is in, who is out, and why: one line per change and per refusal that an operator may have to explain later, each
 //! with the revision at which it holds.
 
-use crate::catalog::{
-    AdminState, CatalogError, Command, Instance, Presence, Removal, RemovalHold, ServiceChange, ServiceKey, ServiceView,
-};
+use super::events::EventKind;
+use crate::catalog::{CatalogError, Command, Presence, Removal, RemovalHold, ServiceChange, ServiceKey, ServiceView};
 
 /// Records what a commit changed in a service.
 pub(super) fn changed(before: &ServiceView, change: &ServiceChange) {
     let (service, revision) = (&change.service, change.revision.get());
     for instance in &change.upserts {
         let was = before.instances().get(&instance.id());
-        let what = what(was.map(|was| &**was), instance);
+        let what = EventKind::of(was.map(|was| &**was), instance).as_str();
         tracing::info!(%service, instance = %instance.id(), incarnation = instance.incarnation().get(), revision, what,
             serving = ?instance.serving(), admin = ?instance.admin(), "instance changed");
     }
@@ -28,18 +27,6 @@ pub(super) fn changed(before: &ServiceView, change: &ServiceChange) {
 pub(super) fn unremembered(service: &ServiceKey, removal: &Removal) {
     tracing::warn!(%service, instance = %removal.id, incarnation = removal.incarnation.get(),
         "too many tombstones: this removal is told once and forgotten");
-}
-
-/// Says in a word how an instance differs from what it was.
-fn what(was: Option<&Instance>, is: &Instance) -> &'static str {
-    match was {
-        None => "registered",
-        Some(was) if was.incarnation() != is.incarnation() => "taken over",
-        Some(was) if was.admin() != is.admin() && is.admin() == AdminState::Enabled => "enabled",
-        Some(was) if was.admin() != is.admin() => "restrained by an operator",
-        Some(was) if was.serving() != is.serving() => "serving status",
-        Some(_) => "registered anew",
-    }
 }
 
 /// Records that a service began or ceased to hold removals back.

@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::error::{EngineError, Lane};
+use super::events::Events;
 use super::publish::View;
 use super::time::Clock;
 use crate::catalog::{
@@ -81,6 +82,7 @@ pub struct Engine {
     pub(super) clock: Clock,
     /// Says that renewals were lost for want of room, so that nobody expires for it.
     pub(super) beats_refused: Arc<AtomicBool>,
+    pub(super) events: Events,
 }
 
 impl Engine {
@@ -155,6 +157,12 @@ impl Engine {
         let notice = Notice::Follow(service.clone(), reply);
         self.notices.send(notice).map_err(|_| EngineError::Stopped)?;
         answer.await.map_err(|_| EngineError::Stopped)?
+    }
+
+    /// The latest membership changes.
+    #[must_use]
+    pub fn events(&self) -> Events {
+        self.events.clone()
     }
 
     /// The engine's time, in which every [`Timestamp`] of a view is given.

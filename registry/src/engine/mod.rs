@@ -3,6 +3,7 @@
 
 mod audit;
 mod error;
+mod events;
 mod feed;
 mod handle;
 mod metrics;
@@ -13,6 +14,7 @@ mod task;
 mod time;
 
 pub use error::{EngineError, Lane};
+pub use events::{EVENTS_MAX, Event, EventKind, Events, Subject};
 pub use handle::{Closed, Departure, Engine};
 pub use metrics::Metrics;
 pub use publish::View;

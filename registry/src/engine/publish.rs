@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use super::audit;
 use super::error::EngineError;
+use super::events::Events;
 use super::metrics::Metrics;
 use crate::catalog::{
     Liveness, Namespace, Position, Presence, RemovalHoldReason, ServiceChange, ServiceKey, ServiceView, SoftState,
@@ -109,12 +110,13 @@ pub(super) struct Publisher {
     complete: bool,
     /// When the unknown names were looked through last.
     swept: Timestamp,
+    events: Events,
     metrics: Metrics,
 }
 
 impl Publisher {
     /// A publisher of this state, which is published.
-    pub(super) fn new(state: &State, complete: bool, metrics: Metrics, now: Timestamp) -> Self {
+    pub(super) fn new(state: &State, complete: bool, metrics: Metrics, events: Events, now: Timestamp) -> Self {
         let position = state.position().clone();
         let empty = View { position: position.clone(), complete, services: Arc::default() };
         let mut publisher = Self {
@@ -126,6 +128,7 @@ impl Publisher {
             position,
             complete,
             swept: now,
+            events,
             metrics,
         };
         publisher.reloaded(state);
@@ -145,6 +148,7 @@ impl Publisher {
     pub(super) fn changed(&mut self, change: ServiceChange) {
         let before = self.current(&change.service);
         audit::changed(&before, &change);
+        self.events.changed(&before, &change, &self.position);
         for removal in &change.gone {
             self.metrics.removals(removal.reason.as_str()).inc();
         }
@@ -172,6 +176,7 @@ impl Publisher {
     pub(super) fn soft(&mut self, service: ServiceKey, soft: SoftState) {
         let before = self.current(&service);
         audit::held(&service, before.soft().hold, soft.hold);
+        self.events.held(&service, before.soft().hold, soft.hold, &self.position);
         self.count(before.soft(), &soft);
         if **before.soft() != soft {
             self.pending.insert(service, before.with_soft(Arc::new(soft)));

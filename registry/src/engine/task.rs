@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::events::Events;
 use super::feed::{Feed, News};
 use super::handle::{BeatRequest, Closed, Departure, Engine, Notice, WriteRequest};
 use super::metrics::Metrics;
@@ -117,7 +118,8 @@ impl Engine {
             Completeness::Whole => None,
             Completeness::Fresh => Some(now.after(settings.default_ttl.get())),
         };
-        let publisher = Publisher::new(&state, warming.is_none(), metrics.clone(), now);
+        let events = Events::new(clock, None);
+        let publisher = Publisher::new(&state, warming.is_none(), metrics.clone(), events.clone(), now);
 
         let (beats, beats_in) = mpsc::channel(BEATS_MAX);
         let (writes, writes_in) = mpsc::channel(WRITES_MAX);
@@ -125,7 +127,17 @@ impl Engine {
         let (view, positions) = (publisher.view(), publisher.positions());
         let (streams, beats_refused) = (Arc::new(AtomicU64::new(1)), Arc::new(AtomicBool::new(false)));
         let refused = beats_refused.clone();
-        let engine = Self { beats, writes, notices, view, positions, streams, clock, beats_refused: refused };
+        let engine = Self {
+            beats,
+            writes,
+            notices,
+            view,
+            positions,
+            streams,
+            clock,
+            beats_refused: refused,
+            events: events.clone(),
+        };
 
         let task = Task {
             feed: Feed::new(store.clone(), state.position().revision),
@@ -141,6 +153,7 @@ impl Engine {
             state,
             leases,
             publisher,
+            events,
             waiting: VecDeque::new(),
             sent: BTreeMap::new(),
             in_flight: None,
@@ -186,6 +199,7 @@ struct Task {
     state: State,
     leases: Leases,
     publisher: Publisher,
+    events: Events,
 
     /// To be decided, in order; lapses go to the front. Bounded by [`REPORTS_MAX`], a message of beats and the live leases.
     waiting: VecDeque<Pending>,

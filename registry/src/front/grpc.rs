@@ -12,9 +12,11 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::events;
 use super::keep_alive::{self, Link};
 use super::metrics::Metrics;
-use super::{FrontError, Peer, Places};
+use super::pace::Pace;
+use super::{FrontError, Peer, Places, Quotas};
 use crate::catalog::{CatalogError, Position, Presence, StreamId};
 use crate::engine::{Engine, View};
 use crate::watch::{Drain, Hub};
@@ -27,11 +29,6 @@ const REGISTER_BYTES_MAX: usize = 64 * 1024;
 /// Longest answer of a plain call: what gRPC libraries take unless they are told otherwise. A whole service may be
 /// longer, and then comes by `Watch`, in chunks.
 const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Most heartbeat streams at a time. Each costs a connection's stream and no task.
-const KEEP_ALIVE_STREAMS_MAX: u32 = 50_000;
-/// Most of them of one address: one for each of the processes that the connections of one address serve, of which each
-/// has two, one to watch and one to beat.
-const KEEP_ALIVE_STREAMS_PER_PEER_MAX: u32 = 1_024;
 /// How long a read waits for the position that it asks for.
 const BEHIND_WAIT: Duration = Duration::from_secs(1);
 
@@ -43,14 +40,30 @@ pub(crate) struct Front {
     leaving: CancellationToken,
     ends: CancellationToken,
     keep_alive_streams: Places,
+    event_streams: Places,
+    registrations: Pace,
     metrics: Metrics,
 }
 
 impl Front {
     /// A door to this engine whose streams end with `ends`; those that end after `leaving` end as the registry's own act.
-    pub(crate) fn new(engine: Engine, hub: Arc<Hub>, leaving: CancellationToken, ends: CancellationToken) -> Self {
-        let keep_alive_streams = Places::new(KEEP_ALIVE_STREAMS_MAX, KEEP_ALIVE_STREAMS_PER_PEER_MAX);
-        Self { engine, hub, leaving, ends, keep_alive_streams, metrics: Metrics::default() }
+    pub(crate) fn new(
+        engine: Engine,
+        hub: Arc<Hub>,
+        quotas: &Quotas,
+        leaving: CancellationToken,
+        ends: CancellationToken,
+    ) -> Self {
+        let keep_alive_streams = Places::new(quotas.heartbeat_streams);
+        let event_streams = Places::new(quotas.event_streams);
+        let registrations = Pace::new(quotas.registrations, quotas.registrations_per_address);
+        let metrics = Metrics::of(hub.refusals());
+        Self { engine, hub, leaving, ends, keep_alive_streams, event_streams, registrations, metrics }
+    }
+
+    /// An error as it goes to the caller, counted.
+    fn refused(&self, error: impl Into<FrontError>) -> Status {
+        self.metrics.refusals.status(error)
     }
 
     /// The door's metric families.
@@ -98,14 +111,16 @@ fn at(position: &Position) -> Option<pb::Position> {
 #[tonic::async_trait]
 impl RegistryService for Front {
     async fn register(&self, request: Request<pb::RegisterRequest>) -> Result<Response<pb::RegisterResponse>, Status> {
-        let reach = Reach::of(request.remote_addr());
+        let (reach, peer) = (Reach::of(request.remote_addr()), Peer::of(request.remote_addr()));
+        let too_fast = |too_fast| self.refused(FrontError::TooManyRegistrations { too_fast });
+        self.registrations.take(peer.address()).map_err(too_fast)?;
         let request = request.into_inner();
         let bytes = request.encoded_len();
         if bytes > REGISTER_BYTES_MAX {
-            return Err(FrontError::MessageTooLarge { bytes, max: REGISTER_BYTES_MAX }.into());
+            return Err(self.refused(FrontError::MessageTooLarge { bytes, max: REGISTER_BYTES_MAX }));
         }
-        let request = wire::register(request, reach).map_err(FrontError::from)?;
-        let granted = self.engine.register(request).await.map_err(FrontError::from)?;
+        let request = wire::register(request, reach).map_err(|why| self.refused(why))?;
+        let granted = self.engine.register(request).await.map_err(|why| self.refused(why))?;
         Ok(Response::new(wire::granted(&granted)))
     }
 
@@ -113,7 +128,8 @@ impl RegistryService for Front {
         &self,
         request: Request<pb::HeartbeatRequest>,
     ) -> Result<Response<pb::HeartbeatResponse>, Status> {
-        let (results, heartbeat_interval) = beat(&self.engine, request.into_inner().beats, None).await?;
+        let (results, heartbeat_interval) =
+            beat(&self.engine, request.into_inner().beats, None).await.map_err(|why| self.refused(why))?;
         Ok(Response::new(pb::HeartbeatResponse { results, heartbeat_interval }))
     }
 
@@ -123,9 +139,10 @@ impl RegistryService for Front {
         &self,
         request: Request<Streaming<pb::KeepAliveRequest>>,
     ) -> Result<Response<Self::KeepAliveStream>, Status> {
-        let slot = self.keep_alive_streams.take(Peer::of(request.remote_addr()));
-        let slot = slot.map_err(|full| FrontError::TooManyStreams { kind: "keep-alive", full })?;
-        let link = Link::open(self.engine.clone(), self.leaving.clone(), self.ends.clone(), self.metrics.clone(), slot);
+        let place = self.keep_alive_streams.take(Peer::of(request.remote_addr()));
+        let place = place.map_err(|full| self.refused(FrontError::TooManyStreams { kind: "keep-alive", full }))?;
+        let link =
+            Link::open(self.engine.clone(), self.leaving.clone(), self.ends.clone(), self.metrics.clone(), place);
         Ok(Response::new(Box::pin(keep_alive::answers(link, request.into_inner()))))
     }
 
@@ -133,8 +150,8 @@ impl RegistryService for Front {
         &self,
         request: Request<pb::DeregisterRequest>,
     ) -> Result<Response<pb::DeregisterResponse>, Status> {
-        let who = wire::departure(request.into_inner()).map_err(FrontError::from)?;
-        let position = self.engine.deregister(who).await.map_err(FrontError::from)?;
+        let who = wire::departure(request.into_inner()).map_err(|why| self.refused(why))?;
+        let position = self.engine.deregister(who).await.map_err(|why| self.refused(why))?;
         Ok(Response::new(pb::DeregisterResponse { position: at(&position) }))
     }
 
@@ -142,8 +159,8 @@ impl RegistryService for Front {
         &self,
         request: Request<pb::SetAdminStateRequest>,
     ) -> Result<Response<pb::SetAdminStateResponse>, Status> {
-        let rule = wire::admin_rule(request.into_inner()).map_err(FrontError::from)?;
-        let (position, selected) = self.engine.set_admin_state(rule).await.map_err(FrontError::from)?;
+        let rule = wire::admin_rule(request.into_inner()).map_err(|why| self.refused(why))?;
+        let (position, selected) = self.engine.set_admin_state(rule).await.map_err(|why| self.refused(why))?;
         let instances_selected = wire::count(selected);
         Ok(Response::new(pb::SetAdminStateResponse { position: at(&position), instances_selected }))
     }
@@ -153,17 +170,17 @@ impl RegistryService for Front {
         request: Request<pb::DeleteServiceRequest>,
     ) -> Result<Response<pb::DeleteServiceResponse>, Status> {
         let request = request.into_inner();
-        let service = wire::service_key(&request.namespace, &request.service).map_err(FrontError::from)?;
-        let position = self.engine.delete_service(service).await.map_err(FrontError::from)?;
+        let service = wire::service_key(&request.namespace, &request.service).map_err(|why| self.refused(why))?;
+        let position = self.engine.delete_service(service).await.map_err(|why| self.refused(why))?;
         Ok(Response::new(pb::DeleteServiceResponse { position: at(&position) }))
     }
 
     async fn resolve(&self, request: Request<pb::ResolveRequest>) -> Result<Response<pb::ResolveResponse>, Status> {
         let request = request.into_inner();
-        let key = wire::service_key(&request.namespace, &request.service).map_err(FrontError::from)?;
-        let view = self.view_including(request.at_least.as_ref()).await?;
+        let key = wire::service_key(&request.namespace, &request.service).map_err(|why| self.refused(why))?;
+        let view = self.view_including(request.at_least.as_ref()).await.map_err(|why| self.refused(why))?;
         let service = view.service(&key).filter(|service| service.presence() != Presence::Unknown);
-        let service = service.ok_or(FrontError::from(CatalogError::UnknownService { service: key }))?;
+        let service = service.ok_or_else(|| self.refused(CatalogError::UnknownService { service: key }))?;
         let instances = service.instances().values().map(|instance| wire::resolved_instance(&service, instance));
         let revision = view.position().revision.max(service.revision());
         let hold = service.soft().hold.as_ref();
@@ -176,7 +193,7 @@ impl RegistryService for Front {
         };
         let bytes = response.encoded_len();
         if bytes > ANSWER_BYTES_MAX {
-            return Err(FrontError::AnswerTooLarge { bytes, max: ANSWER_BYTES_MAX }.into());
+            return Err(self.refused(FrontError::AnswerTooLarge { bytes, max: ANSWER_BYTES_MAX }));
         }
         Ok(Response::new(response))
     }
@@ -186,12 +203,12 @@ impl RegistryService for Front {
         request: Request<pb::ListServicesRequest>,
     ) -> Result<Response<pb::ListServicesResponse>, Status> {
         let request = request.into_inner();
-        let namespace = wire::namespace(&request.namespace).map_err(FrontError::from)?;
-        let size = wire::page_size(request.page_size).map_err(FrontError::from)?;
+        let namespace = wire::namespace(&request.namespace).map_err(|why| self.refused(why))?;
+        let size = wire::page_size(request.page_size).map_err(|why| self.refused(why))?;
         // The token is the last name of the page before: a page stays right when names come and go meanwhile.
         let after = match &*request.page_token {
             "" => None,
-            name => Some(wire::page_token(&namespace, name).map_err(FrontError::from)?),
+            name => Some(wire::page_token(&namespace, name).map_err(|why| self.refused(why))?),
         };
         let view = self.engine.view();
         let mut services: Vec<_> = view.services(&namespace, after.as_ref()).take(size + 1).collect();
@@ -207,7 +224,24 @@ impl RegistryService for Front {
             position: at(view.position()),
             complete: view.complete(),
             next_page_token,
+            process: Some(pb::RegistryProcess {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                now: Some(wire::timestamp(now)),
+            }),
         }))
+    }
+
+    type ListEventsStream = events::Answers;
+
+    async fn list_events(
+        &self,
+        request: Request<pb::ListEventsRequest>,
+    ) -> Result<Response<Self::ListEventsStream>, Status> {
+        let peer = Peer::of(request.remote_addr());
+        let asked = events::Asked::of(request.get_ref()).map_err(|why| self.refused(why))?;
+        let place = self.event_streams.take(peer);
+        let place = place.map_err(|full| self.refused(FrontError::TooManyStreams { kind: "event", full }))?;
+        Ok(Response::new(events::answers(self.engine.events(), asked, self.ends.clone(), place)))
     }
 
     type WatchStream = Drain;
@@ -217,6 +251,7 @@ impl RegistryService for Front {
         request: Request<Streaming<pb::WatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let peer = Peer::of(request.remote_addr());
+        // The hub counts what it refuses.
         Ok(Response::new(self.hub.watch(peer, request.into_inner())?))
     }
 }

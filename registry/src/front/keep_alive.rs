@@ -4,10 +4,10 @@
 
 use futures_util::{Stream, StreamExt, stream};
 use mesh_api::registry::v1 as pb;
-use mesh_runtime::Slot;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use super::Place;
 use super::grpc::beat;
 use super::metrics::Metrics;
 use crate::catalog::StreamId;
@@ -40,7 +40,7 @@ where
             // Refused, not broken: that says nothing about the instance.
             Err(why) => {
                 link.closed = Closed::ByUs;
-                Some((Err(why.into()), None))
+                Some((Err(link.metrics.refusals.status(why)), None))
             }
         }
     })
@@ -54,7 +54,7 @@ pub(super) struct Link {
     ends: CancellationToken,
     closed: Closed,
     metrics: Metrics,
-    _slot: Slot,
+    _place: Place,
 }
 
 impl Link {
@@ -63,11 +63,11 @@ impl Link {
         leaving: CancellationToken,
         ends: CancellationToken,
         metrics: Metrics,
-        slot: Slot,
+        place: Place,
     ) -> Self {
         metrics.keep_alive_streams.inc();
         let stream = engine.stream_opened();
-        Self { engine, stream, leaving, ends, closed: Closed::ByPeer, metrics, _slot: slot }
+        Self { engine, stream, leaving, ends, closed: Closed::ByPeer, metrics, _place: place }
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use super::Full;
+use super::{Full, TooFast};
 use crate::catalog::{CatalogError, Invalid, Position};
 use crate::engine::EngineError;
 use crate::wire::Fault;
@@ -19,6 +19,8 @@ const DOMAIN: &str = "meshwork";
 const RETRY_SOON: Duration = Duration::from_millis(250);
 /// What it should wait where the registry or its store needs more than a moment.
 const RETRY_LATER: Duration = Duration::from_secs(1);
+/// What it should wait where somebody has to leave first.
+const RETRY_MUCH_LATER: Duration = Duration::from_secs(5);
 
 /// Why a front door answers with an error.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -69,11 +71,17 @@ pub(crate) enum FrontError {
         /// How many there may be.
         full: Full,
     },
-    /// All watch streams together follow as many names as they may.
+    /// As many names as may be are followed already.
     #[error("{full} subscriptions are open already")]
     TooManyFollowed {
         /// How many there may be.
         full: Full,
+    },
+    /// Registrations come faster than they may.
+    #[error("more than {} registrations per second come {}", .too_fast.per_second, if .too_fast.of_address { "from this address" } else { "in all" })]
+    TooManyRegistrations {
+        /// How fast they may come.
+        too_fast: TooFast,
     },
     /// A watch stream follows as many names as it may.
     #[error("this stream follows {max} services already")]
@@ -105,16 +113,14 @@ pub(crate) struct Verdict {
 }
 
 /// What is said beside the reason.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Help {
-    /// Nothing: the reason is all there is to say.
-    None,
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Help {
     /// `BadRequest`: which field to change.
-    Field(&'static str),
+    field: Option<&'static str>,
     /// `RetryInfo`: when to ask again.
-    Retry(Duration),
+    retry: Option<Duration>,
     /// `ResourceInfo`: what was not found, or is full.
-    Service,
+    service: bool,
 }
 
 impl FrontError {
@@ -123,16 +129,19 @@ impl FrontError {
         match self {
             Self::Fault(fault) => of_fault(fault),
             Self::Engine(error) => of_engine(error),
-            Self::MessageTooLarge { .. } => Verdict::new(Code::ResourceExhausted, "MESSAGE_TOO_LARGE"),
-            Self::AnswerTooLarge { .. } => Verdict::new(Code::ResourceExhausted, "ANSWER_TOO_LARGE"),
+            // Neither gets better by waiting, so neither is RESOURCE_EXHAUSTED.
+            Self::MessageTooLarge { .. } => Verdict::new(Code::InvalidArgument, "MESSAGE_TOO_LARGE"),
+            Self::AnswerTooLarge { .. } => Verdict::new(Code::OutOfRange, "ANSWER_TOO_LARGE"),
             Self::Behind { .. } => Verdict::new(Code::Unavailable, "NODE_BEHIND").retry(RETRY_LATER),
             Self::OtherStore { .. } => Verdict::new(Code::FailedPrecondition, "OTHER_STORE"),
-            Self::TooManyStreams { .. } => Verdict::new(Code::ResourceExhausted, "TOO_MANY_STREAMS").retry(RETRY_LATER),
-            Self::TooManyFollowed { .. } => {
-                Verdict::new(Code::ResourceExhausted, "TOO_MANY_SUBSCRIPTIONS").retry(RETRY_LATER)
+            Self::TooManyStreams { .. } => Verdict::full("TOO_MANY_STREAMS", RETRY_LATER),
+            Self::TooManyFollowed { .. } | Self::TooManySubscriptions { .. } => {
+                Verdict::full("TOO_MANY_SUBSCRIPTIONS", RETRY_LATER)
             }
-            Self::TooManySubscriptions { .. } => Verdict::new(Code::ResourceExhausted, "TOO_MANY_SUBSCRIPTIONS"),
-            Self::SlowWatcher { .. } => Verdict::new(Code::ResourceExhausted, "SLOW_WATCHER").retry(RETRY_LATER),
+            Self::TooManyRegistrations { too_fast } => {
+                Verdict::full("TOO_MANY_REGISTRATIONS", too_fast.retry_in.max(RETRY_SOON))
+            }
+            Self::SlowWatcher { .. } => Verdict::full("SLOW_WATCHER", RETRY_LATER),
         }
     }
 }
@@ -163,13 +172,11 @@ fn of_invalid(invalid: &Invalid) -> Verdict {
 fn of_engine(error: &EngineError) -> Verdict {
     match error {
         EngineError::Catalog(error) => of_catalog(error),
-        EngineError::Overloaded { .. } => Verdict::new(Code::ResourceExhausted, "OVERLOADED").retry(RETRY_SOON),
+        EngineError::Overloaded { .. } => Verdict::full("OVERLOADED", RETRY_SOON),
         EngineError::Aborted { .. } => Verdict::new(Code::Aborted, "CONFLICT").retry(RETRY_SOON),
-        EngineError::StoreRefused { .. } => Verdict::new(Code::ResourceExhausted, "STORE_READ_ONLY").retry(RETRY_LATER),
+        EngineError::StoreRefused { .. } => Verdict::full("STORE_READ_ONLY", RETRY_LATER),
         EngineError::OutcomeUnknown => Verdict::new(Code::Unavailable, "OUTCOME_UNKNOWN").retry(RETRY_LATER),
-        EngineError::TooManyFollowed { .. } => {
-            Verdict::new(Code::ResourceExhausted, "TOO_MANY_UNKNOWN_SERVICES").retry(RETRY_LATER)
-        }
+        EngineError::TooManyFollowed { .. } => Verdict::full("TOO_MANY_UNKNOWN_SERVICES", RETRY_LATER),
         EngineError::Stopped => Verdict::new(Code::Unavailable, "SHUTTING_DOWN").retry(RETRY_SOON),
     }
 }
@@ -183,33 +190,39 @@ fn of_catalog(error: &CatalogError) -> Verdict {
         CatalogError::UnknownService { .. } => Verdict::new(Code::NotFound, "UNKNOWN_SERVICE").service(),
         CatalogError::ServiceInUse { .. } => Verdict::new(Code::FailedPrecondition, "SERVICE_IN_USE").service(),
         CatalogError::TooManyInstancesOfService { .. } => {
-            Verdict::new(Code::ResourceExhausted, "TOO_MANY_INSTANCES_OF_SERVICE").service()
+            Verdict::full("TOO_MANY_INSTANCES_OF_SERVICE", RETRY_MUCH_LATER).service()
         }
-        CatalogError::TooManyInstances { .. } => {
-            Verdict::new(Code::ResourceExhausted, "TOO_MANY_INSTANCES").retry(RETRY_LATER)
-        }
-        CatalogError::TooManyServices { .. } => {
-            Verdict::new(Code::ResourceExhausted, "TOO_MANY_SERVICES").retry(RETRY_LATER)
-        }
-        CatalogError::TooManyRules { .. } => Verdict::new(Code::ResourceExhausted, "TOO_MANY_RULES").service(),
+        CatalogError::TooManyInstances { .. } => Verdict::full("TOO_MANY_INSTANCES", RETRY_MUCH_LATER),
+        CatalogError::TooManyServices { .. } => Verdict::full("TOO_MANY_SERVICES", RETRY_MUCH_LATER),
+        CatalogError::TooManyRules { .. } => Verdict::full("TOO_MANY_RULES", RETRY_MUCH_LATER).service(),
     }
 }
 
 impl Verdict {
     fn new(code: Code, reason: &'static str) -> Self {
-        Self { code, reason, help: Help::None }
+        Self { code, reason, help: Help::default() }
+    }
+
+    /// Something is full. The only way to RESOURCE_EXHAUSTED, so that none goes out without saying when to come back.
+    fn full(reason: &'static str, after: Duration) -> Self {
+        Self::new(Code::ResourceExhausted, reason).retry(after)
     }
 
     fn field(self, field: &'static str) -> Self {
-        Self { help: Help::Field(field), ..self }
+        Self { help: Help { field: Some(field), ..self.help }, ..self }
     }
 
     fn retry(self, after: Duration) -> Self {
-        Self { help: Help::Retry(after), ..self }
+        Self { help: Help { retry: Some(after), ..self.help }, ..self }
     }
 
     fn service(self) -> Self {
-        Self { help: Help::Service, ..self }
+        Self { help: Help { service: true, ..self.help }, ..self }
+    }
+
+    /// When to ask again, where that is of use.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        self.help.retry
     }
 }
 
@@ -234,17 +247,14 @@ impl From<FrontError> for Status {
         let Verdict { code, reason, help } = error.verdict();
         let message = error.to_string();
         let mut details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
-        match help {
-            Help::None => {}
-            Help::Field(field) => {
-                details.add_bad_request_violation(field, message.clone());
-            }
-            Help::Retry(after) => {
-                details.set_retry_info(Some(after));
-            }
-            Help::Service => {
-                details.set_resource_info("service", service_of(&error).unwrap_or_default(), "", message.clone());
-            }
+        if let Some(field) = help.field {
+            details.add_bad_request_violation(field, message.clone());
+        }
+        if let Some(after) = help.retry {
+            details.set_retry_info(Some(after));
+        }
+        if help.service {
+            details.set_resource_info("service", service_of(&error).unwrap_or_default(), "", message.clone());
         }
         Status::with_error_details(code, message, details)
     }
@@ -273,6 +283,47 @@ mod tests {
         assert_eq!(status.code(), Code::ResourceExhausted);
         let retry = status.get_error_details().retry_info().expect("a retry info").retry_delay;
         assert_eq!(retry, Some(RETRY_LATER));
+    }
+
+    /// One of each, so that none goes out without the rest.
+    fn every_full() -> Vec<FrontError> {
+        let service = || ServiceKey::parse("", "full").expect("a valid name");
+        let too_fast = TooFast { of_address: true, per_second: 1, retry_in: Duration::from_millis(1) };
+        vec![
+            FrontError::TooManyStreams { kind: "watch", full: Full::InAll(1) },
+            FrontError::TooManyFollowed { full: Full::OfConnection(1) },
+            FrontError::TooManySubscriptions { max: 1 },
+            FrontError::TooManyRegistrations { too_fast },
+            FrontError::SlowWatcher { stalled: Duration::from_secs(30) },
+            EngineError::Overloaded { lane: crate::engine::Lane::Beats }.into(),
+            EngineError::Overloaded { lane: crate::engine::Lane::Writes }.into(),
+            EngineError::StoreRefused { reason: "disk full".to_owned() }.into(),
+            EngineError::TooManyFollowed { max: 1 }.into(),
+            CatalogError::TooManyInstancesOfService { service: service(), max: 1 }.into(),
+            CatalogError::TooManyInstances { max: 1 }.into(),
+            CatalogError::TooManyServices { max: 1 }.into(),
+            CatalogError::TooManyRules { service: service(), max: 1 }.into(),
+        ]
+    }
+
+    #[test]
+    fn whatever_is_full_says_when_to_come_back() {
+        for error in every_full() {
+            let (verdict, status) = (error.verdict(), Status::from(error.clone()));
+            assert_eq!(status.code(), Code::ResourceExhausted, "{error:?}");
+            let retry = status.get_error_details().retry_info().and_then(|retry| retry.retry_delay);
+            assert!(retry.is_some_and(|retry| retry >= RETRY_SOON), "{error:?}: {retry:?}");
+            assert_eq!(retry, verdict.retry_after(), "a subscription is told the same");
+        }
+    }
+
+    #[test]
+    fn what_waiting_does_not_help_is_not_called_full() {
+        for error in [FrontError::MessageTooLarge { bytes: 2, max: 1 }, FrontError::AnswerTooLarge { bytes: 2, max: 1 }]
+        {
+            assert_ne!(error.verdict().code, Code::ResourceExhausted);
+            assert_eq!(error.verdict().retry_after(), None);
+        }
     }
 
     #[test]

@@ -13,16 +13,7 @@ use super::press::Press;
 use super::queue::{Drain, queue};
 use super::watcher::Watcher;
 use crate::engine::Engine;
-use crate::front::{FrontError, Peer, Places};
-
-/// Most watch streams at a time. Each costs a task, its subscriptions and at most a queue.
-const STREAMS_MAX: u32 = 20_000;
-/// Most of them of one address: as many processes as its connections serve, two each, and one watch stream for each.
-const STREAMS_PER_PEER_MAX: u32 = 1_024;
-/// Most services followed, summed over all streams. Each costs about a KiB.
-const SUBSCRIPTIONS_IN_ALL_MAX: u32 = 500_000;
-/// Most of them of one address: fifty for each of its streams, and all of what one may have for fifty of them.
-const SUBSCRIPTIONS_PER_PEER_MAX: u32 = 50_000;
+use crate::front::{FrontError, Peer, Places, Quotas, Refusals};
 
 /// What all watchers share. The task of each ends with its stream, with `ends`, or when the engine stops.
 #[derive(Debug)]
@@ -31,6 +22,7 @@ pub(crate) struct Hub {
     pub(super) press: Press,
     pub(super) ends: CancellationToken,
     pub(super) metrics: Metrics,
+    pub(super) refusals: Refusals,
     pub(super) subscriptions: Places,
     streams: Places,
     tasks: TaskTracker,
@@ -38,14 +30,15 @@ pub(crate) struct Hub {
 
 impl Hub {
     /// A hub over this engine whose watches end with `ends`.
-    pub(crate) fn new(engine: Engine, ends: CancellationToken) -> Arc<Self> {
+    pub(crate) fn new(engine: Engine, quotas: &Quotas, ends: CancellationToken) -> Arc<Self> {
         Arc::new(Self {
             engine,
             press: Press::new(),
             ends,
             metrics: Metrics::default(),
-            subscriptions: Places::new(SUBSCRIPTIONS_IN_ALL_MAX, SUBSCRIPTIONS_PER_PEER_MAX),
-            streams: Places::new(STREAMS_MAX, STREAMS_PER_PEER_MAX),
+            refusals: Refusals::default(),
+            subscriptions: Places::new(quotas.watched_names),
+            streams: Places::new(quotas.watch_streams),
             tasks: TaskTracker::new(),
         })
     }
@@ -55,17 +48,26 @@ impl Hub {
         &self.metrics
     }
 
+    /// Counts what is refused here and elsewhere.
+    pub(crate) fn refusals(&self) -> Refusals {
+        self.refusals.clone()
+    }
+
     /// Serves one watch stream of this peer: the requests come in here, the answers come out of what is returned.
     pub(crate) fn watch<R>(self: &Arc<Self>, peer: Peer, requests: R) -> Result<Drain, FrontError>
     where
         R: Stream<Item = Result<WatchRequest, Status>> + Send + Unpin + 'static,
     {
-        let slot = self.streams.take(peer).map_err(|full| FrontError::TooManyStreams { kind: "watch", full })?;
+        let place = self.streams.take(peer).map_err(|full| {
+            let why = FrontError::TooManyStreams { kind: "watch", full };
+            self.refusals.count(&why);
+            why
+        })?;
         let (feed, drain) = queue();
         let watcher = Watcher::new(Arc::clone(self), peer, feed);
         self.tasks.spawn(async move {
             watcher.run(requests).await;
-            drop(slot);
+            drop(place);
         });
         Ok(drain)
     }

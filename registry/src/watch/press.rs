@@ -139,8 +139,12 @@ impl Press {
         why: &FrontError,
     ) -> Message {
         let verdict = why.verdict();
-        let error =
-            pb::ServiceError { code: verdict.code.into(), reason: verdict.reason.to_owned(), message: why.to_string() };
+        let error = pb::ServiceError {
+            code: verdict.code.into(),
+            reason: verdict.reason.to_owned(),
+            message: why.to_string(),
+            retry_after: verdict.retry_after().map(wire::duration),
+        };
         Message::new(pb::WatchResponse {
             namespace,
             service,

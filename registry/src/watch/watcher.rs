@@ -7,7 +7,7 @@ use futures_util::future::{AbortHandle, Abortable, BoxFuture};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use futures_util::{FutureExt, Stream};
 use mesh_api::registry::v1 as pb;
-use mesh_runtime::{Slot, clock};
+use mesh_runtime::clock;
 use tokio::sync::watch;
 use tokio::time::{Duration, Instant, sleep_until};
 use tonic::Status;
@@ -21,7 +21,7 @@ use super::subscription::{Due, Next, Outlook, Subscription};
 use super::{BOOKMARK_EVERY, STALL_MAX, SUBSCRIPTIONS_MAX};
 use crate::catalog::{Invalid, Position, ServiceKey, ServiceView};
 use crate::engine::{EngineError, View};
-use crate::front::{FrontError, Peer};
+use crate::front::{FrontError, Peer, Place};
 use crate::wire::{self, Fault};
 
 /// How often a stream looks whether the registry's state has become whole, while it is not.
@@ -58,7 +58,7 @@ struct Followed {
     view: watch::Receiver<Arc<ServiceView>>,
     stands: Stands,
     listening: AbortHandle,
-    _slot: Slot,
+    _place: Place,
 }
 
 /// Where a service waits for its turn.
@@ -221,12 +221,12 @@ impl Watcher {
         if self.followed.len() >= SUBSCRIPTIONS_MAX {
             return Err(FrontError::TooManySubscriptions { max: SUBSCRIPTIONS_MAX });
         }
-        let slot = self.hub.subscriptions.take(self.peer).map_err(|full| FrontError::TooManyFollowed { full })?;
+        let place = self.hub.subscriptions.take(self.peer).map_err(|full| FrontError::TooManyFollowed { full })?;
         let receiver = self.hub.engine.follow(&service).await?;
         let here = self.hub.engine.view();
         let complete = Complete::from_wire(here.complete());
         let subscription = Subscription::resume(after, here.position(), complete, clock::now());
-        self.add(service, subscription, receiver, slot);
+        self.add(service, subscription, receiver, place);
         Ok(())
     }
 
@@ -235,12 +235,12 @@ impl Watcher {
         service: ServiceKey,
         subscription: Subscription,
         view: watch::Receiver<Arc<ServiceView>>,
-        slot: Slot,
+        place: Place,
     ) {
         self.rounds += 1;
         let round = self.rounds;
         let listening = self.listen(service.clone(), round, view.clone());
-        let followed = Followed { round, subscription, view, stands: Stands::Aside, listening, _slot: slot };
+        let followed = Followed { round, subscription, view, stands: Stands::Aside, listening, _place: place };
         self.followed.insert(service.clone(), followed);
         self.hub.metrics.subscriptions.inc();
         self.consider(&service, Haste::AsDue);
@@ -270,6 +270,7 @@ impl Watcher {
     }
 
     fn refuse(&mut self, namespace: String, service: String, why: &FrontError) {
+        self.hub.refusals.count(why);
         let here = self.hub.engine.view();
         let complete = Complete::from_wire(here.complete());
         self.ready.push_back(Job::Refusal(Press::refusal(namespace, service, here.position(), complete, why)));

@@ -2,6 +2,7 @@
 
 mod decode;
 mod encode;
+mod events;
 
 pub(crate) use decode::{
     Fault, Reach, admin_rule, beats, departure, namespace, page_size, page_token, position as decode_position,
@@ -11,3 +12,4 @@ pub(crate) use encode::{
     Loads, beat_results, count, duration, granted, instance, position, presence, removal, removal_hold,
     resolved_instance, soft_state, summary,
 };
+pub(crate) use events::{event, timestamp};

@@ -32,7 +32,7 @@ pub(crate) use accept::accept;
 pub use connection::ConnectionError;
 pub(crate) use connection::Ends;
 pub use limits::Limits;
-pub use slots::{Slot, Slots};
+pub use slots::{Slot, Slots, peer_network};
 pub(crate) use stall::Unstuck;
 
 use crate::metrics::{Calls, Methods};

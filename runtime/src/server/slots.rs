@@ -36,7 +36,7 @@ impl Slots {
 
     /// A place for a peer at `ip`, or why there is none.
     pub fn take(&self, ip: IpAddr) -> Result<Slot, Refused> {
-        let peer = network(ip);
+        let peer = peer_network(ip);
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         if taken.total >= self.total_max {
             return Err(Refused::Total);
@@ -65,7 +65,8 @@ impl Drop for Slot {
 }
 
 /// Whom an address counts for: an IPv4 address for itself, an IPv6 address for its /64, which is what one host is given.
-fn network(ip: IpAddr) -> IpAddr {
+#[must_use]
+pub fn peer_network(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V4(ip) => IpAddr::V4(ip),
         IpAddr::V6(ip) => {

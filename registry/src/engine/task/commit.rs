@@ -102,6 +102,7 @@ impl Task {
                 Ok(answer) => self.done(pending, answer, now),
                 Err(error) => {
                     audit::refused(&pending.command, &error);
+                    self.events.refused(&pending.command, &error, self.state.position());
                     self.failed(pending, EngineError::Catalog(error), now);
                 }
             }
