@@ -3,6 +3,8 @@
 //! Every node serves reads, watches and heartbeats. The node that owns an instance's deadline is named in the instance's
 //! record, so that the store decides who may let it expire.
 
+mod etcd;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -13,6 +15,8 @@ use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
 use crate::catalog::NodeId;
+
+pub use etcd::EtcdCluster;
 
 /// Another registry process, or this one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -3,6 +3,7 @@
 
 pub mod codec;
 
+mod etcd;
 mod hostile;
 mod memory;
 
@@ -14,6 +15,8 @@ use futures_util::stream::BoxStream;
 
 use crate::catalog::{Committed, Key, OpId, Position, Proposal, Record, Revision, State};
 
+pub(crate) use etcd::{Backoff, Layout, Link, Watching, led, led_within};
+pub use etcd::{EtcdAddress, EtcdStore};
 pub use hostile::{HostileStore, Hostility};
 pub use memory::MemoryStore;
 
