@@ -65,10 +65,10 @@ pub enum Command {
         /// The service.
         service: ServiceKey,
     },
-    /// Forgets what is remembered of an id beyond its time.
+    /// Forgets what is remembered of some ids beyond its time.
     Forget {
-        /// The id.
-        identity: IdentityKey,
+        /// The ids, each once and [`Command::FORGET_MAX`] at most: all of them are one proposal.
+        identities: Vec<IdentityKey>,
     },
 }
 
@@ -87,6 +87,11 @@ impl Orphan {
     /// Most orphans adopted by one proposal: their keys are compared and written in one transaction, and etcd takes 128
     /// operations in one.
     pub const ADOPTED_MAX: usize = 100;
+}
+
+impl Command {
+    /// Most ids forgotten together. A transaction of etcd takes 128 operations.
+    pub const FORGET_MAX: usize = 100;
 }
 
 /// A registration as it is asked for.

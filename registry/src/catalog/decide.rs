@@ -6,8 +6,8 @@ mod register;
 mod remove;
 
 use super::{
-    Answer, CatalogError, Command, Expected, Identity, IdentityKey, Key, Limits, NodeId, OpId, Overlay, Proposal,
-    Record, Report, Timestamp, Ttl, Write,
+    Answer, CatalogError, Command, Emptiness, Expected, History, Identity, IdentityKey, Key, Limits, NodeId, OpId,
+    Overlay, Proposal, Record, Report, Revision, ServiceKey, ServiceRecord, Timestamp, Ttl, Write,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,7 +62,7 @@ pub fn decide(on: &Overlay<'_>, command: &Command, context: Context) -> Result<D
         Command::SetRule(rule) => operate::set_rule(on, rule, context),
         Command::EndRule { service, selector } => Ok(operate::end_rule(on, service, selector, context)),
         Command::DeleteService { service } => operate::delete_service(on, service, context),
-        Command::Forget { identity } => Ok(remove::forget(on, identity, context)),
+        Command::Forget { identities } => Ok(remove::forget(on, identities, context)),
     }
 }
 
@@ -91,11 +91,13 @@ struct Draft<'a> {
     on: &'a Overlay<'a>,
     expected: Vec<(Key, Expected)>,
     writes: Vec<Write>,
+    /// The last removal that is forgotten with this.
+    forgotten: Revision,
 }
 
 impl<'a> Draft<'a> {
     fn new(on: &'a Overlay<'a>) -> Self {
-        Self { on, expected: Vec::new(), writes: Vec::new() }
+        Self { on, expected: Vec::new(), writes: Vec::new(), forgotten: Revision::ZERO }
     }
 
     /// The decision rests on this key.
@@ -116,12 +118,27 @@ impl<'a> Draft<'a> {
     }
 
     fn put_identity(&mut self, key: &IdentityKey, identity: Identity) {
+        let before = self.on.identity(key).into_iter().flat_map(|before| &before.tombstones);
+        for stone in before.filter(|stone| !identity.still_tells(stone)) {
+            self.forgotten = self.forgotten.max(self.on.removed_at(key.id, stone).unwrap_or(Revision::MAX));
+        }
         let key = Key::Identity(key.clone());
         if identity.is_blank() { self.delete(key) } else { self.put(key, Record::Identity(identity)) }
     }
 
-    fn proposal(self, context: Context) -> Option<Proposal> {
-        let Self { on: _, expected, writes } = self;
+    /// Writes the record of a service again, as it is. After a restart the record tells when something about all of the
+    /// service's instances changed last.
+    fn touch(&mut self, service: &ServiceKey) {
+        let record = self.on.record(service).unwrap_or(ServiceRecord { emptiness: Emptiness::Lapsed });
+        self.put(Key::Service(service.clone()), Record::Service(record));
+    }
+
+    fn proposal(mut self, context: Context) -> Option<Proposal> {
+        if self.forgotten > self.on.history().floor {
+            let history = History { floor: self.forgotten };
+            self.put(Key::History, Record::History(history));
+        }
+        let Self { on: _, expected, writes, forgotten: _ } = self;
         (!writes.is_empty()).then_some(Proposal { op: context.op, expected, writes })
     }
 }

@@ -473,11 +473,6 @@ impl Instance {
         Orphan { identity: self.key.clone(), lease: self.registration.lease, of: self.registration.owner }
     }
 
-    /// About how much memory it takes.
-    pub(super) fn bytes(&self) -> usize {
-        size_of::<Self>() + self.registration.bytes()
-    }
-
     /// Whether it is on its way out, by its own word or an operator's. Such an instance neither counts in a service's
     /// size when removals by silence are metered, nor is it held back by them.
     #[must_use]

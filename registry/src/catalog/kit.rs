@@ -11,7 +11,7 @@ use super::{
     Answer, CatalogError, Command, Committed, Context, Endpoint, Generation, GrpcService, IdentityKey, Incarnation,
     Instance, InstanceId, InstanceSpec, LeaseId, Limits, NodeId, OpId, Overlay, Position, Presence, Protocol, Register,
     Report, Revision, RuleSet, Selector, ServiceChange, ServiceKey, ServingStatus, StartNonce, State, StoreId,
-    Timestamp, Ttl, Version, Zone, decide,
+    Timestamp, Ttl, Version, Write, Zone, decide,
 };
 
 pub(crate) fn service(name: &str) -> ServiceKey {
@@ -85,6 +85,8 @@ pub(crate) struct World {
     pub(crate) node: Option<NodeId>,
     /// What the last command changed.
     pub(crate) changes: Vec<ServiceChange>,
+    /// What the last command wrote.
+    pub(crate) writes: Vec<Write>,
     drawn: u128,
 }
 
@@ -97,6 +99,7 @@ impl World {
             limits: Limits::default(),
             node: None,
             changes: Vec::new(),
+            writes: Vec::new(),
             drawn: 0,
         }
     }
@@ -118,10 +121,12 @@ impl World {
     /// Decides, and commits what comes out.
     pub(crate) fn command(&mut self, command: &Command) -> Result<Answer, CatalogError> {
         self.changes.clear();
+        self.writes.clear();
         let context = self.context();
         let decision = decide(&Overlay::new(&self.state), command, context)?;
         if let Some(proposal) = decision.proposal {
             let revision = self.state.position().revision.next();
+            self.writes.clone_from(&proposal.writes);
             self.changes = self.state.apply(&Committed { revision, op: proposal.op, writes: proposal.writes });
         }
         Ok(decision.answer)

@@ -28,6 +28,7 @@ mod node;
 mod overlay;
 mod position;
 mod record;
+mod roster;
 mod state;
 mod time;
 mod view;
@@ -49,9 +50,10 @@ pub use node::NodeId;
 pub use overlay::Overlay;
 pub use position::{Generation, Position, Revision, StoreId};
 pub use record::{
-    Committed, Emptiness, Expected, Identity, Key, OpId, PastStart, Proposal, Record, Registration, RemovalReason,
-    ServiceRecord, Tombstone, Write,
+    Committed, Emptiness, Expected, History, Identity, Key, OpId, PastStart, Proposal, Record, Registration,
+    RemovalReason, ServiceRecord, Tombstone, Write,
 };
+pub use roster::Roster;
 pub use state::State;
 pub use time::Timestamp;
-pub use view::{Delta, Presence, Removal, Resume, ServiceChange, ServiceView};
+pub use view::{Presence, Removal, Resume, ServiceChange, ServiceView};

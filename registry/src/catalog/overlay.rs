@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{
-    AdminRule, Expected, Identity, IdentityKey, Incarnation, Instance, InstanceId, Key, LeaseId, OpId, Proposal,
-    Record, Registration, Revision, Selector, ServiceKey, ServiceRecord, State, StoreId, Write,
+    AdminRule, Expected, History, Identity, IdentityKey, Incarnation, Instance, InstanceId, Key, LeaseId, OpId,
+    Proposal, Record, Registration, Revision, Selector, ServiceKey, ServiceRecord, State, StoreId, Tombstone, Write,
 };
 
 /// A state with proposals on top that are not committed yet. Everything is decided against one of these: commands that
@@ -52,6 +52,7 @@ impl<'a> Overlay<'a> {
                     self.rules.entry(service.clone()).or_default().insert(selector.clone());
                     self.write(write, proposal.op);
                 }
+                Key::History => self.write(write, proposal.op),
                 Key::Identity(key) => {
                     let before = self.identity(key).cloned().unwrap_or_default();
                     self.write(write, proposal.op);
@@ -108,6 +109,7 @@ impl<'a> Overlay<'a> {
                 self.state.services.get(service).and_then(|kept| kept.rules.get(selector)).map(|rule| rule.revision)
             }
             Key::Identity(key) => self.state.identities.get(key).map(|identity| identity.revision),
+            Key::History => self.state.history.as_ref().map(|history| history.revision),
         };
         revision.map_or(Expected::Absent, Expected::At)
     }
@@ -135,7 +137,23 @@ impl<'a> Overlay<'a> {
         stored.chain(changed).filter(|selector| self.rule(service, selector).is_some()).cloned().collect()
     }
 
-    fn record(&self, service: &ServiceKey) -> Option<ServiceRecord> {
+    /// How far back removals are remembered.
+    pub(super) fn history(&self) -> History {
+        match self.changed.get(&Key::History) {
+            Some((Some(Record::History(history)), _)) => *history,
+            Some(_) => History::default(),
+            None => self.state.history.as_ref().map(|kept| kept.value).unwrap_or_default(),
+        }
+    }
+
+    /// The revision of the removal that a tombstone shows in its service; `None` where it is only about to be committed.
+    pub(super) fn removed_at(&self, id: InstanceId, stone: &Tombstone) -> Option<Revision> {
+        let shown = self.state.services.get(&stone.service)?.removals.get(&id)?;
+        (shown.incarnation == stone.incarnation).then_some(shown.revision)
+    }
+
+    /// The record of a known service.
+    pub(super) fn record(&self, service: &ServiceKey) -> Option<ServiceRecord> {
         match self.changed.get(&Key::Service(service.clone())) {
             Some((Some(Record::Service(record)), _)) => Some(*record),
             Some(_) => None,

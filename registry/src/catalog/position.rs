@@ -42,6 +42,9 @@ impl Revision {
     /// The empty store.
     pub const ZERO: Self = Self(0);
 
+    /// Above every revision that a store gives.
+    pub const MAX: Self = Self(u64::MAX);
+
     /// The revision of this number.
     #[must_use]
     pub const fn new(number: u64) -> Self {

@@ -17,6 +17,8 @@ pub enum Key {
     Identity(IdentityKey),
     /// What an operator wants of some instances of a service.
     Rule(ServiceKey, Selector),
+    /// How far back removals are remembered. One key for the whole store.
+    History,
 }
 
 /// What is stored under a [`Key`] of the same name.
@@ -28,6 +30,18 @@ pub enum Record {
     Identity(Identity),
     /// Under [`Key::Rule`].
     Rule(AdminRule),
+    /// Under [`Key::History`].
+    History(History),
+}
+
+/// How far back the store remembers who is gone: every removal after `floor` still has its tombstone, or its id is live
+/// again in the same service. Written together with whatever forgets a tombstone, so that after a restart a reader who
+/// held an older revision is given a whole snapshot instead of a delta that lacks a removal.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct History {
+    /// Revision of the last removal that was forgotten. One above the record's own revision means that revision: who
+    /// forgets something that is not committed yet cannot know better.
+    pub floor: Revision,
 }
 
 /// A known service.
@@ -67,6 +81,13 @@ impl Identity {
     #[must_use]
     pub fn is_blank(&self) -> bool {
         self.live.is_none() && self.tombstones.is_empty() && self.past.is_empty()
+    }
+
+    /// Whether readers of the service that a tombstone is about learn from here what it says: it is kept, or a newer one
+    /// of the same service, or the id is live there again.
+    pub(super) fn still_tells(&self, stone: &Tombstone) -> bool {
+        let live = self.live.iter().any(|live| live.service == stone.service);
+        live || self.tombstones.iter().any(|kept| kept.service == stone.service)
     }
 }
 

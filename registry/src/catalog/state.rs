@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::{
-    AdminRule, AdminState, GrpcService, Identity, IdentityKey, Instance, InstanceId, LeaseId, OpId, Position, Presence,
-    Removal, Revision, Selector, ServiceKey, ServiceRecord, ServiceView, ServingStatus, Timestamp,
+    AdminRule, AdminState, Command, GrpcService, History, Identity, IdentityKey, Instance, InstanceId, LeaseId, OpId,
+    Position, Presence, Removal, Revision, Roster, Selector, ServiceKey, ServiceRecord, ServiceView, ServingStatus,
+    Timestamp,
 };
 
 /// A record as it stands in the store.
@@ -26,9 +27,13 @@ pub(super) struct Service {
     pub(super) record: Option<Kept<ServiceRecord>>,
     pub(super) rules: BTreeMap<Selector, Kept<AdminRule>>,
     /// Live instances. Shared with the view that was published last.
-    pub(super) instances: Arc<BTreeMap<InstanceId, Arc<Instance>>>,
+    pub(super) instances: Roster<Arc<Instance>>,
     /// Removals that still hold, of ids that are not live here.
-    pub(super) removals: Arc<BTreeMap<InstanceId, Removal>>,
+    pub(super) removals: Roster<Removal>,
+    /// When a reader could last see a change.
+    pub(super) revision: Revision,
+    /// Every removal after this revision is among `removals`, unless its id is live here again.
+    pub(super) floor: Revision,
 }
 
 impl Service {
@@ -64,6 +69,9 @@ pub struct State {
     position: Position,
     pub(super) identities: BTreeMap<IdentityKey, Kept<Identity>>,
     pub(super) services: BTreeMap<ServiceKey, Service>,
+    pub(super) history: Option<Kept<History>>,
+    /// The floor of every service that is not here any more, and of all of them after a load.
+    floor: Revision,
     /// Who holds a lease, or held it until a newer start took the id.
     leases: HashMap<LeaseId, IdentityKey>,
     /// When something is to be forgotten, earliest first; at most one entry an id.
@@ -83,6 +91,8 @@ impl State {
             position,
             identities: BTreeMap::new(),
             services: BTreeMap::new(),
+            history: None,
+            floor: Revision::ZERO,
             leases: HashMap::new(),
             forgets: BTreeSet::new(),
             rule_ends: BTreeSet::new(),
@@ -154,15 +164,14 @@ impl State {
         self.services.keys()
     }
 
-    /// A service as readers see it, its history beginning here.
+    /// A service as readers see it.
     #[must_use]
     pub fn view(&self, key: &ServiceKey) -> ServiceView {
-        let revision = self.position.revision;
         match self.services.get(key) {
-            None => ServiceView::unknown(key.clone(), revision),
+            None => ServiceView::unknown(key.clone(), self.position.revision),
             Some(service) => {
                 let (instances, removals) = (service.instances.clone(), service.removals.clone());
-                ServiceView::of(key.clone(), revision, service.presence(), instances, removals)
+                ServiceView::of(key.clone(), service.revision, service.floor, service.presence(), instances, removals)
             }
         }
     }
@@ -175,14 +184,19 @@ impl State {
         [forget, rule].into_iter().flatten().min()
     }
 
-    /// The commands that time alone asks for now, at most `max` of them.
+    /// The commands that time alone asks for now, about at most `max` rules and ids.
     #[must_use]
-    pub fn ended(&self, now: Timestamp, max: usize) -> Vec<super::Command> {
-        let rules = self.rule_ends.iter().take_while(|(at, ..)| *at <= now).map(|(_, service, selector)| {
-            super::Command::EndRule { service: service.clone(), selector: selector.clone() }
-        });
+    pub fn ended(&self, now: Timestamp, max: usize) -> Vec<Command> {
+        let rules = self
+            .rule_ends
+            .iter()
+            .take_while(|(at, ..)| *at <= now)
+            .map(|(_, service, selector)| Command::EndRule { service: service.clone(), selector: selector.clone() });
+        let mut commands: Vec<Command> = rules.take(max).collect();
         let forgets = self.forgets.iter().take_while(|(at, _)| *at <= now);
-        let forgets = forgets.map(|(_, identity)| super::Command::Forget { identity: identity.clone() });
-        rules.chain(forgets).take(max).collect()
+        let forgets: Vec<_> = forgets.take(max - commands.len()).map(|(_, identity)| identity.clone()).collect();
+        let forgets = forgets.chunks(Command::FORGET_MAX).map(<[IdentityKey]>::to_vec);
+        commands.extend(forgets.map(|identities| Command::Forget { identities }));
+        commands
     }
 }

@@ -1,15 +1,11 @@
 //! One service as readers see it: an immutable value that is replaced, never changed.
 
-mod history;
-
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::{
-    Emptiness, Incarnation, Instance, InstanceId, Liveness, RemovalReason, Revision, ServiceKey, SoftState, Standing,
-    standing,
+    Emptiness, Incarnation, Instance, InstanceId, Liveness, RemovalReason, Revision, Roster, ServiceKey, SoftState,
+    Standing, standing,
 };
-use history::History;
 
 /// Tells "known with no instances" from "unknown", and who emptied it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -35,29 +31,6 @@ pub struct Removal {
     pub revision: Revision,
 }
 
-/// What one commit changed in one service.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Delta {
-    /// Revision of the service before: that of the view or delta it builds on.
-    pub base: Revision,
-    /// Revision of the service after.
-    pub revision: Revision,
-    /// New and changed instances, whole, in the order of their ids.
-    pub upserts: Vec<Arc<Instance>>,
-    /// Instances that are gone, in the order of their ids.
-    pub removals: Vec<Removal>,
-    /// Presence of the service after.
-    pub presence: Presence,
-}
-
-impl Delta {
-    /// About how much memory it takes. What it shares with others is counted as its own.
-    fn bytes(&self) -> usize {
-        let upserts = self.upserts.iter().map(|instance| instance.bytes());
-        size_of::<Self>() + upserts.sum::<usize>() + size_of_val(&*self.removals)
-    }
-}
-
 /// What one commit changed in one service, and the service after it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ServiceChange {
@@ -75,21 +48,22 @@ pub struct ServiceChange {
     pub gone: Vec<Removal>,
     /// Presence after.
     pub presence: Presence,
+    /// Every removal after this revision still holds after, unless its id is back.
+    pub floor: Revision,
     /// All instances after.
-    pub instances: Arc<BTreeMap<InstanceId, Arc<Instance>>>,
+    pub instances: Roster<Arc<Instance>>,
     /// All removals that still hold after.
-    pub removals: Arc<BTreeMap<InstanceId, Removal>>,
+    pub removals: Roster<Removal>,
 }
 
 /// How a reader that holds a revision of a service gets to the current one.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Resume {
     /// There is nothing that it has not seen.
     Current,
-    /// By these deltas, oldest first. The first one's base may lie below the revision held, where commits to other
-    /// services were between; it never lies above.
-    Deltas(Vec<Arc<Delta>>),
-    /// By the whole state: the history does not reach back that far.
+    /// By what changed since: the instances and the removals of a later revision. Together they are all of it.
+    Delta,
+    /// By the whole state: a removal that it may not have seen was forgotten meanwhile.
     Snapshot,
 }
 
@@ -98,46 +72,41 @@ pub enum Resume {
 /// `revision` is the position that a snapshot of it carries. It is the store's revision at the service's last change, or
 /// at the moment since which this registry knows the service to be as it is; so it is never below anything a reader was
 /// told about this service before.
+///
+/// There is no list of past changes: every instance and every removal knows when it changed, so what a reader has missed
+/// since any revision is found in the state itself, down to the `floor`.
 #[derive(Clone, Debug)]
 pub struct ServiceView {
     key: ServiceKey,
     revision: Revision,
+    floor: Revision,
     presence: Presence,
-    instances: Arc<BTreeMap<InstanceId, Arc<Instance>>>,
-    removals: Arc<BTreeMap<InstanceId, Removal>>,
-    history: History,
+    instances: Roster<Arc<Instance>>,
+    removals: Roster<Removal>,
     soft: Arc<SoftState>,
-    best: Standing,
+    /// Worked out when it is asked for first.
+    best: OnceLock<Standing>,
 }
 
 impl ServiceView {
-    /// A service nobody knows, as of this revision.
+    /// A service nobody knows, as of this revision. Who held anything earlier of it is told all of the nothing there is.
     #[must_use]
     pub fn unknown(key: ServiceKey, revision: Revision) -> Self {
-        Self::of(key, revision, Presence::Unknown, Arc::default(), Arc::default())
+        Self::of(key, revision, revision, Presence::Unknown, Roster::default(), Roster::default())
     }
 
-    /// A service as it is at this revision; its history begins here.
+    /// A service as it is at this revision, with every removal after `floor` whose id is not back.
     #[must_use]
     pub fn of(
         key: ServiceKey,
         revision: Revision,
+        floor: Revision,
         presence: Presence,
-        instances: Arc<BTreeMap<InstanceId, Arc<Instance>>>,
-        removals: Arc<BTreeMap<InstanceId, Removal>>,
+        instances: Roster<Arc<Instance>>,
+        removals: Roster<Removal>,
     ) -> Self {
-        let mut view = Self {
-            key,
-            revision,
-            presence,
-            instances,
-            removals,
-            history: History::since(revision),
-            soft: Arc::default(),
-            best: Standing::Never,
-        };
-        view.best = view.best_standing();
-        view
+        let (soft, best) = (Arc::default(), OnceLock::new());
+        Self { key, revision, floor, presence, instances, removals, soft, best }
     }
 
     /// Its name.
@@ -160,13 +129,13 @@ impl ServiceView {
 
     /// Its instances, by id.
     #[must_use]
-    pub fn instances(&self) -> &BTreeMap<InstanceId, Arc<Instance>> {
+    pub fn instances(&self) -> &Roster<Arc<Instance>> {
         &self.instances
     }
 
     /// Removals that still hold, by id. An id stands either here or among the instances, never in both.
     #[must_use]
-    pub fn removals(&self) -> &BTreeMap<InstanceId, Removal> {
+    pub fn removals(&self) -> &Roster<Removal> {
         &self.removals
     }
 
@@ -185,7 +154,8 @@ impl ServiceView {
     /// Whether callers should pick this instance: it has the best standing of the service, and that is one to be picked.
     #[must_use]
     pub fn pickable(&self, instance: &Instance) -> bool {
-        self.best > Standing::Never && self.standing(instance) == self.best
+        let best = *self.best.get_or_init(|| self.best_standing());
+        best > Standing::Never && self.standing(instance) == best
     }
 
     /// How callers should treat this instance.
@@ -197,31 +167,45 @@ impl ServiceView {
     /// How a reader that holds this service at `after` gets to here.
     #[must_use]
     pub fn since(&self, after: Revision) -> Resume {
-        if after >= self.revision { Resume::Current } else { self.history.since_revision(after) }
+        match after {
+            after if after >= self.revision => Resume::Current,
+            after if after >= self.floor => Resume::Delta,
+            _ => Resume::Snapshot,
+        }
     }
 
     /// The service after one commit. A change that no reader could see (something beyond its time was forgotten) leaves
     /// the revision as it is.
     #[must_use]
     pub(crate) fn advanced(&self, change: ServiceChange) -> Self {
-        let ServiceChange { service: _, revision, upserts, owned: _, silent: _, gone, presence, instances, removals } =
-            change;
-        let mut next = Self { instances, removals, ..self.clone() };
-        if !(upserts.is_empty() && gone.is_empty() && presence == self.presence) {
-            next.history.push(Delta { base: self.revision, revision, upserts, removals: gone, presence });
-            next.revision = revision;
-            next.presence = presence;
-            next.best = next.best_standing();
+        let ServiceChange { revision, upserts, gone, presence, floor, instances, removals, .. } = change;
+        let seen = !(upserts.is_empty() && gone.is_empty() && presence == self.presence);
+        Self {
+            key: self.key.clone(),
+            revision: if seen { revision } else { self.revision },
+            floor: self.floor.max(floor),
+            presence,
+            instances,
+            removals,
+            soft: self.soft.clone(),
+            best: OnceLock::new(),
         }
-        next
+    }
+
+    /// The service as a state that was loaded anew shows it. What went without leaving a removal is told by snapshot.
+    #[must_use]
+    pub(crate) fn reloaded(&self, loaded: Self, position: Revision) -> Self {
+        let told = |id: &InstanceId| loaded.instances.contains_key(id) || loaded.removals.contains_key(id);
+        let lost = self.instances.keys().any(|id| !told(&id));
+        let floor = if lost { position } else { loaded.floor };
+        let revision = if lost { position } else { loaded.revision };
+        Self { revision: revision.max(self.revision), floor, soft: self.soft.clone(), ..loaded }
     }
 
     /// The service with another soft state.
     #[must_use]
     pub(crate) fn with_soft(&self, soft: Arc<SoftState>) -> Self {
-        let mut next = Self { soft, ..self.clone() };
-        next.best = next.best_standing();
-        next
+        Self { soft, best: OnceLock::new(), ..self.clone() }
     }
 
     fn best_standing(&self) -> Standing {

@@ -161,13 +161,12 @@ impl Publisher {
         self.pending.insert(service, before.advanced(change));
     }
 
-    /// Takes over a state that was loaded anew: every service begins a new history.
+    /// Takes over a state that was loaded anew.
     pub(super) fn reloaded(&mut self, state: &State) {
         let here = self.services.keys().chain(self.unknown.keys());
         let names: BTreeSet<ServiceKey> = here.chain(state.services()).cloned().collect();
         for name in names {
-            let soft = self.current(&name).soft().clone();
-            let view = state.view(&name).with_soft(soft);
+            let view = self.current(&name).reloaded(state.view(&name), state.position().revision);
             self.pending.insert(name, view);
         }
     }

@@ -37,6 +37,7 @@ impl Value {
             (Key::Service(_), Record::Service(_))
                 | (Key::Identity(_), Record::Identity(_))
                 | (Key::Rule(..), Record::Rule(_))
+                | (Key::History, Record::History(_))
         );
         let Self { record, revision, op } = self;
         if fits { Ok(Entry { key, record, revision, op }) } else { Err(CodecError::WrongKind) }

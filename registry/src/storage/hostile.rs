@@ -172,7 +172,7 @@ impl HostileStore {
                 .iter()
                 .filter_map(|entry| match &entry.record {
                     Record::Identity(identity) => Some((entry.key.clone(), identity.clone())),
-                    Record::Service(_) | Record::Rule(_) => None,
+                    Record::Service(_) | Record::Rule(_) | Record::History(_) => None,
                 })
                 .collect();
             let state = loaded.into_state();
@@ -240,7 +240,7 @@ impl Mind {
             (Some(live), 1) => Command::Deregister { lease: live.lease, incarnation: live.incarnation },
             (Some(live), 2) => Command::Expire { identity: key.clone(), lease: live.lease },
             (Some(live), _) => Command::Remove { service: live.service.clone(), id: key.id },
-            (None, _) => Command::Forget { identity: key.clone() },
+            (None, _) => Command::Forget { identities: vec![key.clone()] },
         };
         let op = OpId(self.bytes());
         let (limits, default_ttl) = (Limits::default(), Ttl::DEFAULT);

@@ -81,26 +81,26 @@ impl Snapshot {
         self.index += 1;
         let mut bytes = 0;
         if let Part::Instances(from) = self.next {
-            for (id, instance) in self.view.instances().range((from, Bound::Unbounded)) {
+            for instance in self.view.instances().from(from) {
                 if bytes >= CHUNK_BYTES {
                     return chunk;
                 }
-                let instance = wire::instance(instance);
+                let (id, instance) = (instance.id(), wire::instance(instance));
                 bytes += instance.encoded_len();
                 chunk.instances.push(instance);
-                self.next = Part::Instances(Bound::Excluded(*id));
+                self.next = Part::Instances(Bound::Excluded(id));
             }
             self.next = Part::Removals(Bound::Unbounded);
         }
         if let Part::Removals(from) = self.next {
-            for (id, removal) in self.view.removals().range((from, Bound::Unbounded)) {
+            for removal in self.view.removals().from(from) {
                 if bytes >= CHUNK_BYTES {
                     return chunk;
                 }
-                let removal = wire::removal(removal);
+                let (id, removal) = (removal.id, wire::removal(removal));
                 bytes += removal.encoded_len();
                 chunk.removals.push(removal);
-                self.next = Part::Removals(Bound::Excluded(*id));
+                self.next = Part::Removals(Bound::Excluded(id));
             }
         }
         chunk.last = true;

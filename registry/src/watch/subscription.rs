@@ -4,7 +4,6 @@
 //! difference between what the watcher holds and what is true now, so a watcher that is skipped for a while gets the
 //! latest state, and a resume is the same thing as keeping up.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,8 +14,7 @@ use super::message::Message;
 use super::press::{End, Press};
 use super::snapshot::{Complete, Snapshot};
 use crate::catalog::{
-    Delta, Instance, InstanceId, Liveness, Position, Removal, Resume, Revision, ServiceView, ServingStatus, SoftState,
-    Timestamp,
+    Instance, Liveness, Position, Resume, Revision, ServiceView, ServingStatus, SoftState, Timestamp,
 };
 use crate::wire;
 
@@ -131,7 +129,7 @@ impl Subscription {
         let urgent = match outlook.view.since(held) {
             Resume::Current => return Due::Idle,
             Resume::Snapshot => true,
-            Resume::Deltas(deltas) => deltas.iter().any(|delta| cannot_wait(delta)),
+            Resume::Delta => cannot_wait(outlook.view, held),
         };
         match self.settles {
             Some(until) if !urgent => at(until, outlook.now),
@@ -167,8 +165,8 @@ impl Subscription {
                 // Callers that have merged so far learn from a whole snapshot what to drop.
                 _ if (complete, outlook.complete) == (Complete::Warming, Complete::Whole) => {}
                 Resume::Current => return self.next_soft(held, outlook, press),
-                Resume::Deltas(deltas) => {
-                    let changes = || fold(held, &deltas, outlook.view);
+                Resume::Delta => {
+                    let changes = || delta(outlook.view, held);
                     if let Some(delta) = press.delta(outlook.view, held, changes, outlook.here, outlook.complete) {
                         self.held = Held::Until(outlook.view.revision(), outlook.complete);
                         self.settles = Some(outlook.now + SETTLE);
@@ -217,35 +215,20 @@ impl Subscription {
     }
 }
 
-/// Whether callers lose by waiting for a change: somebody is gone, or asks not to be called.
-fn cannot_wait(delta: &Delta) -> bool {
-    let shuns = |instance: &Instance| instance.is_draining() || instance.serving() != ServingStatus::Serving;
-    !delta.removals.is_empty() || delta.upserts.iter().any(|instance| shuns(instance))
+/// Whether callers lose by waiting for what changed since a revision: somebody is gone, or asks not to be called.
+fn cannot_wait(view: &ServiceView, since: Revision) -> bool {
+    let shuns = |instance: &Arc<Instance>| instance.is_draining() || instance.serving() != ServingStatus::Serving;
+    view.removals().after(since).next().is_some() || view.instances().after(since).any(shuns)
 }
 
-/// Several changes as one: of each instance only the last word counts.
-fn fold(base: Revision, deltas: &[Arc<Delta>], view: &ServiceView) -> pb::Delta {
-    enum Change<'a> {
-        Upsert(&'a Instance),
-        Removal(&'a Removal),
-    }
-    let mut changes: BTreeMap<InstanceId, Change<'_>> = BTreeMap::new();
-    for delta in deltas {
-        changes.extend(delta.removals.iter().map(|removal| (removal.id, Change::Removal(removal))));
-        changes.extend(delta.upserts.iter().map(|instance| (instance.id(), Change::Upsert(instance))));
-    }
-    let mut folded = pb::Delta {
-        base_revision: base.get(),
+/// Everything that changed since a revision, as one change.
+fn delta(view: &ServiceView, since: Revision) -> pb::Delta {
+    pb::Delta {
+        base_revision: since.get(),
+        upserts: view.instances().after(since).map(|instance| wire::instance(instance)).collect(),
+        removals: view.removals().after(since).map(wire::removal).collect(),
         presence: wire::presence(view.presence()).into(),
-        ..pb::Delta::default()
-    };
-    for change in changes.values() {
-        match change {
-            Change::Upsert(instance) => folded.upserts.push(wire::instance(instance)),
-            Change::Removal(removal) => folded.removals.push(wire::removal(removal)),
-        }
     }
-    folded
 }
 
 /// Whether nobody's liveness and no hold changed, so that callers lose little by waiting.

@@ -230,7 +230,7 @@ pub(crate) fn summary(service: &Arc<ServiceView>, now: Timestamp) -> pb::Service
         namespace: service.key().namespace.as_str().to_owned(),
         service: service.key().name.as_str().to_owned(),
         presence: presence(service.presence()).into(),
-        instances: count(instances.len()),
+        instances: count(service.instances().len()),
         instances_pickable: count(instances.clone().filter(|instance| service.pickable(instance)).count()),
         instances_suspect: count(with(Liveness::Suspect)),
         instances_stale: count(with(Liveness::Stale)),

@@ -34,7 +34,7 @@ pub(super) fn set_rule(on: &Overlay<'_>, rule: &RuleSet, context: Context) -> Re
         return Err(CatalogError::TooManyRules { service: service.clone(), max });
     }
     let mut draft = Draft::new(on);
-    draft.reads(Key::Service(service.clone()));
+    draft.touch(service);
     match wanted {
         Some(rule) => draft.put(key, Record::Rule(rule)),
         None => draft.delete(key),
@@ -49,6 +49,9 @@ pub(super) fn end_rule(on: &Overlay<'_>, service: &ServiceKey, selector: &Select
         return Decision::nothing(Answer::Done);
     }
     let mut draft = Draft::new(on);
+    if on.is_known(service) {
+        draft.touch(service);
+    }
     draft.delete(Key::Rule(service.clone(), selector.clone()));
     Decision { proposal: draft.proposal(context), answer: Answer::Done }
 }

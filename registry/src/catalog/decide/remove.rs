@@ -84,16 +84,17 @@ fn remove(
     Decision { proposal: draft.proposal(context), answer: Answer::Done }
 }
 
-/// Forgets what is remembered of an id beyond its time.
-pub(super) fn forget(on: &Overlay<'_>, key: &IdentityKey, context: Context) -> Decision {
-    let Some(identity) = on.identity(key) else { return Decision::nothing(Answer::Done) };
-    let mut kept = identity.clone();
-    kept.tombstones.retain(|stone| stone.until > context.now);
-    kept.past.retain(|past| past.until > context.now);
-    if kept == *identity {
-        return Decision::nothing(Answer::Done);
-    }
+/// Forgets what is remembered of these ids beyond its time.
+pub(super) fn forget(on: &Overlay<'_>, identities: &[IdentityKey], context: Context) -> Decision {
     let mut draft = Draft::new(on);
-    draft.put_identity(key, kept);
+    for key in identities {
+        let Some(identity) = on.identity(key) else { continue };
+        let mut kept = identity.clone();
+        kept.tombstones.retain(|stone| stone.until > context.now);
+        kept.past.retain(|past| past.until > context.now);
+        if kept != *identity {
+            draft.put_identity(key, kept);
+        }
+    }
     Decision { proposal: draft.proposal(context), answer: Answer::Done }
 }

@@ -5,20 +5,29 @@ use std::sync::Arc;
 
 use super::{Kept, Service, State};
 use crate::catalog::{
-    AdminRule, AdminState, Committed, Identity, IdentityKey, Instance, InstanceId, Key, OpId, Position, Record,
-    Registration, Removal, RemovalReason, Revision, Selector, ServiceChange, ServiceKey, ServiceRecord, Timestamp,
-    Write,
+    AdminRule, AdminState, Committed, History, Identity, IdentityKey, Instance, InstanceId, Key, OpId, Position,
+    Presence, Record, Registration, Removal, RemovalReason, Revision, Selector, ServiceChange, ServiceKey,
+    ServiceRecord, Timestamp, Write,
 };
 
 /// What a commit has touched in one service so far.
-#[derive(Default)]
 struct Touched {
+    /// Presence of the service before.
+    before: Presence,
     upserts: BTreeSet<InstanceId>,
     gone: BTreeMap<InstanceId, Removal>,
     /// Instances that changed in nothing but their owner.
     owned: BTreeSet<InstanceId>,
     /// Whether something may have changed that readers see.
     told: bool,
+}
+
+impl Touched {
+    /// Nothing so far of a service that is as it was.
+    fn of(service: &Service) -> Self {
+        let (upserts, gone, owned) = (BTreeSet::new(), BTreeMap::new(), BTreeSet::new());
+        Self { before: service.presence(), upserts, gone, owned, told: false }
+    }
 }
 
 type Changes = BTreeMap<ServiceKey, Touched>;
@@ -47,6 +56,13 @@ impl State {
         // Rules before instances: an instance's admin state is derived when it is put.
         for (key, record, revision, op) in others.into_iter().chain(identities) {
             state.write(Write::Put(key, record), Stamp { revision, op }, &mut discarded);
+        }
+        for service in state.services.values_mut() {
+            service.floor = state.floor;
+            // A service without a record was deleted, and nothing tells when.
+            let told = service.record.as_ref().map_or(state.position.revision, |record| record.revision);
+            let seen = service.instances.highest().max(service.removals.highest());
+            service.revision = told.max(seen).max(state.floor);
         }
         state
     }
@@ -80,8 +96,14 @@ impl State {
                 self.put_identity(key, identity, stamp, changes)
             }
             Write::Delete(Key::Identity(key)) => self.put_identity(key, Identity::default(), stamp, changes),
+            Write::Put(Key::History, Record::History(History { floor })) => {
+                let floor = floor.min(stamp.revision);
+                self.history = Some(stamp.keep(History { floor }));
+                self.floor = self.floor.max(floor);
+            }
+            Write::Delete(Key::History) => self.history = None,
             // A record under another kind's key says nothing that could be understood; a foreign writer's at most.
-            Write::Put(Key::Service(_) | Key::Rule(..) | Key::Identity(_), _) => {}
+            Write::Put(Key::Service(_) | Key::Rule(..) | Key::Identity(_) | Key::History, _) => {}
         }
     }
 
@@ -108,9 +130,9 @@ impl State {
                 None => service.rules.remove(&selector),
             };
             for (id, admin) in service.readministered(&selector) {
-                let instances = Arc::make_mut(&mut service.instances);
-                if let Some(instance) = instances.get_mut(&id) {
-                    *instance = Arc::new(Instance { admin, revision, ..Instance::clone(instance) });
+                if let Some(instance) = service.instances.get(&id) {
+                    let changed = Instance { admin, revision, ..Instance::clone(instance) };
+                    service.instances.insert(Arc::new(changed));
                     touched.upserts.insert(id);
                 }
             }
@@ -160,10 +182,13 @@ impl State {
         let reason = stone.map_or(RemovalReason::Expired, |stone| stone.reason);
         let removal = Removal { id: key.id, incarnation: was.incarnation, reason, revision };
         self.with_service(was.service.clone(), changes, |service, touched| {
-            Arc::make_mut(&mut service.instances).remove(&key.id);
+            service.instances.remove(&key.id);
             touched.upserts.remove(&key.id);
             touched.gone.insert(key.id, removal);
         });
+        if stone.is_none() {
+            self.forget(&was.service, revision);
+        }
     }
 
     /// Puts an instance into its service, or its change.
@@ -172,7 +197,9 @@ impl State {
             Instance { key: key.clone(), registration: is.clone(), admin: AdminState::Enabled, revision };
         self.with_service(is.service.clone(), changes, |service, touched| {
             instance.admin = service.admin(&instance);
-            Arc::make_mut(&mut service.instances).insert(key.id, Arc::new(instance));
+            // A rule that came after the instance stands in the service's record: what a load finds changed then too.
+            instance.revision = revision.max(service.record.as_ref().map_or(revision, |record| record.revision));
+            service.instances.insert(Arc::new(instance));
             touched.gone.remove(&key.id);
             touched.upserts.insert(key.id);
         });
@@ -181,9 +208,10 @@ impl State {
     /// Notes who keeps an instance's deadline now. Readers are not told, so the instance keeps its revision.
     fn rehome(&mut self, key: &IdentityKey, is: &Arc<Registration>, changes: &mut Changes) {
         let Some(service) = self.services.get_mut(&is.service) else { return };
-        if let Some(instance) = Arc::make_mut(&mut service.instances).get_mut(&key.id) {
-            *instance = Arc::new(Instance { registration: is.clone(), ..Instance::clone(instance) });
-            changes.entry(is.service.clone()).or_default().owned.insert(key.id);
+        if let Some(instance) = service.instances.get(&key.id) {
+            let rehomed = Instance { registration: is.clone(), ..Instance::clone(instance) };
+            service.instances.insert(Arc::new(rehomed));
+            changes.entry(is.service.clone()).or_insert_with(|| Touched::of(service)).owned.insert(key.id);
         }
     }
 
@@ -210,15 +238,24 @@ impl State {
             if shown == wanted {
                 continue;
             }
-            self.with_service(service, changes, |service, _| {
-                let removals = Arc::make_mut(&mut service.removals);
-                match wanted {
-                    Some(removal) => removals.insert(key.id, removal),
-                    None => removals.remove(&key.id),
-                };
+            let lost = shown.filter(|_| wanted.is_none() && self.instance(&service, key.id).is_none());
+            self.with_service(service.clone(), changes, |service, _| match wanted {
+                Some(removal) => _ = service.removals.insert(removal),
+                None => _ = service.removals.remove(&key.id),
             });
+            if let Some(removal) = lost {
+                self.forget(&service, removal.revision);
+            }
         }
         self.tombstones = self.tombstones + after.tombstones.len() - before.tombstones.len();
+    }
+
+    /// Who held this service at an earlier revision has to take a snapshot: a removal of this revision is told no more.
+    fn forget(&mut self, service: &ServiceKey, revision: Revision) {
+        self.floor = self.floor.max(revision);
+        if let Some(service) = self.services.get_mut(service) {
+            service.floor = service.floor.max(revision);
+        }
     }
 
     fn index(&mut self, key: &IdentityKey, identity: &Identity) {
@@ -246,9 +283,11 @@ impl State {
         changes: &mut Changes,
         change: impl FnOnce(&mut Service, &mut Touched) -> T,
     ) -> T {
-        let touched = changes.entry(key.clone()).or_default();
+        let (floor, revision) = (self.floor, self.position.revision);
+        let begun = || Service { floor, revision, ..Service::default() };
+        let service = self.services.entry(key.clone()).or_insert_with(begun);
+        let touched = changes.entry(key.clone()).or_insert_with(|| Touched::of(service));
         touched.told = true;
-        let service = self.services.entry(key.clone()).or_default();
         let (knew, had) = (service.is_known(), service.instances.len());
         let result = change(service, touched);
         let (knows, has, blank) = (service.is_known(), service.instances.len(), service.is_blank());
@@ -260,8 +299,13 @@ impl State {
         result
     }
 
-    fn change(&self, service: ServiceKey, revision: Revision, touched: Touched) -> ServiceChange {
-        let kept = self.services.get(&service).cloned().unwrap_or_default();
+    fn change(&mut self, service: ServiceKey, revision: Revision, touched: Touched) -> ServiceChange {
+        let mut gone_by_now = Service { floor: self.floor, ..Service::default() };
+        let kept = self.services.get_mut(&service).unwrap_or(&mut gone_by_now);
+        let presence = kept.presence();
+        if !touched.upserts.is_empty() || !touched.gone.is_empty() || presence != touched.before {
+            kept.revision = revision;
+        }
         let now = |ids: &BTreeSet<InstanceId>| ids.iter().filter_map(|id| kept.instances.get(id).cloned()).collect();
         ServiceChange {
             service,
@@ -270,9 +314,10 @@ impl State {
             owned: now(&touched.owned),
             silent: !touched.told,
             gone: touched.gone.into_values().collect(),
-            presence: kept.presence(),
-            instances: kept.instances,
-            removals: kept.removals,
+            presence,
+            floor: kept.floor,
+            instances: kept.instances.clone(),
+            removals: kept.removals.clone(),
         }
     }
 }

@@ -166,5 +166,5 @@ impl Watch {
 }
 
 fn incarnations(view: &ServiceView) -> BTreeMap<u128, Incarnation> {
-    view.instances().iter().map(|(id, instance)| (id.uuid().as_u128(), instance.incarnation())).collect()
+    view.instances().values().map(|instance| (instance.id().uuid().as_u128(), instance.incarnation())).collect()
 }

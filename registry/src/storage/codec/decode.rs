@@ -9,9 +9,10 @@ use mesh_api::store::v1 as pb;
 
 use super::CodecError;
 use crate::catalog::{
-    AdminRule, AdminState, DescriptorDigest, Emptiness, Endpoint, GrpcService, IdempotencyLevel, Identity, Incarnation,
-    InstanceSpec, Invalid, LeaseId, Metadata, Method, NodeId, PastStart, Protocol, Record, Registration, RemovalReason,
-    ServiceKey, ServiceRecord, ServingStatus, StartNonce, Timestamp, Tombstone, Ttl, Version, Weight, Zone,
+    AdminRule, AdminState, DescriptorDigest, Emptiness, Endpoint, GrpcService, History, IdempotencyLevel, Identity,
+    Incarnation, InstanceSpec, Invalid, LeaseId, Metadata, Method, NodeId, PastStart, Protocol, Record, Registration,
+    RemovalReason, Revision, ServiceKey, ServiceRecord, ServingStatus, StartNonce, Timestamp, Tombstone, Ttl, Version,
+    Weight, Zone,
 };
 
 pub(super) fn record(record: pb::stored::Record) -> Result<Record, CodecError> {
@@ -19,6 +20,7 @@ pub(super) fn record(record: pb::stored::Record) -> Result<Record, CodecError> {
         pb::stored::Record::Service(record) => Record::Service(service(&record)?),
         pb::stored::Record::Identity(record) => Record::Identity(identity(*record)?),
         pb::stored::Record::Rule(record) => Record::Rule(rule(record)?),
+        pb::stored::Record::History(record) => Record::History(History { floor: Revision::new(record.floor) }),
     })
 }
 

@@ -16,6 +16,7 @@ pub(super) fn record(record: &Record) -> pb::stored::Record {
         Record::Service(record) => pb::stored::Record::Service(service(record)),
         Record::Identity(record) => pb::stored::Record::Identity(Box::new(identity(record))),
         Record::Rule(record) => pb::stored::Record::Rule(rule(record)),
+        Record::History(record) => pb::stored::Record::History(pb::History { floor: record.floor.get() }),
     }
 }
 

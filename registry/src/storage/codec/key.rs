@@ -3,6 +3,9 @@
 use super::CodecError;
 use crate::catalog::{IdentityKey, InstanceId, Key, Namespace, Selector, ServiceKey, Version, Zone};
 
+/// The one key of its kind.
+const HISTORY: &str = "history";
+
 /// The key as a store keeps it.
 #[must_use]
 pub fn encode_key(key: &Key) -> String {
@@ -12,6 +15,7 @@ pub fn encode_key(key: &Key) -> String {
         Key::Rule(service, Selector::Instance(id)) => format!("rule/{service}/instance/{id}"),
         Key::Rule(service, Selector::Zone(zone)) => format!("rule/{service}/zone/{}", zone.as_str()),
         Key::Rule(service, Selector::Version(version)) => format!("rule/{service}/version/{}", version.as_str()),
+        Key::History => HISTORY.to_owned(),
     }
 }
 
@@ -23,6 +27,9 @@ pub fn decode_key(bytes: &[u8]) -> Result<Key, CodecError> {
 }
 
 fn parse(text: &str) -> Option<Key> {
+    if text == HISTORY {
+        return Some(Key::History);
+    }
     let mut words = text.splitn(5, '/');
     let (kind, namespace, name) = (words.next()?, words.next()?, words.next()?);
     let selects = words.next().zip(words.next());

@@ -10,9 +10,9 @@ use uuid::Uuid;
 
 use super::*;
 use crate::catalog::{
-    AdminRule, AdminState, DescriptorDigest, Emptiness, Endpoint, GrpcService, IdempotencyLevel, Identity, IdentityKey,
-    Incarnation, InstanceId, InstanceSpec, LeaseId, Metadata, Method, Namespace, NodeId, PastStart, Protocol,
-    Registration, RemovalReason, Selector, ServiceKey, ServiceName, ServiceRecord, ServingStatus, StartNonce,
+    AdminRule, AdminState, DescriptorDigest, Emptiness, Endpoint, GrpcService, History, IdempotencyLevel, Identity,
+    IdentityKey, Incarnation, InstanceId, InstanceSpec, LeaseId, Metadata, Method, Namespace, NodeId, PastStart,
+    Protocol, Registration, RemovalReason, Selector, ServiceKey, ServiceName, ServiceRecord, ServingStatus, StartNonce,
     Timestamp, Tombstone, Ttl, Version, Weight, Zone,
 };
 
@@ -179,6 +179,7 @@ fn entries() -> impl Strategy<Value = Entry> {
         }),
         (services(), selectors(), rules())
             .prop_map(|(key, selector, rule)| (Key::Rule(key, selector), Record::Rule(rule))),
+        any::<u64>().prop_map(|floor| (Key::History, Record::History(History { floor: Revision::new(floor) }))),
     ];
     (of, any::<u64>(), any::<[u8; 16]>()).prop_map(|((key, record), revision, op)| Entry {
         key,
@@ -256,6 +257,7 @@ fn keys_are_readable() {
         ),
         (Key::Rule(service.clone(), Selector::Zone(Zone::parse("a/b").unwrap())), "rule/default/user-svc/zone/a/b"),
         (Key::Rule(service, Selector::Version(Version::parse("").unwrap())), "rule/default/user-svc/version/"),
+        (Key::History, "history"),
     ] {
         assert_eq!(encode_key(&key), text);
         assert_eq!(decode_key(text.as_bytes()), Ok(key));
