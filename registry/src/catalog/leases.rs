@@ -9,6 +9,7 @@ mod drawn;
 mod held;
 mod links;
 mod mass_expiry;
+mod ownership;
 mod slab;
 mod suspicion;
 mod wheel;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    AdminState, IdentityKey, Incarnation, Instance, InstanceHealth, InstanceId, LeaseId, LoadReport, RemovalHold,
+    AdminState, IdentityKey, Incarnation, Instance, InstanceId, LeaseId, LoadReport, NodeId, RemovalHold,
     ServiceChange, ServiceKey, ServingStatus, SoftState, State, StreamId, Timestamp, Ttl,
 };
 use deadlines::Deadlines;
@@ -40,6 +41,8 @@ const REMOVAL_RETRY: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 struct Attendance {
     members: BTreeMap<InstanceId, Slot>,
+    /// How many of them are kept here.
+    kept: usize,
     /// Past their deadline, the longest silent first.
     silent: BTreeSet<(Timestamp, InstanceId)>,
     suspicions: Suspicions,
@@ -60,6 +63,17 @@ pub struct Renewal<'a> {
     pub admin: AdminState,
     /// Its TTL.
     pub ttl: Ttl,
+    /// Who keeps its deadline.
+    pub keeper: Keeper,
+}
+
+/// Which node keeps a lease's deadline. Only that one renews it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Keeper {
+    /// This one.
+    Here,
+    /// Another one, by the record; `None` where the record names nobody.
+    Elsewhere(Option<NodeId>),
 }
 
 /// A lease that ran out and whose removal is not held back.
@@ -76,6 +90,8 @@ pub struct Lapse {
 #[derive(Debug)]
 pub struct Leases {
     last_instance_hold: Duration,
+    /// Whose leases are kept here; `None` keeps all.
+    node: Option<NodeId>,
     slots: Slab<Lease>,
     by_lease: DrawnMap<LeaseId, Slot>,
     /// The leases whose last beat came on a stream: where their list begins, and the lists.
@@ -99,6 +115,7 @@ impl Leases {
     pub fn new(last_instance_hold: Duration) -> Self {
         Self {
             last_instance_hold,
+            node: None,
             slots: Slab::default(),
             by_lease: DrawnMap::default(),
             streams: DrawnMap::default(),
@@ -118,10 +135,11 @@ impl Leases {
         for removal in &change.gone {
             let Some(slot) = self.member(&change.service, removal.id) else { continue };
             if self.slots.get(slot).is_some_and(|lease| lease.incarnation == removal.incarnation) {
+                self.expired_elsewhere(slot, removal.reason, now);
                 self.end(slot);
             }
         }
-        for instance in &change.upserts {
+        for instance in change.upserts.iter().chain(&change.owned) {
             self.sync(instance, now);
         }
     }
@@ -141,7 +159,7 @@ impl Leases {
         }
     }
 
-    /// Renews a lease; `None` where it is not here, is another incarnation's, or is on its way out.
+    /// Renews a lease that is kept here, and tells who keeps it otherwise; `None` where it is not here, is another incarnation's, or is on its way out.
     pub fn renew(
         &mut self,
         lease: LeaseId,
@@ -154,6 +172,9 @@ impl Leases {
         let held = self.slots.get_mut(slot)?;
         if held.incarnation != incarnation || matches!(held.phase, Phase::Leaving(_)) {
             return None;
+        }
+        if held.is_elsewhere() {
+            return Some(self.slots.get(slot)?.renewal());
         }
         let before = std::mem::replace(&mut held.renewed, now);
         if let Some(load) = load {
@@ -175,8 +196,7 @@ impl Leases {
         if recovered != Phase::Alive {
             self.recover(slot, recovered, before);
         }
-        let held = self.slots.get(slot)?;
-        Some(Renewal { identity: held.identity(), serving: held.serving, admin: held.admin, ttl: held.ttl })
+        Some(self.slots.get(slot)?.renewal())
     }
 
     /// A heartbeat stream broke from its other side. What it carried is SUSPECT unless something comes soon.
@@ -214,7 +234,7 @@ impl Leases {
     pub fn extend_all(&mut self, now: Timestamp) {
         let slots: Vec<Slot> = self.slots.iter().map(|(slot, _)| slot).collect();
         for slot in slots {
-            let Some(lease) = self.slots.get_mut(slot) else { continue };
+            let Some(lease) = self.slots.get_mut(slot).filter(|lease| !lease.is_elsewhere()) else { continue };
             lease.renewed = now;
             if matches!(lease.carrier, Carrier::Broke(_)) {
                 lease.carrier = Carrier::Calls;
@@ -309,13 +329,8 @@ impl Leases {
     pub fn soft_state(&self, service: &ServiceKey) -> SoftState {
         let Some(attendance) = self.services.get(service) else { return SoftState::default() };
         let leases = attendance.members.iter().filter_map(|(id, slot)| Some((*id, self.slots.get(*slot)?)));
-        let told = leases.filter(|(_, lease)| lease.phase != Phase::Alive || lease.load.is_some());
-        let health = |lease: &Lease| InstanceHealth {
-            incarnation: lease.incarnation,
-            liveness: lease.liveness(),
-            load: lease.load.as_deref().copied(),
-        };
-        SoftState { instances: told.map(|(id, lease)| (id, health(lease))).collect(), hold: attendance.hold }
+        let told = leases.filter_map(|(id, lease)| Some((id, lease.health()?)));
+        SoftState { instances: told.collect(), hold: attendance.hold }
     }
 
     /// How many leases there are.
@@ -338,6 +353,7 @@ impl Leases {
     /// Takes over what the state says of an instance.
     fn sync(&mut self, instance: &Arc<Instance>, now: Timestamp) {
         let registration = &instance.registration;
+        let keeps = self.keeps(registration);
         let held = self.member(&registration.service, instance.id());
         let Some((slot, lease)) = held.and_then(|slot| Some((slot, self.slots.get_mut(slot)?))) else {
             return self.grant(instance, now);
@@ -345,6 +361,11 @@ impl Leases {
         if lease.id != registration.lease {
             self.end(slot);
             return self.grant(instance, now);
+        }
+        let kept = !lease.is_elsewhere();
+        if keeps != kept {
+            lease.sync(instance);
+            return if keeps { self.take_over(slot, now) } else { self.hand_over(slot, now) };
         }
         let shorter = registration.ttl < lease.ttl;
         let counted = lease.counts();
@@ -362,12 +383,14 @@ impl Leases {
 
     fn grant(&mut self, instance: &Arc<Instance>, now: Timestamp) {
         let registration = &instance.registration;
-        let lease = Lease::granted(instance, now);
+        let keeps = self.keeps(registration);
+        let lease = Lease::granted(instance, keeps, now);
         let review = lease.review();
         let slot = self.slots.insert(lease);
         self.by_lease.insert(registration.lease, slot);
         let attendance = self.services.entry(registration.service.clone()).or_default();
         attendance.members.insert(instance.id(), slot);
+        attendance.kept += usize::from(keeps);
         if !attendance.silent.is_empty() {
             // One more changes the share that is silent, and who is the last.
             self.service_reviews.file_by(registration.service.clone(), now);
@@ -385,8 +408,9 @@ impl Leases {
         let service = lease.service();
         let Some(attendance) = self.services.get_mut(service) else { return };
         attendance.members.remove(&lease.instance_id());
+        attendance.kept -= usize::from(!lease.is_elsewhere());
         attendance.silent.remove(&(lease.renewed, lease.instance_id()));
-        if lease.phase != Phase::Alive || lease.load.is_some() {
+        if lease.health().is_some() {
             self.changed.insert(service.clone());
         }
         if attendance.members.is_empty() {
@@ -452,7 +476,7 @@ impl Leases {
         if let Some(until) = self.forgiving.filter(|until| *until > now) {
             return self.reviews.file(slot, until.min(deadline));
         }
-        match attendance.suspicions.take(attendance.members.len(), now) {
+        match attendance.suspicions.take(attendance.kept, now) {
             Ok(()) => {
                 lease.phase = Phase::Suspect;
                 self.changed.insert(lease.service().clone());
@@ -471,14 +495,7 @@ impl Leases {
         }
         attendance.retry = None;
 
-        // Those on their way out already are no longer part of the service.
-        let counted = attendance.members.values().filter_map(|slot| self.slots.get(*slot));
-        let counted: Vec<&Lease> = counted.filter(|lease| lease.counts()).collect();
-        let mut census = Census {
-            instances: counted.len(),
-            silent: counted.iter().filter(|lease| lease.phase == Phase::Silent).count(),
-            longest_ttl: counted.iter().map(|lease| lease.ttl.get()).max().unwrap_or_default(),
-        };
+        let mut census = census(attendance, &self.slots);
 
         let mut hold = None;
         let mut held = 0;
@@ -518,6 +535,17 @@ impl Leases {
             attendance.hold = hold;
             self.changed.insert(service.clone());
         }
+    }
+}
+
+/// A service as it is now, on all nodes together. Those on their way out already are no longer part of it.
+fn census(attendance: &Attendance, slots: &Slab<Lease>) -> Census {
+    let counted = attendance.members.values().filter_map(|slot| slots.get(*slot));
+    let counted: Vec<&Lease> = counted.filter(|lease| lease.counts()).collect();
+    Census {
+        instances: counted.len(),
+        silent: counted.iter().filter(|lease| lease.is_silent()).count(),
+        longest_ttl: counted.iter().map(|lease| lease.ttl.get()).max().unwrap_or_default(),
     }
 }
 

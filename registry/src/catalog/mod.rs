@@ -43,7 +43,7 @@ pub use instance::{
     ServingStatus, Version, Weight, Zone,
 };
 pub use lease::{Incarnation, LeaseId, StartNonce, StreamId, Ttl};
-pub use leases::{Lapse, Leases, Renewal};
+pub use leases::{Keeper, Lapse, Leases, Renewal};
 pub use limits::Limits;
 pub use name::{IdentityKey, InstanceId, Namespace, ServiceKey, ServiceName};
 pub use node::NodeId;

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::mass_expiry::WindowEnd;
+use super::{Keeper, Renewal};
 use crate::catalog::{
-    AdminState, IdentityKey, Incarnation, Instance, InstanceId, LeaseId, Liveness, LoadReport, ServiceKey,
-    ServingStatus, StreamId, Timestamp, Ttl,
+    AdminState, IdentityKey, Incarnation, Instance, InstanceHealth, InstanceId, LeaseId, Liveness, LoadReport,
+    ServiceKey, ServingStatus, StreamId, Timestamp, Ttl,
 };
 
 /// How long after its stream broke an instance is still believed without a beat: a reconnect takes less.
@@ -21,6 +22,8 @@ pub(super) enum Phase {
     Silent,
     /// Its removal is on its way to the store. A beat comes too late: whoever is told "renewed" must not be removed.
     Leaving(Exit),
+    /// Another node keeps its deadline and says this of it. Nothing follows from the time here.
+    Elsewhere(Liveness),
 }
 
 /// What a lease on its way out was counted as.
@@ -61,15 +64,15 @@ pub(super) enum Carrier {
 }
 
 impl Lease {
-    /// A full lease for an instance that has just registered.
-    pub(super) fn granted(instance: &Arc<Instance>, now: Timestamp) -> Self {
+    /// A full lease for an instance that has just registered; its deadline is kept here or on another node.
+    pub(super) fn granted(instance: &Arc<Instance>, kept: bool, now: Timestamp) -> Self {
         let registration = &instance.registration;
         Self {
             id: registration.lease,
             incarnation: registration.incarnation,
             renewed: now,
             ttl: registration.ttl,
-            phase: Phase::Alive,
+            phase: if kept { Phase::Alive } else { Phase::Elsewhere(Liveness::Alive) },
             carrier: Carrier::Calls,
             instance: Arc::clone(instance),
             load: None,
@@ -100,6 +103,18 @@ impl Lease {
         &self.instance.registration.service
     }
 
+    /// What a renewal is answered with.
+    pub(super) fn renewal(&self) -> Renewal<'_> {
+        let keeper = if self.is_elsewhere() { Keeper::Elsewhere(self.instance.owner()) } else { Keeper::Here };
+        Renewal { identity: self.identity(), serving: self.serving, admin: self.admin, ttl: self.ttl, keeper }
+    }
+
+    /// Its soft state, if there is anything to say.
+    pub(super) fn health(&self) -> Option<InstanceHealth> {
+        let (incarnation, liveness, load) = (self.incarnation, self.liveness(), self.load.as_deref().copied());
+        (liveness != Liveness::Alive || load.is_some()).then_some(InstanceHealth { incarnation, liveness, load })
+    }
+
     pub(super) fn deadline(&self) -> Timestamp {
         self.renewed.after(self.ttl.get())
     }
@@ -111,7 +126,7 @@ impl Lease {
             (Phase::Alive, Carrier::Broke(at)) => Some(late.min(at.after(BROKEN_STREAM_GRACE))),
             (Phase::Alive, Carrier::Calls | Carrier::Stream(_)) => Some(late),
             (Phase::Suspect, _) => Some(self.deadline()),
-            (Phase::Silent | Phase::Leaving(_), _) => None,
+            (Phase::Silent | Phase::Leaving(_) | Phase::Elsewhere(_), _) => None,
         }
     }
 
@@ -120,7 +135,18 @@ impl Lease {
             Phase::Alive => Liveness::Alive,
             Phase::Suspect => Liveness::Suspect,
             Phase::Silent | Phase::Leaving(_) => Liveness::Stale,
+            Phase::Elsewhere(told) => told,
         }
+    }
+
+    /// Whether another node keeps its deadline.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        matches!(self.phase, Phase::Elsewhere(_))
+    }
+
+    /// Whether it is past its deadline, by this node's knowledge or its keeper's.
+    pub(super) fn is_silent(&self) -> bool {
+        matches!(self.phase, Phase::Silent | Phase::Elsewhere(Liveness::Stale))
     }
 
     /// Whether it counts in the size of its service when removals by silence are metered.

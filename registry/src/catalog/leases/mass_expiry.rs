@@ -47,6 +47,10 @@ struct Window {
 }
 
 impl Window {
+    fn opened(census: Census, now: Timestamp) -> Self {
+        Self { ends: now.after(census.longest_ttl), instances: census.instances, removed: 0 }
+    }
+
     fn budget(&self) -> usize {
         (self.instances * SHARE_PERCENT).div_ceil(100).max(1)
     }
@@ -79,10 +83,7 @@ impl MassExpiry {
 
     /// Whether the longest silent one may go. `last_until` is how long it would be kept as the last of its service.
     pub(super) fn ask(&mut self, census: Census, last_until: Timestamp, now: Timestamp) -> Ruling {
-        let window = match self.window {
-            Some(window) if now < window.ends => window,
-            _ => Window { ends: now.after(census.longest_ttl), instances: census.instances, removed: 0 },
-        };
+        let window = self.open(now).unwrap_or_else(|| Window::opened(census, now));
         self.window = Some(window);
         self.majority = self.majority.after(census, window, now);
 
@@ -96,6 +97,18 @@ impl MassExpiry {
             return Ruling::Hold { reason: RemovalHoldReason::Rate, until: window.ends };
         }
         Ruling::Go
+    }
+
+    /// The window that is open now.
+    fn open(&self, now: Timestamp) -> Option<Window> {
+        self.window.filter(|window| now < window.ends)
+    }
+
+    /// Another node let one go: that counts here too. `census` is of before it went.
+    pub(super) fn went_elsewhere(&mut self, census: impl FnOnce() -> Census, now: Timestamp) {
+        let mut window = self.open(now).unwrap_or_else(|| Window::opened(census(), now));
+        window.removed += 1;
+        self.window = Some(window);
     }
 
     /// The one that was asked for goes. It counts against the window that let it go.

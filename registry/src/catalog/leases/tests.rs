@@ -2,6 +2,7 @@
 
 mod expiry;
 mod liveness;
+mod ownership;
 
 use std::time::Duration;
 
