@@ -63,7 +63,7 @@ async fn bad_flags_of_servers_are_named() {
     refused(&run(["serve", "user-svc", "--instance-id", "seven"]).await, "--instance-id");
     refused(&run(["serve", "user-svc", "--database", "mongodb://x"]).await, "--database");
     refused(&run(["serve", "registry", "--default-ttl", "1s"]).await, "--default-ttl");
-    refused(&run(["serve", "registry", "--store", "file:somewhere"]).await, "--store");
+    refused(&run(["serve", "registry", "--store", "disk:somewhere"]).await, "--store");
     refused(&run(["serve", "registry", "--listen", "0.0.0.0:0"]).await, "--insecure-plaintext");
     refused(&run(["serve", "order-svc", "--no-such-flag"]).await, "--no-such-flag");
     refused(&run(["serve", "mail-svc"]).await, "mail-svc");

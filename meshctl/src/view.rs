@@ -23,6 +23,8 @@ pub struct ServiceView {
     unconfirmed: BTreeSet<String>,
     /// Chunks of a snapshot whose last one has not come.
     unfinished: Vec<SnapshotChunk>,
+    /// How many streams have been opened for it.
+    streams: u64,
 }
 
 /// One difference that an answer made.
@@ -140,8 +142,14 @@ impl ServiceView {
         self.position.as_ref().map_or("", |position| &position.store_id)
     }
 
+    /// How many streams this was told by, one after the other: a higher number is news from after a break.
+    pub fn streams(&self) -> u64 {
+        self.streams
+    }
+
     /// A new stream begins: half a snapshot of the old one is worth nothing.
     pub fn stream_opened(&mut self) {
+        self.streams += 1;
         self.unfinished.clear();
     }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use mesh_runtime::{ServerArgs, duration};
 
-use crate::Settings;
 use crate::catalog::Ttl;
+use crate::{Settings, StorePlace};
 
 mod quotas;
 
@@ -17,9 +17,9 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) server: ServerArgs,
 
-    /// Where records live: memory, file:DIR or etcd:URL[,URL...]. This release has memory only: a restart begins empty
-    /// and the instances register again within one heartbeat.
-    #[arg(long, env = "MESH_STORE", value_name = "STORE", default_value = "memory")]
+    /// Where records live: file:DIR, a folder for this registry alone; memory, gone with the process; or
+    /// etcd:URL[,URL...].
+    #[arg(long, env = "MESH_STORE", value_name = "STORE", default_value = "file:mesh-data/registry")]
     store: Store,
 
     /// TTL of a lease that asks for none, 2s to 5m. Instances beat every third of it.
@@ -47,12 +47,14 @@ impl TryFrom<&Args> for Settings {
 
     fn try_from(args: &Args) -> Result<Self, ConfigError> {
         let mut faults = Vec::new();
-        match &args.store {
-            Store::Memory => {}
-            store @ (Store::File(_) | Store::Etcd(_)) => {
-                faults.push(format!("--store {store}: this release stores in memory only, use --store memory"));
+        let store = match &args.store {
+            Store::Memory => StorePlace::Memory,
+            Store::File(dir) => StorePlace::File(dir.into()),
+            store @ Store::Etcd(_) => {
+                faults.push(format!("--store {store}: this release has no etcd store, use file:DIR or memory"));
+                StorePlace::Memory
             }
-        }
+        };
         let default_ttl = Ttl::new(args.default_ttl).unwrap_or_else(|invalid| {
             faults.push(format!("--default-ttl: {invalid}"));
             Ttl::DEFAULT
@@ -64,6 +66,7 @@ impl TryFrom<&Args> for Settings {
             return Err(ConfigError(faults));
         }
         let mut settings = Self::of_process();
+        settings.store = store;
         settings.engine.default_ttl = default_ttl;
         settings.engine.last_instance_hold = args.last_instance_hold;
         settings.engine.limits = args.quotas.limits();

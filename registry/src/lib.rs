@@ -30,4 +30,4 @@ mod wire;
 
 pub use front::{Quotas, Rate, Share};
 pub use program::main;
-pub use registry::{Registry, Settings};
+pub use registry::{Registry, Settings, StartError, StorePlace};

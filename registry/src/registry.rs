@@ -1,5 +1,6 @@
 //! Everything in the program but the process.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -10,7 +11,7 @@ use tonic::service::Routes;
 use crate::catalog::StoreId;
 use crate::engine::{Engine, EngineSettings, EngineTask, Metrics};
 use crate::front::{self, Front, Quotas};
-use crate::storage::{MemoryStore, StoreError};
+use crate::storage::{FileStore, MemoryStore, OpenError, Store, StoreError};
 use crate::watch::Hub;
 
 /// What a registry is told at its start.
@@ -20,27 +21,64 @@ pub struct Settings {
     pub engine: EngineSettings,
     /// What its doors let in.
     pub quotas: Quotas,
-    /// Identity of its store. Whoever starts two registries gives them two: a memory store remembers nothing, so the
-    /// second one's history is another.
+    /// Where its records live.
+    pub store: StorePlace,
+    /// Identity of its store where it begins one. Whoever starts two registries gives them two: a memory store remembers
+    /// nothing, so the second one's history is another.
     pub store_id: StoreId,
 }
 
+/// Where the records of a registry live.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StorePlace {
+    /// In its memory: gone with the process.
+    Memory,
+    /// In a file in this folder, which nobody else uses.
+    File(PathBuf),
+}
+
+impl StorePlace {
+    async fn open(self, id: StoreId) -> Result<Arc<dyn Store>, StartError> {
+        match self {
+            Self::Memory => Ok(Arc::new(MemoryStore::new(id))),
+            Self::File(dir) => {
+                let opened = tokio::task::spawn_blocking(move || FileStore::open(&dir, id)).await;
+                let opened = opened.map_err(|error| StoreError { reason: error.to_string() })?;
+                Ok(Arc::new(opened?))
+            }
+        }
+    }
+}
+
+/// Why a registry does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Its store cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Its store was opened and cannot be read.
+    #[error(transparent)]
+    Read(#[from] StoreError),
+}
+
 impl Settings {
-    /// Defaults with randomness and a clock of the process's own.
+    /// Defaults with randomness and a clock of the process's own, in memory.
     #[must_use]
     pub fn of_process() -> Self {
         let id = mesh_runtime::entropy::uuid_v4().simple().to_string();
         let store_id = StoreId::parse(&id).expect("32 hexadecimal digits are a store id");
-        Self { engine: EngineSettings::of_process(), quotas: Quotas::default(), store_id }
+        let (engine, quotas) = (EngineSettings::of_process(), Quotas::default());
+        Self { engine, quotas, store: StorePlace::Memory, store_id }
     }
 
-    /// Defaults for a simulation: everything that happens follows from the seed and from what is asked.
+    /// Defaults for a simulation, in memory: everything that happens follows from the seed and from what is asked.
     #[must_use]
     pub fn seeded(seed: u64, started_at: SystemTime) -> Self {
         let store_id = StoreId::parse(&format!("sim-{seed:016x}")).expect("hexadecimal digits are a store id");
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
-        Self { engine: EngineSettings::seeded(bytes, started_at), quotas: Quotas::default(), store_id }
+        let (engine, quotas) = (EngineSettings::seeded(bytes, started_at), Quotas::default());
+        Self { engine, quotas, store: StorePlace::Memory, store_id }
     }
 }
 
@@ -58,8 +96,8 @@ pub struct Registry {
 
 impl Registry {
     /// Starts a registry. Must be called inside a tokio runtime.
-    pub async fn start(settings: Settings) -> Result<Self, StoreError> {
-        let store = Arc::new(MemoryStore::new(settings.store_id));
+    pub async fn start(settings: Settings) -> Result<Self, StartError> {
+        let store = settings.store.open(settings.store_id).await?;
         let engine_metrics = Metrics::default();
         let (engine, task) = Engine::start(settings.engine, store, engine_metrics.clone()).await?;
         let (leaving, ends) = (CancellationToken::new(), CancellationToken::new());

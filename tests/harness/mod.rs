@@ -136,11 +136,11 @@ impl Story {
         self.users = roll(&mut self.mesh, std::mem::take(&mut self.users), &mut self.user_news).await;
         self.orders = roll(&mut self.mesh, std::mem::take(&mut self.orders), &mut self.order_news).await;
 
-        let store_before = self.user_news.view().store_id().to_owned();
+        let streams_before = self.user_news.view().streams();
         self.mesh.drain_registry().await.expect("the registry drains and ends with 0");
         self.mesh.start_registry().await.expect("it starts again");
-        let anew = |view: &ServiceView| view.store_id() != store_before && view.complete();
-        self.user_news.until("a new store", LONG, anew).await.expect("the watch comes back");
+        let anew = |view: &ServiceView| view.streams() > streams_before && view.complete();
+        self.user_news.until("the next registry", LONG, anew).await.expect("the watch comes back");
         self.everybody_listed().await;
     }
 }

@@ -55,7 +55,7 @@ impl Listen {
 pub struct LocalMeshPlan {
     /// A meshctl.
     pub binary: PathBuf,
-    /// Folder of the databases, and of the logs below it.
+    /// Folder of the databases and the registry's store, and of the logs below it.
     pub data: PathBuf,
     /// Where the registry listens.
     pub registry: Listen,
@@ -114,6 +114,11 @@ impl LocalMesh {
     pub async fn start_registry(&mut self) -> Result<(), ProcessError> {
         let (grpc, http) = self.plan.registry.addresses(Program::Registry);
         let mut flags = listen_flags(grpc, http);
+        if !self.plan.registry_flags.iter().any(|flag| flag == "--store") {
+            let mut store = OsString::from("file:");
+            store.push(self.plan.data.join("registry"));
+            flags.extend(["--store".into(), store]);
+        }
         flags.extend(self.plan.registry_flags.iter().cloned());
         let launch = Launch { name: Program::Registry.name().to_owned(), program: Program::Registry, flags };
         let mut attempt = 1;

@@ -54,10 +54,28 @@ pub fn encode_value(record: &Record, revision: Revision, op: OpId) -> Vec<u8> {
 /// What a value says.
 pub fn decode_value(bytes: &[u8]) -> Result<Value, CodecError> {
     let stored = pb::Stored::decode(bytes)?;
-    let op =
-        <[u8; 16]>::try_from(&*stored.op).map_err(|_| CodecError::Length { field: "op", bytes: stored.op.len() })?;
+    let op = op_id(&stored.op)?;
     let record = decode::record(stored.record.ok_or(CodecError::Missing { field: "record" })?)?;
-    Ok(Value { record, revision: Revision::new(stored.revision), op: OpId(op) })
+    Ok(Value { record, revision: Revision::new(stored.revision), op })
+}
+
+/// When and by which proposal a value was last changed, without the record: all that an expectation is about.
+pub fn decode_stamp(bytes: &[u8]) -> Result<(Revision, OpId), CodecError> {
+    let Stamp { revision, op } = Stamp::decode(bytes)?;
+    Ok((Revision::new(revision), op_id(&op)?))
+}
+
+/// The first fields of a stored value.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Stamp {
+    #[prost(uint64, tag = "1")]
+    revision: u64,
+    #[prost(bytes = "bytes", tag = "2")]
+    op: Bytes,
+}
+
+fn op_id(bytes: &[u8]) -> Result<OpId, CodecError> {
+    bytes.try_into().map(OpId).map_err(|_| CodecError::Length { field: "op", bytes: bytes.len() })
 }
 
 /// What stands under an encoded key.

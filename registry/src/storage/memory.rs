@@ -1,25 +1,22 @@
 //! A store in memory: as consistent as any other, and gone with the process.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use futures_util::stream::{self, BoxStream};
-use futures_util::{FutureExt, StreamExt};
+use futures_util::stream::BoxStream;
 use parking_lot::Mutex;
-use tokio::sync::watch;
 
+use super::log::{Bounds, Log};
 use super::{Completeness, Entry, FollowError, Loaded, Outcome, Store, StoreError};
 use crate::catalog::{
     Committed, Expected, Generation, Key, OpId, Position, Proposal, Record, Revision, StoreId, Write,
 };
 
-/// Commits kept for those who follow, and op ids remembered. Who falls further behind loads anew.
-const LOG_MAX: usize = 8_192;
-
-/// Most bytes of those commits, about; past it the oldest go. More than an engine hands in at once even if every
-/// registration in the group is as large as the door lets in, so that no engine loses sight of its own group.
-const LOG_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// What is kept for those who follow: more than an engine hands in at once even if every registration in the group is as
+/// large as the door lets in.
+const BOUNDS: Bounds = Bounds { commits: 8_192, bytes: 64 * 1024 * 1024 };
 
 /// Records in memory. Clones share them, so that a second engine on a clone is a second node on one store.
 #[derive(Clone, Debug)]
@@ -30,20 +27,13 @@ pub struct MemoryStore {
 #[derive(Debug)]
 struct Shared {
     inner: Mutex<Inner>,
-    head: watch::Sender<Revision>,
+    log: Arc<Log>,
 }
 
 #[derive(Debug)]
 struct Inner {
     position: Position,
     entries: BTreeMap<Key, Kept>,
-    /// The last commits, in order.
-    log: VecDeque<Arc<Committed>>,
-    log_bytes: usize,
-    /// Every commit after this revision is in the log.
-    floor: Revision,
-    /// What became of the op ids in the log.
-    ops: HashMap<OpId, Revision>,
 }
 
 #[derive(Debug)]
@@ -58,15 +48,8 @@ impl MemoryStore {
     #[must_use]
     pub fn new(id: StoreId) -> Self {
         let position = Position { store: id, generation: Generation(1), revision: Revision::ZERO };
-        let inner = Inner {
-            position,
-            entries: BTreeMap::new(),
-            log: VecDeque::new(),
-            log_bytes: 0,
-            floor: Revision::ZERO,
-            ops: HashMap::new(),
-        };
-        Self { shared: Arc::new(Shared { inner: Mutex::new(inner), head: watch::Sender::new(Revision::ZERO) }) }
+        let inner = Mutex::new(Inner { position, entries: BTreeMap::new() });
+        Self { shared: Arc::new(Shared { inner, log: Arc::new(Log::after(Revision::ZERO, BOUNDS)) }) }
     }
 
     /// What [`Store::load`] answers, at once.
@@ -88,21 +71,26 @@ impl MemoryStore {
 
     /// Tries one proposal, at once.
     pub fn try_commit(&self, proposal: &Proposal) -> Outcome {
-        let outcome = self.shared.inner.lock().commit(proposal);
-        if let Outcome::Committed(revision) = outcome {
-            self.shared.head.send_if_modified(|head| {
-                let newer = *head < revision;
-                *head = revision.max(*head);
-                newer
-            });
+        let mut inner = self.shared.inner.lock();
+        let log = &self.shared.log;
+        if let Some(revision) = log.became(proposal.op) {
+            return Outcome::Committed(revision);
         }
-        outcome
+        let as_expected = |(key, expected): &(Key, Expected)| inner.is_as(key, *expected, log);
+        if !proposal.expected.iter().all(as_expected) {
+            return Outcome::Conflict(inner.position.revision);
+        }
+        let committed = inner.commit(proposal);
+        let revision = committed.revision;
+        // Within the lock: commits are told in their order.
+        log.extend(vec![Arc::new(committed)]);
+        Outcome::Committed(revision)
     }
 
     /// The commit that a proposal lately became.
     #[must_use]
     pub fn became(&self, op: OpId) -> Option<Revision> {
-        self.shared.inner.lock().ops.get(&op).copied()
+        self.shared.log.became(op)
     }
 
     /// The last change that was committed.
@@ -113,13 +101,7 @@ impl MemoryStore {
 }
 
 impl Inner {
-    fn commit(&mut self, proposal: &Proposal) -> Outcome {
-        if let Some(revision) = self.ops.get(&proposal.op) {
-            return Outcome::Committed(*revision);
-        }
-        if !proposal.expected.iter().all(|(key, expected)| self.is_as(key, *expected)) {
-            return Outcome::Conflict(self.position.revision);
-        }
+    fn commit(&mut self, proposal: &Proposal) -> Committed {
         let (revision, op) = (self.position.revision.next(), proposal.op);
         for write in &proposal.writes {
             match write {
@@ -132,45 +114,17 @@ impl Inner {
             }
         }
         self.position.revision = revision;
-        let committed = Committed { revision, op, writes: proposal.writes.clone() };
-        self.log_bytes += committed.bytes();
-        self.log.push_back(Arc::new(committed));
-        self.ops.insert(op, revision);
-        while (self.log.len() > LOG_MAX || self.log_bytes > LOG_BYTES_MAX)
-            && let Some(dropped) = self.log.pop_front()
-        {
-            self.log_bytes -= dropped.bytes();
-            self.floor = dropped.revision;
-            self.ops.remove(&dropped.op);
-        }
-        Outcome::Committed(revision)
+        Committed { revision, op, writes: proposal.writes.clone() }
     }
 
-    fn is_as(&self, key: &Key, expected: Expected) -> bool {
+    fn is_as(&self, key: &Key, expected: Expected, log: &Log) -> bool {
         match (self.entries.get(key), expected) {
             (None, Expected::Absent) => true,
             (Some(kept), Expected::At(revision)) => kept.revision == revision,
             (Some(kept), Expected::By(op)) => kept.op == op,
-            (None, Expected::By(op)) => self.deleted_by(op, key),
+            (None, Expected::By(op)) => log.deleted_by(op, key),
             (None, Expected::At(_)) | (Some(_), Expected::Absent) => false,
         }
-    }
-
-    /// Whether a key is gone by the hand of this proposal.
-    fn deleted_by(&self, op: OpId, key: &Key) -> bool {
-        let Some(revision) = self.ops.get(&op) else { return false };
-        let index = self.log.partition_point(|committed| committed.revision < *revision);
-        let committed = self.log.get(index);
-        committed.is_some_and(|committed| committed.writes.contains(&Write::Delete(key.clone())))
-    }
-
-    /// The first commit after a revision.
-    fn after(&self, revision: Revision) -> Result<Option<Arc<Committed>>, FollowError> {
-        if revision < self.floor {
-            return Err(FollowError::Compacted { oldest: self.floor.next() });
-        }
-        let index = self.log.partition_point(|committed| committed.revision <= revision);
-        Ok(self.log.get(index).cloned())
     }
 }
 
@@ -184,25 +138,7 @@ impl Store for MemoryStore {
     }
 
     fn follow(&self, after: Revision) -> BoxStream<'static, Result<Arc<Committed>, FollowError>> {
-        let from = (self.shared.clone(), self.shared.head.subscribe(), Some(after));
-        stream::unfold(from, |(shared, mut head, at)| async move {
-            let at = at?;
-            loop {
-                // Seen before looked at: a commit in between wakes the wait below.
-                head.borrow_and_update();
-                let found = shared.inner.lock().after(at);
-                match found {
-                    Ok(Some(committed)) => {
-                        let at = Some(committed.revision);
-                        return Some((Ok(committed), (shared, head, at)));
-                    }
-                    Err(compacted) => return Some((Err(compacted), (shared, head, None))),
-                    // Cannot fail: the sender lives in what this stream holds.
-                    Ok(None) => head.changed().await.ok()?,
-                }
-            }
-        })
-        .boxed()
+        Arc::clone(&self.shared.log).follow(after)
     }
 }
 

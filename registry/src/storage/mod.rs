@@ -4,7 +4,9 @@
 pub mod codec;
 
 mod etcd;
+mod file;
 mod hostile;
+mod log;
 mod memory;
 
 use std::fmt;
@@ -17,6 +19,7 @@ use crate::catalog::{Committed, Key, OpId, Position, Proposal, Record, Revision,
 
 pub(crate) use etcd::{Backoff, Layout, Link, Watching, led, led_within};
 pub use etcd::{EtcdAddress, EtcdStore};
+pub use file::{Claim, Disk, Fault, FileStore, Folder, OpenError};
 pub use hostile::{HostileStore, Hostility};
 pub use memory::MemoryStore;
 

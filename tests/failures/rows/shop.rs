@@ -70,7 +70,7 @@ pub(super) async fn registry_down(scene: Scene) -> Finding {
     let mut story = Story::begin(3, 2).await;
     let counted = Attempts::count([&story.user_channel, &story.order_channel]);
     let load = begin(scene, [&story.user_channel, &story.order_channel], RATE).await;
-    let store_before = story.user_news.view().store_id().to_owned();
+    let streams_before = story.user_news.view().streams();
 
     story.mesh.kill_registry().await;
     let gone = clock::now();
@@ -88,8 +88,8 @@ pub(super) async fn registry_down(scene: Scene) -> Finding {
 
     let back = clock::now();
     story.mesh.start_registry().await.expect("it starts again");
-    let anew = |view: &ServiceView| view.store_id() != store_before && view.complete();
-    story.user_news.until("a new store", LONG, anew).await.expect("the watch comes back");
+    let anew = |view: &ServiceView| view.streams() > streams_before && view.complete();
+    story.user_news.until("the next registry", LONG, anew).await.expect("the watch comes back");
     story.everybody_listed().await;
     let again = back.elapsed();
 

@@ -207,6 +207,7 @@ proptest! {
     #[test]
     fn what_is_written_decodes_to_what_it_was(entry in entries()) {
         let (key, value) = encoded(&entry);
+        prop_assert_eq!(decode_stamp(&value), Ok((entry.revision, entry.op)));
         prop_assert_eq!(decode_entry(key.as_bytes(), &value), Ok(entry));
     }
 

@@ -1,11 +1,14 @@
 use std::collections::BTreeSet;
 
+use futures_util::StreamExt;
+
 use super::*;
 use crate::catalog::kit::{identity as identity_key, incarnation, nonce, service, spec, store};
 use crate::catalog::{
     Emptiness, GrpcService, IdempotencyLevel, Identity, LeaseId, Method, Registration, ServiceRecord, ServingStatus,
     Ttl,
 };
+use crate::storage::FollowError;
 
 fn op(number: u128) -> OpId {
     OpId(number.to_be_bytes())
@@ -96,7 +99,7 @@ async fn a_follower_gets_every_commit_once_and_in_order() {
 #[tokio::test]
 async fn a_follower_that_fell_behind_the_log_is_told() {
     let store = memory();
-    for number in 0..LOG_MAX as u128 + 10 {
+    for number in 0..BOUNDS.commits as u128 + 10 {
         let expected = match number {
             0 => Expected::Absent,
             _ => Expected::By(op(number - 1)),
@@ -106,8 +109,7 @@ async fn a_follower_that_fell_behind_the_log_is_told() {
     let told = store.follow(Revision::new(5)).next().await.unwrap();
     assert_eq!(told, Err(FollowError::Compacted { oldest: Revision::new(11) }));
     assert_eq!(store.follow(Revision::new(10)).next().await.unwrap().unwrap().revision.get(), 11);
-    let inner = store.shared.inner.lock();
-    assert_eq!((inner.log.len(), inner.ops.len()), (LOG_MAX, LOG_MAX));
+    assert_eq!(store.shared.log.kept(), (BOUNDS.commits, BOUNDS.commits));
 }
 
 #[tokio::test]
@@ -133,11 +135,8 @@ async fn the_log_of_large_records_is_bounded_in_bytes() {
         let writes = vec![Write::Put(key, Record::Identity(identity.clone()))];
         assert!(matches!(store.try_commit(&Proposal { op, expected: Vec::new(), writes }), Outcome::Committed(_)));
     }
-    let kept = {
-        let inner = store.shared.inner.lock();
-        assert_eq!(inner.log.len(), inner.ops.len());
-        inner.log.len()
-    };
+    let (kept, ops) = store.shared.log.kept();
+    assert_eq!(kept, ops);
     assert!((64..=128).contains(&kept), "{kept} of half a MiB in 64 MiB");
     let told = store.follow(Revision::new(1)).next().await.unwrap();
     assert_eq!(told, Err(FollowError::Compacted { oldest: Revision::new(201 - kept as u64) }));
