@@ -138,13 +138,19 @@ impl Etcd {
 
     /// The member that has most watches, which is the one that a single watcher hangs on.
     pub(crate) fn watched(&self) -> usize {
-        let watchers = |member: usize| -> f64 {
-            let text = get(self.members[member].client, "/metrics").unwrap_or_default();
-            let line = text.lines().find(|line| line.starts_with("etcd_debugging_mvcc_watcher_total "));
-            line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0.0)
-        };
-        let most = (0..self.members.len()).max_by(|one, other| watchers(*one).total_cmp(&watchers(*other)));
+        let most = (0..self.members.len()).max_by(|one, other| self.watches(*one).total_cmp(&self.watches(*other)));
         most.expect("a member")
+    }
+
+    /// Whether anybody watches any member.
+    pub(crate) fn is_watched(&self) -> bool {
+        (0..self.members.len()).any(|member| self.watches(member) > 0.0)
+    }
+
+    fn watches(&self, member: usize) -> f64 {
+        let text = get(self.members[member].client, "/metrics").unwrap_or_default();
+        let line = text.lines().find(|line| line.starts_with("etcd_debugging_mvcc_watcher_total "));
+        line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0.0)
     }
 
     /// The ends of what the members wrote, for a test that fails.

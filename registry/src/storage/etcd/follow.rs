@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
-use mesh_api::etcd::etcdserverpb::{WatchCreateRequest, WatchResponse};
+use mesh_api::etcd::etcdserverpb::WatchCreateRequest;
 use mesh_api::etcd::mvccpb::Event;
 use mesh_api::etcd::mvccpb::event::EventType;
 use tokio::time::sleep;
@@ -22,7 +22,8 @@ use crate::storage::{FollowError, codec};
 const NOBODY: OpId = OpId([0; 16]);
 
 pub(super) fn follow(inner: Arc<Inner>, after: Revision) -> BoxStream<'static, Result<Arc<Committed>, FollowError>> {
-    let follower = Follower { inner, after, watching: None, commits: Commits::default(), over: false };
+    let start = after.next();
+    let follower = Follower { inner, after, start, watching: None, commits: Commits::default(), over: false };
     stream::unfold(follower, |mut follower| async move {
         let news = follower.next().await?;
         Some((news, follower))
@@ -34,6 +35,8 @@ struct Follower {
     inner: Arc<Inner>,
     /// The last commit that was told.
     after: Revision,
+    /// The first revision to ask for: what follows it, or later where nothing was in between.
+    start: Revision,
     watching: Option<Watching>,
     commits: Commits,
     over: bool,
@@ -66,17 +69,23 @@ impl Follower {
             Some(watching) => watching,
             None => {
                 sleep(self.inner.reads.wait()).await;
-                let watching = open(&self.inner, self.after).await?;
+                let watching = open(&self.inner, self.after, self.start).await?;
                 self.watching.insert(watching)
             }
         };
         let answer = watching.next().await.map_err(broken)?.ok_or_else(|| broken("etcd ended the watch"))?;
-        self.inner.reads.worked();
         if answer.canceled {
-            return Err(ended(&answer, self.after));
+            self.watching = None;
+            if answer.compact_revision == 0 {
+                return Err(broken(format!("etcd ended the watch: {}", answer.cancel_reason)));
+            }
+            // Paced, should etcd compact faster than it answers.
+            self.inner.reads.failed();
+            self.start = beyond(&self.inner, self.after, revision(answer.compact_revision)).await?;
+            return Ok(());
         }
-        let (events, rest) = (answer.events, answer.fragment);
-        self.commits.add(&self.inner.layout, events, rest, self.after);
+        self.inner.reads.worked();
+        self.commits.add(&self.inner.layout, answer.events, answer.fragment, self.after);
         Ok(())
     }
 }
@@ -85,46 +94,29 @@ fn broken(reason: impl ToString) -> FollowError {
     FollowError::Broken { reason: reason.to_string() }
 }
 
-/// Why a watch that was open is not any more.
-fn ended(answer: &WatchResponse, after: Revision) -> FollowError {
-    match answer.compact_revision {
-        0 => broken(format!("etcd ended the watch: {}", answer.cancel_reason)),
-        // Behind by more than etcd keeps, or cut off meanwhile: what is missing is looked for when it is opened again.
-        compacted => broken(format!("revision {} is compacted up to {compacted}", after.next())),
+/// Opens a watch from a revision on, on a cluster that has what was told already.
+async fn open(inner: &Inner, after: Revision, start: Revision) -> Result<Watching, FollowError> {
+    let (key, range_end) = inner.layout.everything();
+    let start_revision = number(start.get());
+    let create = WatchCreateRequest { key, range_end, start_revision, fragment: true, ..WatchCreateRequest::default() };
+    let mut watching = Watching::open(&inner.link, create).await.map_err(broken)?;
+    let created = watching.next().await.map_err(broken)?.ok_or_else(|| broken("etcd ended the watch"))?;
+    let header = created.header.unwrap_or_default();
+    if !inner.is_cluster(header.cluster_id) || revision(header.revision) < after {
+        // This member may only be behind. Whether etcd was restored, the cluster as a whole knows.
+        let now = inner.head().await.map_err(broken)?;
+        if !inner.is_cluster(now.cluster) || now.as_of < after {
+            return Err(FollowError::Compacted { oldest: now.as_of.next() });
+        }
     }
+    Ok(watching)
 }
 
-/// Opens a watch on everything after a commit.
-async fn open(inner: &Inner, after: Revision) -> Result<Watching, FollowError> {
-    let mut start = after.next();
-    // Twice at most: what the second attempt begins with has only just been there.
-    for _ in 0..2 {
-        let (key, range_end) = inner.layout.everything();
-        let start_revision = number(start.get());
-        let create =
-            WatchCreateRequest { key, range_end, start_revision, fragment: true, ..WatchCreateRequest::default() };
-        let mut watching = Watching::open(&inner.link, create).await.map_err(broken)?;
-        let created = watching.next().await.map_err(broken)?.ok_or_else(|| broken("etcd ended the watch"))?;
-        let header = created.header.unwrap_or_default();
-        if !created.canceled && inner.is_cluster(header.cluster_id) && revision(header.revision) >= after {
-            return Ok(watching);
-        }
-        if created.canceled && created.compact_revision == 0 {
-            return Err(ended(&created, after));
-        }
-        // Compacted, another cluster, or revisions below those that were there: only the cluster as a whole can tell.
-        let now = inner.head().await.map_err(broken)?;
-        let gone_back = now.as_of < after || !inner.is_cluster(now.cluster);
-        if gone_back || (created.canceled && now.head > after) {
-            return Err(FollowError::Compacted { oldest: revision(created.compact_revision).max(after.next()) });
-        }
-        if !created.canceled {
-            return Ok(watching);
-        }
-        // Others have used etcd meanwhile and nobody has committed: nothing is missing.
-        start = now.as_of.next();
-    }
-    Err(broken("etcd compacts faster than it answers"))
+/// Where to go on from after a compaction, if no commit was compacted that was not told: others may have used etcd, and
+/// much, while nobody committed.
+async fn beyond(inner: &Inner, after: Revision, compacted: Revision) -> Result<Revision, FollowError> {
+    let now = inner.head().await.map_err(broken)?;
+    if now.head > after { Err(FollowError::Compacted { oldest: compacted }) } else { Ok(now.as_of.next()) }
 }
 
 /// Events on their way to being commits.
