@@ -208,6 +208,8 @@ async fn completions_know_every_command() {
             "services",
             "instances",
             "watch",
+            "events",
+            "doctor",
             "explain",
             "call",
             "drain",

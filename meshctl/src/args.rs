@@ -82,6 +82,13 @@ pub(crate) enum Command {
         /// Service name, such as user-svc; it need not exist yet.
         service: String,
     },
+    /// Tell what has happened to instances lately: who came, left, was drained or taken over, when and why.
+    Events(EventsArgs),
+    /// Look for what is wrong: registries, clocks, stores, services, and addresses that do not answer.
+    ///
+    /// Asks every registry of --registry, and every instance of the namespace at the address that it advertises. Each finding
+    /// is a line: what, where, what to do. Exit codes: 0 nothing found, 1 something found, 2 a command that makes no sense.
+    Doctor,
     /// Show where a call to a service would go, and why: connects to each instance as any caller would.
     Explain(ExplainArgs),
     /// Call a unary method of a service, found and balanced as any caller in the mesh would.
@@ -95,6 +102,19 @@ pub(crate) enum Command {
         /// For which shell.
         shell: Shell,
     },
+}
+
+/// What `events` tells.
+#[derive(Debug, Args)]
+pub(crate) struct EventsArgs {
+    /// Service name, such as user-svc [default: every service of the namespace].
+    pub(crate) service: Option<String>,
+    /// Go on with what happens from here, until Ctrl-C.
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Most events of the past, the latest ones: 1 to 1000.
+    #[arg(long, value_name = "COUNT", default_value_t = 1000, value_parser = clap::value_parser!(i16).range(1..=1000))]
+    pub(crate) limit: i16,
 }
 
 /// Flags of `demo`.

@@ -24,6 +24,9 @@ pub enum Failure {
     /// A signal ended it: exit code 128 and its number.
     #[error("ended by signal {}", .0.as_raw_value())]
     Signalled(SignalKind),
+    /// It looked for what is wrong and found something, which it has told: exit code 1.
+    #[error("something is wrong")]
+    Found,
     /// Whoever read the output has gone, as `head` does: nothing is wrong, and nothing is said.
     #[error("nobody reads the output any more")]
     Unread,
@@ -34,7 +37,7 @@ impl Failure {
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Failure::Unread => 0,
-            Failure::Failed(_) | Failure::Refused(_) => 1,
+            Failure::Failed(_) | Failure::Refused(_) | Failure::Found => 1,
             Failure::Usage(_) => 2,
             // Signals that end a process have numbers from 1 to 31.
             Failure::Signalled(signal) => 128 + u8::try_from(signal.as_raw_value()).unwrap_or(0),
@@ -44,7 +47,7 @@ impl Failure {
     /// What is printed on stderr; nothing where there is nothing to say.
     pub fn lines(&self) -> Vec<String> {
         match self {
-            Failure::Unread | Failure::Signalled(_) => Vec::new(),
+            Failure::Unread | Failure::Signalled(_) | Failure::Found => Vec::new(),
             Failure::Usage(_) | Failure::Failed(_) => vec![format!("error: {self}")],
             Failure::Refused(status) => {
                 let mut lines = vec![format!("error: {self}")];

@@ -88,6 +88,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::Services => commands::list::services(&globals).await,
             Command::Instances { service } => commands::list::instances(&globals, &service).await,
             Command::Watch { service } => commands::watch::watch(&globals, &service).await,
+            Command::Events(args) => commands::events::events(&globals, &args).await,
+            Command::Doctor => commands::doctor::doctor(&globals).await,
             Command::Explain(args) => commands::explain::explain(&globals, &args).await,
             Command::Call(args) => commands::call::call(&globals, &args).await,
             Command::Drain(args) => commands::admin::drain(&globals, &args).await,

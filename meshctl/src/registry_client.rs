@@ -159,7 +159,7 @@ pub(crate) async fn connect_to(registry: &RegistryUrl, limit: Duration) -> Resul
 }
 
 /// The innermost cause: "connection refused" says more than "transport error".
-fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+pub(crate) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {
         cause = source;

@@ -4,6 +4,8 @@ pub(crate) mod admin;
 pub(crate) mod call;
 mod caller;
 pub(crate) mod completions;
+pub(crate) mod doctor;
+pub(crate) mod events;
 pub(crate) mod explain;
 pub(crate) mod list;
 pub(crate) mod reflection;

@@ -118,7 +118,7 @@ impl Engine {
             Completeness::Whole => None,
             Completeness::Fresh => Some(now.after(settings.default_ttl.get())),
         };
-        let events = Events::new(clock, None);
+        let events = Events::new(clock, cluster.node());
         let publisher = Publisher::new(&state, warming.is_none(), metrics.clone(), events.clone(), now);
 
         let (beats, beats_in) = mpsc::channel(BEATS_MAX);
