@@ -185,6 +185,15 @@ impl RegistryService for Fake {
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
+    type ListEventsStream = ReceiverStream<Result<wire::ListEventsResponse, Status>>;
+
+    async fn list_events(
+        &self,
+        _: Request<wire::ListEventsRequest>,
+    ) -> Result<Response<Self::ListEventsStream>, Status> {
+        Err(Status::unimplemented("nobody here calls it"))
+    }
+
     async fn heartbeat(&self, _: Request<wire::HeartbeatRequest>) -> Result<Response<wire::HeartbeatResponse>, Status> {
         Err(Status::unimplemented("nobody here calls it"))
     }

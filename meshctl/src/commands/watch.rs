@@ -118,7 +118,7 @@ mod tests {
 
     fn refusal(code: Code, reason: &str) -> WatchResponse {
         let (reason, message) = (reason.to_owned(), "not you".to_owned());
-        answer(Event::Error(ServiceError { code: code.into(), reason, message }))
+        answer(Event::Error(ServiceError { code: code.into(), reason, message, retry_after: None }))
     }
 
     #[test]

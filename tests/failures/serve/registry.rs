@@ -97,6 +97,15 @@ impl RegistryService for Puppet {
         Err(nobody_calls_this())
     }
 
+    type ListEventsStream = ReceiverStream<Result<wire::ListEventsResponse, Status>>;
+
+    async fn list_events(
+        &self,
+        _: Request<wire::ListEventsRequest>,
+    ) -> Result<Response<Self::ListEventsStream>, Status> {
+        Err(nobody_calls_this())
+    }
+
     async fn register(&self, _: Request<wire::RegisterRequest>) -> Result<Response<wire::RegisterResponse>, Status> {
         Err(nobody_calls_this())
     }
