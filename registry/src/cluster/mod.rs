@@ -4,6 +4,10 @@
 //! record, so that the store decides who may let it expire.
 
 mod etcd;
+mod peers;
+mod relay;
+mod rendezvous;
+mod soft;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,6 +21,10 @@ use tokio::sync::watch;
 use crate::catalog::NodeId;
 
 pub use etcd::EtcdCluster;
+pub use peers::{KeptHealth, NoPeers, PeerError, Peers, Relayed, RelayedBeat};
+pub(crate) use relay::{Relays, Settled};
+pub(crate) use rendezvous::winner;
+pub(crate) use soft::{Board, Heard, Listening};
 
 /// Another registry process, or this one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,6 +63,22 @@ pub trait Cluster: fmt::Debug + Send + Sync + 'static {
 
     /// Gives up this node's lease at once, so that others need not wait for its end.
     fn leave(&self) -> BoxFuture<'_, ()>;
+}
+
+/// The nodes of a store, and the way to them.
+#[derive(Clone, Debug)]
+pub struct Company {
+    /// Who is there.
+    pub cluster: Arc<dyn Cluster>,
+    /// How they are reached.
+    pub peers: Arc<dyn Peers>,
+}
+
+impl Default for Company {
+    /// Nobody else.
+    fn default() -> Self {
+        Self { cluster: Arc::new(Solo::default()), peers: Arc::new(NoPeers) }
+    }
 }
 
 /// The one node of a store that nobody shares.

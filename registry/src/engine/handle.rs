@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
+use futures_util::stream::BoxStream;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::error::{EngineError, Lane};
@@ -14,6 +15,7 @@ use crate::catalog::{
     Beat, Beaten, Granted, Incarnation, InstanceId, LeaseId, Position, Register, RuleSet, ServiceKey, ServiceView,
     StreamId, Timestamp,
 };
+use crate::cluster::{Board, KeptHealth, Relayed, RelayedBeat};
 
 /// Who ended a heartbeat stream. Only the other side's end says something about the instance.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -64,6 +66,8 @@ pub(super) struct BeatRequest {
 #[derive(Debug)]
 pub(super) enum Notice {
     StreamClosed(StreamId, Closed),
+    /// Beats that another node passed on; each node has one such request under way.
+    Relayed(Vec<RelayedBeat>, Reply<Vec<Relayed>>),
     Follow(ServiceKey, Reply<watch::Receiver<Arc<ServiceView>>>),
 }
 
@@ -83,6 +87,7 @@ pub struct Engine {
     /// Says that renewals were lost for want of room, so that nobody expires for it.
     pub(super) beats_refused: Arc<AtomicBool>,
     pub(super) events: Events,
+    pub(super) board: Board,
 }
 
 impl Engine {
@@ -104,6 +109,19 @@ impl Engine {
             EngineError::from_lane(&refused, Lane::Beats)
         })?;
         answer.await.map_err(|_| EngineError::Stopped)?
+    }
+
+    /// Renews leases for another node that their beats came to; one answer per beat, in order.
+    pub async fn relayed(&self, beats: Vec<RelayedBeat>) -> Result<Vec<Relayed>, EngineError> {
+        let (reply, answer) = oneshot::channel();
+        self.notices.send(Notice::Relayed(beats, reply)).map_err(|_| EngineError::Stopped)?;
+        answer.await.map_err(|_| EngineError::Stopped)?
+    }
+
+    /// What there is to say of the leases that this node keeps, for other nodes: everything, and then what changes.
+    #[must_use]
+    pub fn kept_health(&self) -> BoxStream<'static, KeptHealth> {
+        self.board.read()
     }
 
     /// Announces a heartbeat stream. Each is closed exactly once with [`Self::stream_closed`].

@@ -27,6 +27,10 @@ pub struct Metrics {
     pub(super) removals_unremembered: Counter,
     pub(super) registrations: Counter,
     pub(super) commits: Family<ByOutcome, Counter>,
+    pub(super) claims: Counter,
+    pub(super) adoptions: Counter,
+    pub(super) relayed: Family<ByOutcome, Counter>,
+    pub(super) unsure: Gauge,
     pub(super) clock_gaps: Counter,
     pub(super) beat_refusals: Counter,
     pub(super) resyncs: Counter,
@@ -45,6 +49,10 @@ impl Metrics {
 
     pub(super) fn commits(&self, outcome: &'static str) -> Counter {
         self.commits.get_or_create(&ByOutcome { outcome }).clone()
+    }
+
+    pub(super) fn relayed(&self, outcome: &'static str) -> Counter {
+        self.relayed.get_or_create(&ByOutcome { outcome }).clone()
     }
 
     pub(super) fn expirations(&self, reason: &'static str) -> Counter {
@@ -69,6 +77,10 @@ impl Metrics {
         );
         r.register("registry_registrations", "Registrations that brought a new incarnation", m.registrations.clone());
         r.register("registry_commits", "Proposals handed to the store, by outcome", m.commits.clone());
+        r.register("registry_ownership_claims", "Leases claimed from other nodes", m.claims.clone());
+        r.register("registry_ownership_adoptions", "Proposals that adopted leases without a node", m.adoptions.clone());
+        r.register("registry_relayed_heartbeats", "Heartbeats passed on to other nodes, by outcome", m.relayed.clone());
+        r.register("registry_unsure", "1 while this node does not reach the store that it shares", m.unsure.clone());
         r.register(
             "registry_clock_gaps",
             "Times the expiry loop was late and gave all leases a full TTL",

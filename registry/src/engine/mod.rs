@@ -7,6 +7,7 @@ mod events;
 mod feed;
 mod handle;
 mod metrics;
+mod ownership;
 mod pending;
 mod publish;
 mod settings;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::error::EngineError;
 use super::handle::Reply;
+use super::ownership::Errand;
 use crate::catalog::{
     Answer, Beaten, Command, Granted, IdentityKey, Lapse, LeaseId, Position, Proposal, Report, Revision,
 };
@@ -37,6 +38,14 @@ pub(super) enum Waiter {
     Wish,
     /// A lease that ran out.
     Lapse(Lapse),
+    /// A lease of another node's that is to be kept here, and the beat that asked for it, if its answer waits.
+    Claim {
+        identity: IdentityKey,
+        lease: LeaseId,
+        errand: Option<Box<Errand>>,
+    },
+    /// The engine itself: leases whose keeper is gone.
+    Adoption,
     /// Nobody: what time alone asks for. It is asked for again if it fails.
     Time,
 }
@@ -65,6 +74,14 @@ pub(super) struct Batch {
     pub(super) answers: Vec<Beaten>,
     pub(super) unsettled: usize,
     pub(super) reply: Reply<Vec<Beaten>>,
+}
+
+impl Batch {
+    /// Answers it.
+    pub(super) fn settle(self) {
+        // A caller that has gone away misses nothing.
+        let _ = self.reply.send(Ok(self.answers));
+    }
 }
 
 /// What an instance says of itself and the store has not taken yet. The last word on each thing counts.
@@ -118,5 +135,6 @@ pub(super) fn refuse(waiter: Waiter, error: EngineError) {
         Waiter::Done(reply) => _ = reply.send(Err(error)),
         Waiter::Rule(reply) => _ = reply.send(Err(error)),
         Waiter::Beat(_) | Waiter::Wish | Waiter::Lapse(_) | Waiter::Time => {}
+        Waiter::Claim { .. } | Waiter::Adoption => {}
     }
 }

@@ -32,6 +32,7 @@ pub(super) type Cell = watch::Sender<Arc<ServiceView>>;
 pub struct View {
     pub(super) position: Position,
     pub(super) complete: bool,
+    pub(super) stale_since: Option<Timestamp>,
     /// Every service there is something to tell about: known ones, and deleted ones with removals that still hold.
     /// Replaced only when a name comes or goes.
     pub(super) services: Arc<BTreeMap<ServiceKey, Arc<Cell>>>,
@@ -48,6 +49,12 @@ impl View {
     #[must_use]
     pub fn complete(&self) -> bool {
         self.complete
+    }
+
+    /// Since when this node does not reach the store that it shares with others: what it shows may have changed since.
+    #[must_use]
+    pub fn stale_since(&self) -> Option<Timestamp> {
+        self.stale_since
     }
 
     /// A service by its name; `None` where there is nothing to tell about it. A view of [`Presence::Unknown`] means the
@@ -108,6 +115,7 @@ pub(super) struct Publisher {
     pending: BTreeMap<ServiceKey, ServiceView>,
     position: Position,
     complete: bool,
+    stale_since: Option<Timestamp>,
     /// When the unknown names were looked through last.
     swept: Timestamp,
     events: Events,
@@ -118,7 +126,7 @@ impl Publisher {
     /// A publisher of this state, which is published.
     pub(super) fn new(state: &State, complete: bool, metrics: Metrics, events: Events, now: Timestamp) -> Self {
         let position = state.position().clone();
-        let empty = View { position: position.clone(), complete, services: Arc::default() };
+        let empty = View { position: position.clone(), complete, stale_since: None, services: Arc::default() };
         let mut publisher = Self {
             view: Arc::new(ArcSwap::from_pointee(empty)),
             positions: watch::Sender::new(position.clone()),
@@ -127,6 +135,7 @@ impl Publisher {
             pending: BTreeMap::new(),
             position,
             complete,
+            stale_since: None,
             swept: now,
             events,
             metrics,
@@ -192,6 +201,11 @@ impl Publisher {
         self.complete = true;
     }
 
+    /// Since when what readers see may be old; `None` while it is not.
+    pub(super) fn unsure(&mut self, since: Option<Timestamp>) {
+        self.stale_since = since;
+    }
+
     /// Lets readers see what was gathered: first the services, then the position that includes them.
     pub(super) fn publish(&mut self, now: Timestamp) {
         for (name, view) in std::mem::take(&mut self.pending) {
@@ -200,12 +214,14 @@ impl Publisher {
         self.sweep(now);
         let published = self.view.load();
         let same = published.position == self.position && published.complete == self.complete;
+        let same = same && published.stale_since == self.stale_since;
         if same && Arc::ptr_eq(&published.services, &self.services) {
             return;
         }
         let (position, services) = (self.position.clone(), self.services.clone());
         self.metrics.revision.set(position.revision.get().try_into().unwrap_or(i64::MAX));
-        self.view.store(Arc::new(View { position: position.clone(), complete: self.complete, services }));
+        let (complete, stale_since) = (self.complete, self.stale_since);
+        self.view.store(Arc::new(View { position: position.clone(), complete, stale_since, services }));
         self.positions.send_if_modified(|published| {
             let moved = *published != position;
             *published = position;

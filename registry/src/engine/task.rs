@@ -2,6 +2,7 @@
 
 mod beats;
 mod commit;
+mod ownership;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -19,12 +20,13 @@ use super::events::Events;
 use super::feed::{Feed, News};
 use super::handle::{BeatRequest, Closed, Departure, Engine, Notice, WriteRequest};
 use super::metrics::Metrics;
+use super::ownership::{Ownership, OwnershipNews};
 use super::pending::{Batch, BatchId, Pending, Sent, Waiter, Wishes};
 use super::publish::Publisher;
 use super::settings::EngineSettings;
 use super::time::Clock;
 use crate::catalog::{Answer, Command, LeaseId, Leases, OpId, Revision, State, Timestamp};
-use crate::cluster::{Cluster, Solo};
+use crate::cluster::Company;
 use crate::storage::{Completeness, Outcome, Store, StoreError};
 
 /// Messages of heartbeats that wait, each of at most 1 000 beats.
@@ -97,12 +99,12 @@ impl Engine {
         store: Arc<dyn Store>,
         metrics: Metrics,
     ) -> Result<(Self, EngineTask), StoreError> {
-        Self::start_in(Arc::new(Solo::default()), settings, store, metrics).await
+        Self::start_in(Company::default(), settings, store, metrics).await
     }
 
     /// Loads the store and starts the engine on it as one of the nodes of a cluster. Must be called inside a tokio runtime.
     pub async fn start_in(
-        cluster: Arc<dyn Cluster>,
+        company: Company,
         settings: EngineSettings,
         store: Arc<dyn Store>,
         metrics: Metrics,
@@ -112,13 +114,15 @@ impl Engine {
         let now = clock.now();
         let completeness = loaded.completeness;
         let state = loaded.into_state();
-        let mut leases = Leases::new(settings.last_instance_hold);
+        let mut ownership = Ownership::new(&company, now);
+        let mut leases = Leases::of_node(ownership.node(), settings.last_instance_hold);
         leases.reconcile(&state, now);
+        ownership.survey(&state, now);
         let warming = match completeness {
             Completeness::Whole => None,
             Completeness::Fresh => Some(now.after(settings.default_ttl.get())),
         };
-        let events = Events::new(clock, cluster.node());
+        let events = Events::new(clock, ownership.node());
         let publisher = Publisher::new(&state, warming.is_none(), metrics.clone(), events.clone(), now);
 
         let (beats, beats_in) = mpsc::channel(BEATS_MAX);
@@ -137,6 +141,7 @@ impl Engine {
             clock,
             beats_refused: refused,
             events: events.clone(),
+            board: ownership.board.clone(),
         };
 
         let task = Task {
@@ -146,7 +151,8 @@ impl Engine {
             writes: writes_in,
             notices: notices_in,
             settings,
-            cluster,
+            _company: company,
+            ownership,
             store,
             metrics,
             clock,
@@ -184,7 +190,9 @@ impl Engine {
 /// Everything the one owner owns.
 struct Task {
     settings: EngineSettings,
-    cluster: Arc<dyn Cluster>,
+    /// Kept for as long as the engine runs: without it nobody knows who is there.
+    _company: Company,
+    ownership: Ownership,
     store: Arc<dyn Store>,
     metrics: Metrics,
     clock: Clock,
@@ -237,6 +245,7 @@ enum Wake {
     Beats(BeatRequest),
     Notice(Notice),
     Write(WriteRequest),
+    Ownership(OwnershipNews),
     Time,
     /// Every handle is gone.
     Abandoned,
@@ -254,6 +263,7 @@ impl Task {
                 outcomes = outcomes(&mut self.in_flight) => Wake::Outcomes(outcomes),
                 beats = self.beats.recv() => beats.map_or(Wake::Abandoned, Wake::Beats),
                 notice = self.notices.recv() => notice.map_or(Wake::Abandoned, Wake::Notice),
+                news = self.ownership.next() => Wake::Ownership(news),
                 write = self.writes.recv(), if has_room => write.map_or(Wake::Abandoned, Wake::Write),
                 () = tokio::time::sleep_until(wake_at) => Wake::Time,
             };
@@ -265,6 +275,7 @@ impl Task {
                 }
                 Wake::Beats(request) => self.beat(request),
                 Wake::Notice(notice) => self.notice(notice),
+                Wake::Ownership(news) => self.ownership_news(news),
                 Wake::Write(request) => self.write(request),
                 Wake::Time => {}
                 Wake::Abandoned => return,
@@ -288,6 +299,10 @@ impl Task {
             self.notice(notice);
         }
         for _ in 0..TURN_MAX {
+            let Some(news) = self.ownership.try_next() else { break };
+            self.ownership_news(news);
+        }
+        for _ in 0..TURN_MAX {
             if self.waiting.len() >= WRITES_MAX {
                 break;
             }
@@ -300,7 +315,12 @@ impl Task {
     fn turn(&mut self) -> Timestamp {
         let now = self.clock.now();
         self.allow_for_ourselves(now);
+        self.look_around(now);
         for lapse in self.leases.advance(now) {
+            if self.ownership.unsure().is_some() {
+                self.leases.stays(&lapse, now);
+                continue;
+            }
             let command = Command::Expire { identity: lapse.identity.clone(), lease: lapse.lease };
             self.waiting.push_front(Pending::new(command, Waiter::Lapse(lapse)));
         }
@@ -313,9 +333,13 @@ impl Task {
             self.retry_at = None;
             self.ask_for_what_time_asks(now);
         }
+        self.look_after_ownership(now);
         self.hand_in(now);
 
         for (service, soft) in self.leases.take_changed() {
+            if self.ownership.node().is_some() {
+                self.ownership.board.post(service.clone(), self.leases.kept_health(&service));
+            }
             self.publisher.soft(service, soft);
         }
         self.publisher.publish(now);
@@ -389,7 +413,7 @@ impl Task {
         };
         let idle = self.in_flight.is_none() && self.state.position().revision >= self.catch_up;
         let again = self.hand_in_again.filter(|_| idle);
-        let times = [self.leases.next_deadline(), self.warming, again, asked];
+        let times = [self.leases.next_deadline(), self.warming, again, asked, self.ownership.next_wake()];
         times.into_iter().flatten().fold(now.after(TICK), Timestamp::min)
     }
 
@@ -398,6 +422,10 @@ impl Task {
         match notice {
             Notice::StreamClosed(stream, Closed::ByPeer) => self.leases.stream_broke(stream, now),
             Notice::StreamClosed(stream, Closed::ByUs) => self.leases.stream_ended(stream),
+            Notice::Relayed(beats, reply) => {
+                // A caller that has gone away misses nothing.
+                let _ = reply.send(Ok(self.renew_for_peer(beats)));
+            }
             Notice::Follow(service, reply) => {
                 // A caller that has gone away misses nothing.
                 let _ = reply.send(self.publisher.follow(&service, now));

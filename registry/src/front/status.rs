@@ -175,6 +175,7 @@ fn of_engine(error: &EngineError) -> Verdict {
         EngineError::Overloaded { .. } => Verdict::full("OVERLOADED", RETRY_SOON),
         EngineError::Aborted { .. } => Verdict::new(Code::Aborted, "CONFLICT").retry(RETRY_SOON),
         EngineError::StoreRefused { .. } => Verdict::full("STORE_READ_ONLY", RETRY_LATER),
+        EngineError::StoreUnavailable => Verdict::new(Code::Unavailable, "STORE_UNAVAILABLE").retry(RETRY_LATER),
         EngineError::OutcomeUnknown => Verdict::new(Code::Unavailable, "OUTCOME_UNKNOWN").retry(RETRY_LATER),
         EngineError::TooManyFollowed { .. } => Verdict::full("TOO_MANY_UNKNOWN_SERVICES", RETRY_LATER),
         EngineError::Stopped => Verdict::new(Code::Unavailable, "SHUTTING_DOWN").retry(RETRY_SOON),

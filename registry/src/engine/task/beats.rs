@@ -1,36 +1,84 @@
 //! Heartbeats: renewals at once, changed statuses by way of the store.
 
 use super::{REPORTS_MAX, Task};
-use crate::catalog::{AdminState, Beat, BeatOutcome, Beaten, Command, Report, StreamId, Timestamp};
+use crate::catalog::{AdminState, Beat, BeatOutcome, Beaten, Command, Keeper, Report, StreamId, Timestamp};
+use crate::cluster::RelayedBeat;
 use crate::engine::handle::BeatRequest;
+use crate::engine::ownership::Errand;
 use crate::engine::pending::{Batch, BatchId, Pending, Waiter};
+
+/// What a beat asks for beside a renewal.
+enum Todo {
+    /// Its instance says something new of itself.
+    Report(Report),
+    /// Another node keeps the lease. By its place in the message.
+    Elsewhere(usize, Box<Errand>, Keeper),
+}
+
+impl Todo {
+    /// Whether the answer waits for it. A node that is not sure of itself lets no stream wait.
+    fn is_awaited(&self, sure: bool) -> bool {
+        match self {
+            Self::Report(_) => true,
+            Self::Elsewhere(_, errand, _) => sure || errand.via.is_none(),
+        }
+    }
+}
 
 impl Task {
     pub(super) fn beat(&mut self, request: BeatRequest) {
         let BeatRequest { beats, via, reply } = request;
         let now = self.clock.now();
-        let mut reports = Vec::new();
-        let answers: Vec<Beaten> = beats.into_iter().map(|beat| self.renew(beat, via, now, &mut reports)).collect();
+        let mut todo = Vec::new();
+        let answers: Vec<Beaten> =
+            beats.into_iter().enumerate().map(|(index, beat)| self.renew(index, beat, via, now, &mut todo)).collect();
         self.count(&answers);
         if self.waiting.len() >= REPORTS_MAX {
-            for report in reports.drain(..) {
-                self.wish(report, now);
+            for what in std::mem::take(&mut todo) {
+                match what {
+                    Todo::Report(report) => self.wish(report, now),
+                    // The next beat asks again, and a lease that another node keeps is not this node's to end.
+                    Todo::Elsewhere(..) => {}
+                }
             }
         }
-        if reports.is_empty() {
+        if todo.is_empty() {
             // A caller that has gone away misses nothing.
             let _ = reply.send(Ok(answers));
             return;
         }
-        let batch = self.next_batch;
-        self.next_batch = BatchId(batch.0 + 1);
-        self.batches.insert(batch, Batch { answers, unsettled: reports.len(), reply });
-        let reports = reports.into_iter().map(|report| Pending::new(Command::Report(report), Waiter::Beat(batch)));
-        self.waiting.extend(reports);
+        let id = self.next_batch;
+        self.next_batch = BatchId(id.0 + 1);
+        let unsettled = todo.iter().filter(|what| what.is_awaited(self.ownership.unsure().is_none())).count();
+        let batch = Batch { answers, unsettled, reply };
+        if unsettled == 0 {
+            batch.settle();
+        } else {
+            self.batches.insert(id, batch);
+        }
+        for what in todo {
+            let awaited = what.is_awaited(self.ownership.unsure().is_none());
+            match what {
+                Todo::Report(report) => {
+                    self.waiting.push_back(Pending::new(Command::Report(report), Waiter::Beat(id)));
+                }
+                Todo::Elsewhere(index, mut errand, keeper) => {
+                    errand.awaited = awaited.then_some((id, index));
+                    self.elsewhere(*errand, keeper, now);
+                }
+            }
+        }
     }
 
-    /// Renews one lease. What it says that is not known yet is added to the reports.
-    fn renew(&mut self, beat: Beat, via: Option<StreamId>, now: Timestamp, reports: &mut Vec<Report>) -> Beaten {
+    /// Renews one lease. What it says that is not known yet is to be reported, and what is kept elsewhere to be told there.
+    fn renew(
+        &mut self,
+        index: usize,
+        beat: Beat,
+        via: Option<StreamId>,
+        now: Timestamp,
+        todo: &mut Vec<Todo>,
+    ) -> Beaten {
         let Beat { lease, incarnation, serving, services, load } = beat;
         let Some(renewal) = self.leases.renew(lease, incarnation, via, load, now) else {
             let fenced = self.state.is_fenced(lease);
@@ -43,7 +91,12 @@ impl Task {
         let says_something = serving.is_some() || !services.is_empty();
         if differs || (says_something && self.wishes.has(renewal.identity, lease)) {
             let identity = renewal.identity.clone();
-            reports.push(self.wishes.complete(Report { identity, lease, serving, services }));
+            todo.push(Todo::Report(self.wishes.complete(Report { identity, lease, serving, services })));
+        }
+        if renewal.keeper != Keeper::Here {
+            let beat = RelayedBeat { lease, incarnation, load };
+            let errand = Errand { identity: renewal.identity.clone(), beat, via, awaited: None };
+            todo.push(Todo::Elsewhere(index, Box::new(errand), renewal.keeper));
         }
         let interval = Some(renewal.ttl.heartbeat_interval());
         Beaten { lease, outcome: BeatOutcome::Renewed, admin: renewal.admin, interval }
@@ -67,10 +120,9 @@ impl Task {
         let Some(waiting) = self.batches.get_mut(&batch) else { return };
         waiting.unsettled -= 1;
         if waiting.unsettled == 0
-            && let Some(Batch { answers, reply, .. }) = self.batches.remove(&batch)
+            && let Some(batch) = self.batches.remove(&batch)
         {
-            // A caller that has gone away misses nothing.
-            let _ = reply.send(Ok(answers));
+            batch.settle();
         }
     }
 }

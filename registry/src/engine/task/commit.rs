@@ -77,7 +77,7 @@ impl Task {
 
     /// Decides the first commands that wait, each on top of those before it.
     fn decide_group(&mut self, now: Timestamp) {
-        let (mut overlay, node) = (Overlay::new(&self.state), self.cluster.node());
+        let (mut overlay, node) = (Overlay::new(&self.state), self.ownership.node());
         let mut depends = Vec::new();
         let mut ready = Vec::new();
         for order in 0..GROUP_MAX {
@@ -184,6 +184,7 @@ impl Task {
                         self.metrics.removals_unremembered.inc();
                     }
                     self.leases.follow(&change, now);
+                    self.ownership.changed(&change, now);
                     if !change.silent {
                         self.publisher.changed(change);
                     }
@@ -201,6 +202,7 @@ impl Task {
         self.metrics.resyncs.inc();
         self.state = loaded.into_state();
         self.leases.reconcile(&self.state, now);
+        self.ownership.survey(&self.state, now);
         self.publisher.reloaded(&self.state);
         self.publisher.reached(self.state.position());
         let position = self.state.position().revision;
@@ -232,6 +234,16 @@ impl Task {
                 self.answers.push((pending.waiter, answer));
             }
             Waiter::Done(_) | Waiter::Rule(_) => self.answers.push((pending.waiter, answer)),
+            Waiter::Claim { identity, errand, .. } => {
+                self.ownership.claimed(&identity);
+                if let Some(errand) = errand {
+                    self.claimed(*errand, now);
+                }
+            }
+            Waiter::Adoption => {
+                self.metrics.adoptions.inc();
+                self.ownership.adopted();
+            }
             Waiter::Wish | Waiter::Time => {}
         }
     }
@@ -254,7 +266,7 @@ impl Task {
     }
 
     /// A command will not be done.
-    fn failed(&mut self, pending: Pending, error: EngineError, now: Timestamp) {
+    pub(super) fn failed(&mut self, pending: Pending, error: EngineError, now: Timestamp) {
         match (pending.waiter, pending.command) {
             (Waiter::Beat(batch), Command::Report(report)) => {
                 self.wish(report, now);
@@ -265,6 +277,13 @@ impl Task {
                 tracing::warn!(instance = %lapse.identity, %error, "a lease ran out, but its removal could not be written");
                 self.leases.stays(&lapse, now);
             }
+            (Waiter::Claim { identity, lease, errand }, _) => {
+                self.ownership.wish(identity, lease, now);
+                if let Some(errand) = errand {
+                    self.settled_errand(*errand, None);
+                }
+            }
+            (Waiter::Adoption, _) => self.ownership.not_adopted(now),
             (waiter, _) => refuse(waiter, error),
         }
     }

@@ -1,0 +1,326 @@
+//! Which instances this node keeps, and whether it may act on it (DESIGN §5).
+//!
+//! What a node owns stands in the store, and changes by commits alone. Here is what comes before a commit: wishes to claim,
+//! orphans and since when they are known, beats on their way to other nodes, and whether this node still holds its lease in
+//! the store. A node that is not sure of that expires nobody, adopts nobody and writes nothing; it goes on to answer beats,
+//! and what beats on a stream here it claims when it is sure again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::pending::BatchId;
+use crate::catalog::{IdentityKey, Instance, LeaseId, NodeId, Orphan, ServiceChange, State, StreamId, Timestamp};
+use crate::cluster::{
+    Authority, Board, Company, Heard, Listening, Member, Membership, RelayedBeat, Relays, Settled, winner,
+};
+
+/// How long after a node is sure again it adopts nobody: the TTL of a node's lease, within which every node that lives is
+/// back among the members.
+const NODE_LEASE: Duration = Duration::from_secs(10);
+
+/// How soon a claim or an adoption that came to nothing is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// How often the orphans are looked through for those that are due.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// A beat whose answer waits for another node or for the store.
+#[derive(Debug)]
+pub(super) struct Errand {
+    /// Whose lease.
+    pub(super) identity: IdentityKey,
+    /// The beat.
+    pub(super) beat: RelayedBeat,
+    /// The stream that it came on, if it did.
+    pub(super) via: Option<StreamId>,
+    /// Which answer of which message waits for it; `None` where nobody waits.
+    pub(super) awaited: Option<(BatchId, usize)>,
+}
+
+/// What comes from other nodes.
+pub(super) enum OwnershipNews {
+    /// Who is there may have changed.
+    Members,
+    /// What became of relayed beats.
+    Relayed(Vec<Settled<Errand>>),
+    /// What another node says of the leases that it keeps.
+    Heard(Heard),
+}
+
+/// Whether a claim is under way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Claim {
+    /// It waits to be decided, or is in the store's hands.
+    Asked,
+    /// It is to be asked for when this node may.
+    Wished,
+}
+
+/// An orphan, and when it may be adopted.
+#[derive(Clone, Debug)]
+struct Ownerless {
+    orphan: Orphan,
+    due: Timestamp,
+}
+
+/// What this node knows of ownership beside the records.
+pub(super) struct Ownership {
+    node: Option<NodeId>,
+    membership: watch::Receiver<Arc<Membership>>,
+    known: Arc<Membership>,
+    /// Since when this node is not sure.
+    unsure: Option<Timestamp>,
+    /// Nobody is adopted before.
+    adopt_after: Timestamp,
+    /// At most one a live instance.
+    orphans: BTreeMap<IdentityKey, Ownerless>,
+    /// An adoption is under way. One at a time, of at most [`Orphan::ADOPTED_MAX`].
+    adopting: bool,
+    /// At most one a live instance; dropped once the instance is owned here or gone.
+    claims: BTreeMap<IdentityKey, (LeaseId, Claim)>,
+    /// When wishes to claim are tried again.
+    claim_at: Option<Timestamp>,
+    pub(super) relays: Relays<Errand>,
+    listening: Listening,
+    pub(super) board: Board,
+}
+
+impl Ownership {
+    pub(super) fn new(company: &Company, now: Timestamp) -> Self {
+        let (node, mut membership) = (company.cluster.node(), company.cluster.membership());
+        let known = Arc::clone(&membership.borrow_and_update());
+        // Looked at in the first turn, like any change of it.
+        membership.mark_changed();
+        Self {
+            node,
+            membership,
+            known,
+            unsure: None,
+            adopt_after: now,
+            orphans: BTreeMap::new(),
+            adopting: false,
+            claims: BTreeMap::new(),
+            claim_at: None,
+            relays: Relays::new(company.peers.clone()),
+            listening: Listening::new(company.peers.clone(), node),
+            board: Board::default(),
+        }
+    }
+
+    /// This node; `None` where it is the only one.
+    pub(super) fn node(&self) -> Option<NodeId> {
+        self.node
+    }
+
+    /// Since when this node does not know whether it still holds its lease.
+    pub(super) fn unsure(&self) -> Option<Timestamp> {
+        self.unsure
+    }
+
+    /// The next news from other nodes; never, where there are none. Nothing is lost when the future is dropped.
+    pub(super) async fn next(&mut self) -> OwnershipNews {
+        if self.node.is_none() {
+            return std::future::pending().await;
+        }
+        tokio::select! {
+            biased;
+            changed = self.membership.changed() => match changed {
+                Ok(()) => {
+                    // Left for the next turn to look at.
+                    self.membership.mark_changed();
+                    OwnershipNews::Members
+                }
+                // Whoever knew of members is gone, as in a process that ends.
+                Err(_) => std::future::pending().await,
+            },
+            settled = self.relays.next() => OwnershipNews::Relayed(settled),
+            heard = self.listening.next() => OwnershipNews::Heard(heard),
+        }
+    }
+
+    /// What has been heard already of relayed beats and of leases kept elsewhere.
+    pub(super) fn try_next(&mut self) -> Option<OwnershipNews> {
+        use futures_util::FutureExt as _;
+        let settled = self.relays.next().now_or_never().map(OwnershipNews::Relayed);
+        settled.or_else(|| self.listening.try_next().map(OwnershipNews::Heard))
+    }
+
+    /// Looks at who is there. `None` where nothing has changed.
+    pub(super) fn look(&mut self, now: Timestamp) -> Option<Look> {
+        if self.node.is_none() || !self.membership.has_changed().unwrap_or(false) {
+            return None;
+        }
+        let membership = Arc::clone(&self.membership.borrow_and_update());
+        let members_changed = membership.members != self.known.members;
+        self.known = membership;
+        let authority = match (self.unsure, self.known.authority) {
+            (None, Authority::Unsure) => {
+                self.unsure = Some(now);
+                Turn::Lost
+            }
+            (Some(_), Authority::Sure) => {
+                self.unsure = None;
+                self.adopt_after = now.after(NODE_LEASE);
+                self.claim_at = Some(now);
+                Turn::Regained
+            }
+            _ => Turn::Same,
+        };
+        // What an unsure node is told of members may be old; it goes on with those that it has.
+        let silenced = if self.unsure.is_none() { self.listening.attend(&self.known.members) } else { Vec::new() };
+        Some(Look { authority, members_changed, silenced })
+    }
+
+    /// The node that keeps an instance, if it can be asked.
+    pub(super) fn keeper(&self, owner: Option<NodeId>) -> Option<Member> {
+        self.known.members.get(&owner?).filter(|member| Some(member.node) != self.node).copied()
+    }
+
+    /// Whether nobody who is there owns it.
+    fn is_orphan(&self, owner: Option<NodeId>) -> bool {
+        owner != self.node && owner.is_none_or(|owner| !self.known.members.contains_key(&owner))
+    }
+
+    /// Looks through everybody for orphans: the members are others.
+    pub(super) fn survey(&mut self, state: &State, now: Timestamp) {
+        if self.node.is_none() {
+            return;
+        }
+        let before = std::mem::take(&mut self.orphans);
+        for instance in state.instances() {
+            self.see(instance, now);
+        }
+        // Who was one before has been one for longer.
+        for (identity, known) in before {
+            if let Some(still) = self.orphans.get_mut(&identity).filter(|still| still.orphan == known.orphan) {
+                still.due = known.due;
+            }
+        }
+        let live = |identity: &IdentityKey, lease: LeaseId| state.lease_holder(lease) == Some(identity);
+        self.claims.retain(|identity, (lease, _)| live(identity, *lease));
+    }
+
+    /// Takes in what a commit changed.
+    pub(super) fn changed(&mut self, change: &ServiceChange, now: Timestamp) {
+        if self.node.is_none() {
+            return;
+        }
+        for removal in &change.gone {
+            let identity = IdentityKey { namespace: change.service.namespace.clone(), id: removal.id };
+            self.orphans.remove(&identity);
+            self.claims.remove(&identity);
+        }
+        for instance in change.upserts.iter().chain(&change.owned) {
+            self.see(instance, now);
+        }
+    }
+
+    fn see(&mut self, instance: &Instance, now: Timestamp) {
+        let orphan = instance.as_orphan();
+        if !self.is_orphan(orphan.of) {
+            self.orphans.remove(&orphan.identity);
+            return;
+        }
+        let known = self.orphans.get(&orphan.identity);
+        if known.is_none_or(|known| known.orphan != orphan) {
+            let due = now.after(instance.ttl().get() / 2);
+            self.orphans.insert(orphan.identity.clone(), Ownerless { orphan, due });
+        }
+    }
+
+    /// The orphans that this node is to adopt now.
+    pub(super) fn adopt(&mut self, now: Timestamp) -> Vec<Orphan> {
+        if self.adopting || self.unsure.is_some() || now < self.adopt_after {
+            return Vec::new();
+        }
+        let nodes = || self.known.members.keys().copied();
+        let due = self.orphans.values().filter(|ownerless| ownerless.due <= now).map(|ownerless| &ownerless.orphan);
+        let mine = due.filter(|orphan| winner(nodes(), &orphan.identity) == self.node);
+        let adopted: Vec<Orphan> = mine.take(Orphan::ADOPTED_MAX).cloned().collect();
+        self.adopting = !adopted.is_empty();
+        if !self.adopting && !self.orphans.is_empty() {
+            self.adopt_after = now.after(LOOK_AGAIN);
+        }
+        adopted
+    }
+
+    /// An adoption is over.
+    pub(super) fn adopted(&mut self) {
+        self.adopting = false;
+    }
+
+    /// An adoption came to nothing.
+    pub(super) fn not_adopted(&mut self, now: Timestamp) {
+        self.adopting = false;
+        self.adopt_after = self.adopt_after.max(now.after(AGAIN));
+    }
+
+    /// Whether a claim is to be asked for; not where it is under way, and only wished for by a node that is not sure.
+    pub(super) fn asks(&mut self, identity: &IdentityKey, lease: LeaseId, now: Timestamp) -> bool {
+        let claim = self.claims.get(identity).filter(|(of, _)| *of == lease).map(|(_, claim)| *claim);
+        if claim == Some(Claim::Asked) {
+            return false;
+        }
+        if self.unsure.is_some() {
+            self.wish(identity.clone(), lease, now);
+            return false;
+        }
+        self.claims.insert(identity.clone(), (lease, Claim::Asked));
+        true
+    }
+
+    /// A claim is made, or there is nothing to claim any more.
+    pub(super) fn claimed(&mut self, identity: &IdentityKey) {
+        self.claims.remove(identity);
+    }
+
+    /// A claim is to be tried again later.
+    pub(super) fn wish(&mut self, identity: IdentityKey, lease: LeaseId, now: Timestamp) {
+        self.claims.insert(identity, (lease, Claim::Wished));
+        self.claim_at.get_or_insert(now.after(AGAIN));
+    }
+
+    /// The claims to ask for now.
+    pub(super) fn wishes(&mut self, now: Timestamp) -> Vec<(IdentityKey, LeaseId)> {
+        if self.unsure.is_some() || self.claim_at.is_none_or(|at| at > now) {
+            return Vec::new();
+        }
+        self.claim_at = None;
+        let wished = self.claims.iter_mut().filter(|(_, (_, claim))| *claim == Claim::Wished);
+        wished
+            .map(|(identity, (lease, claim))| {
+                *claim = Claim::Asked;
+                (identity.clone(), *lease)
+            })
+            .collect()
+    }
+
+    /// When [`adopt`](Self::adopt) or [`wishes`](Self::wishes) may have something.
+    pub(super) fn next_wake(&self) -> Option<Timestamp> {
+        if self.unsure.is_some() {
+            return None;
+        }
+        // Which of the orphans are this node's is not worth asking before each sleep: the loop turns often enough.
+        self.claim_at
+    }
+}
+
+/// What a look at the members showed.
+pub(super) struct Look {
+    pub(super) authority: Turn,
+    /// Whether others are there now.
+    pub(super) members_changed: bool,
+    /// Nodes that are not listened to any more.
+    pub(super) silenced: Vec<NodeId>,
+}
+
+/// How this node's authority has changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Turn {
+    Same,
+    Lost,
+    Regained,
+}
