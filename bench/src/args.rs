@@ -26,6 +26,23 @@ pub(crate) enum Command {
     /// One run of everything takes about seven minutes on two cores; --quick about a minute and a half, --check half a minute.
     /// The counts need valgrind, and are left out without it.
     Client(ClientArgs),
+    /// The registry, beside an etcd of this machine: the same work on both.
+    ///
+    /// The registry is this binary's own, built from the same sources, unless --registry names another one: `cargo build
+    /// --release -p registry` makes target/release/registry. One run of everything takes about six minutes on two cores;
+    /// --quick about one, --check half a minute. etcd comes with its defaults (Debian: etcd-server); without it ours is
+    /// measured alone.
+    Registry(RegistryArgs),
+    /// The registry that `bench registry` measures; takes the registry's own flags.
+    #[command(hide = true, disable_help_flag = true)]
+    RegistryServer {
+        /// Flags of the registry.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// A process that renews leases and says on stdout what that took.
+    #[command(hide = true)]
+    Renew(RenewArgs),
     /// The echo server; ends when its stdin does.
     #[command(hide = true)]
     Serve(ServeArgs),
@@ -35,6 +52,12 @@ pub(crate) enum Command {
     /// A process that makes picks and says on stdout how long they took.
     #[command(hide = true)]
     Pick(PickArgs),
+    /// A process that puts a server under loads and says on stdout what they cost; what it is to do stands in one argument.
+    #[command(hide = true)]
+    Load {
+        /// An order, as JSON.
+        order: String,
+    },
     /// A process that starts a program, says its process id on stdout, and ends it when stdin ends.
     #[command(hide = true)]
     Keep(KeepArgs),
@@ -103,6 +126,116 @@ pub(crate) enum Section {
     Quality,
 }
 
+/// `bench registry`.
+#[derive(Debug, Args)]
+pub(crate) struct RegistryArgs {
+    /// Measures only these; all of them without it.
+    #[arg(long, value_name = "ROW[,ROW]", value_delimiter = ',')]
+    pub(crate) only: Vec<Row>,
+
+    /// Measures only what is gated, instructions a renewal, and ends with 1 when that grows with the number of leases.
+    #[arg(long, conflicts_with = "only")]
+    pub(crate) check: bool,
+
+    /// Rounds, of which the median counts, 1 to 99 [default: 5, with --quick 1].
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=99))]
+    pub(crate) runs: Option<u32>,
+
+    /// Fewer operations, shorter runs and less memory to fill: a look, not a result.
+    #[arg(long)]
+    pub(crate) quick: bool,
+
+    /// The registry to measure; without it, the one in this binary.
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) registry: Option<PathBuf>,
+
+    /// Where our registry keeps its records: on the disk, as etcd does, or nowhere.
+    #[arg(long, value_name = "STORE", default_value = "file")]
+    pub(crate) store: StoreArg,
+
+    /// The etcd to measure beside it.
+    #[arg(long, value_name = "PROGRAM", default_value = "etcd")]
+    pub(crate) etcd: PathBuf,
+
+    /// Where registry.json is written, and where both servers keep their data while they run.
+    #[arg(long, value_name = "DIR", default_value = "target/bench")]
+    pub(crate) out: PathBuf,
+}
+
+impl RegistryArgs {
+    /// Whether a row is to be measured.
+    pub(crate) fn wants(&self, row: Row) -> bool {
+        if self.check { row == Row::Renewals } else { self.only.is_empty() || self.only.contains(&row) }
+    }
+
+    /// Whether any row needs a server.
+    pub(crate) fn measures_servers(&self) -> bool {
+        Row::value_variants().iter().any(|row| *row != Row::Renewals && self.wants(*row))
+    }
+
+    /// How many rounds.
+    pub(crate) fn runs(&self) -> u32 {
+        self.runs.unwrap_or(if self.quick { 1 } else { 5 })
+    }
+}
+
+/// A part of `bench registry` that can be had alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Row {
+    /// Registrations, each with a lease of its own (etcd: LeaseGrant and Put), 64 in flight.
+    Register,
+    /// Heartbeats of one lease a message on 64 streams.
+    Heartbeat,
+    /// Heartbeats of 1 000 leases a message; etcd has no such message.
+    RenewBatched,
+    /// A service of 100 instances by a plain call, 64 in flight.
+    Resolve,
+    /// 100 changes, each told to 1 000 watchers.
+    Watch,
+    /// Memory an instance, at 10 000 and 100 000 of them.
+    Memory,
+    /// Instructions and time of a renewal in process, among 1 000 to 1 000 000 leases.
+    Renewals,
+}
+
+/// Where our registry keeps its records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StoreArg {
+    /// A folder.
+    File,
+    /// Nowhere: what durability costs is the difference.
+    Memory,
+}
+
+impl StoreArg {
+    /// What its `--store` begins with.
+    pub(crate) fn scheme(self) -> &'static str {
+        match self {
+            Self::File => "file:",
+            Self::Memory => "memory",
+        }
+    }
+}
+
+/// `bench renew`.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct RenewArgs {
+    /// Among how many leases.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) leases: u32,
+    /// Says so once they are granted, and waits for a line on stdin.
+    #[arg(long)]
+    pub(crate) waits: bool,
+}
+
+impl RenewArgs {
+    /// The arguments that give these.
+    pub(crate) fn command_line(&self) -> Vec<String> {
+        let waits = self.waits.then(|| "--waits".to_owned());
+        ["renew", "--leases"].map(str::to_owned).into_iter().chain([self.leases.to_string()]).chain(waits).collect()
+    }
+}
+
 /// `bench serve`.
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
@@ -157,6 +290,9 @@ pub(crate) struct PickArgs {
 /// `bench keep`.
 #[derive(Debug, Args)]
 pub(crate) struct KeepArgs {
+    /// Where what it says goes; without it stdout goes nowhere and stderr where ours does.
+    #[arg(long)]
+    pub(crate) log: Option<PathBuf>,
     /// The program.
     pub(crate) program: PathBuf,
     /// What it is told.
@@ -281,8 +417,13 @@ impl PickArgs {
 impl KeepArgs {
     /// The arguments that give these.
     pub(crate) fn command_line(&self) -> Vec<OsString> {
-        let program = [OsString::from("keep"), self.program.clone().into_os_string()];
-        program.into_iter().chain(self.args.iter().cloned()).collect()
+        let mut line = vec![OsString::from("keep")];
+        if let Some(log) = &self.log {
+            line.extend([OsString::from("--log"), log.clone().into_os_string()]);
+        }
+        line.push(self.program.clone().into_os_string());
+        line.extend(self.args.iter().cloned());
+        line
     }
 }
 

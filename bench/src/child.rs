@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use serde::de::DeserializeOwned;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::args::{DriveArgs, KeepArgs, PickArgs, ServeArgs};
+use crate::args::{DriveArgs, KeepArgs, PickArgs, RenewArgs, ServeArgs};
 use crate::failure::Failure;
 use crate::machine::Cpus;
+use crate::registries::load::{Measured, Order};
+use crate::registries::renewals::Renewed;
 
 /// The echo server, for as long as this is held.
 pub(crate) struct EchoServer {
@@ -62,7 +64,7 @@ impl EchoServer {
 pub(crate) struct Kept {
     pid: u32,
     /// What holds it ends when its stdin does, and this holds that. It is not killed: it has something to do before.
-    _process: Child,
+    process: Child,
 }
 
 impl Kept {
@@ -78,12 +80,19 @@ impl Kept {
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line).await.map_err(Failure::io("read a process id"))?;
         let pid = line.trim().parse().map_err(|_| Failure::Child(format!("no process id, but {line:?}")))?;
-        Ok(Self { pid, _process: process })
+        Ok(Self { pid, process })
     }
 
     /// Its process.
     pub(crate) fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// Ends it, and returns once it has ended.
+    pub(crate) async fn stop(mut self) {
+        drop(self.process.stdin.take());
+        // It can only have ended before.
+        let _ = self.process.wait().await;
     }
 }
 
@@ -107,20 +116,61 @@ pub(crate) async fn pick_under_callgrind<A: DeserializeOwned>(args: &PickArgs, p
     under_callgrind("*pick*measured*", args.command_line(), profile).await
 }
 
+/// Puts a server under loads in a process of its own, wherever the kernel likes: the server is not bound to a CPU either.
+pub(crate) async fn load(order: &Order) -> Result<Vec<Measured>, Failure> {
+    let order = serde_json::to_string(order).expect("an order is JSON");
+    run(Command::new(this_binary()?).args(["load", &order])).await
+}
+
+/// Renews leases in a process of its own.
+pub(crate) async fn renew(args: &RenewArgs, cpus: Cpus) -> Result<Renewed, Failure> {
+    run(pinned(cpus.driver)?.args(args.command_line())).await
+}
+
+/// The same under callgrind, which counts from when the leases are granted.
+pub(crate) async fn renew_under_callgrind(args: &RenewArgs, profile: &Path) -> Result<Renewed, Failure> {
+    let mut process = callgrind("*renewals*measured*", profile)
+        .arg("--instr-atstart=no")
+        .arg(this_binary()?)
+        .args(args.command_line())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(Failure::io("start valgrind"))?;
+    let (mut told, tells) = (process.stdin.take(), process.stdout.take().expect("stdout is piped"));
+    let mut lines = BufReader::new(tells).lines();
+    let said = lines.next_line().await.map_err(Failure::io("read from the renewals"))?;
+    let pid = process.id().ok_or_else(|| Failure::Child(format!("the renewals have ended; they said {said:?}")))?;
+    let on = Command::new("callgrind_control").args(["--instr=on", &pid.to_string()]).stdout(Stdio::null()).status();
+    let on = on.await.map_err(Failure::io("start callgrind_control"))?;
+    if !on.success() {
+        return Err(Failure::Child(format!("callgrind_control ended with {on}")));
+    }
+    if let Some(told) = &mut told {
+        told.write_all(b"\n").await.map_err(Failure::io("tell the renewals"))?;
+    }
+    let said = lines.next_line().await.map_err(Failure::io("read from the renewals"))?.unwrap_or_default();
+    let status = process.wait().await.map_err(Failure::io("wait for the renewals"))?;
+    let answer = serde_json::from_str(&said).ok().filter(|_| status.success());
+    answer.ok_or_else(|| Failure::Child(format!("the renewals ended with {status} and said {said:?}")))
+}
+
 async fn under_callgrind<A: DeserializeOwned>(
     collected: &str,
     command_line: Vec<String>,
     profile: &Path,
 ) -> Result<A, Failure> {
+    run(callgrind(collected, profile).arg(this_binary()?).args(command_line)).await
+}
+
+/// Callgrind, which collects what happens in functions of this name and writes it to `profile`.
+fn callgrind(collected: &str, profile: &Path) -> Command {
     let mut file = OsString::from("--callgrind-out-file=");
     file.push(profile);
-    run(Command::new("valgrind")
-        .args(["--tool=callgrind", "--quiet"])
-        .arg(format!("--toggle-collect={collected}"))
-        .arg(file)
-        .arg(this_binary()?)
-        .args(command_line))
-    .await
+    let mut command = Command::new("valgrind");
+    command.args(["--tool=callgrind", "--quiet"]).arg(format!("--toggle-collect={collected}")).arg(file);
+    command
 }
 
 async fn run<A: DeserializeOwned>(command: &mut Command) -> Result<A, Failure> {

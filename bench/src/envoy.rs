@@ -66,7 +66,7 @@ impl Envoy {
             .map_err(Failure::io(format!("write {}", config.display())))?;
         let flags = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "error", "--config-path"];
         let args = flags.into_iter().map(OsString::from).chain([config.into_os_string()]).collect();
-        let process = Kept::start(&KeepArgs { program: program.to_owned(), args }).await?;
+        let process = Kept::start(&KeepArgs { log: None, program: program.to_owned(), args }).await?;
         let listens = async {
             while TcpStream::connect(address).await.is_err() {
                 sleep(LOOK_EVERY).await;

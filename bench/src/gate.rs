@@ -28,10 +28,11 @@ const ALLOCATIONS_SLACK: f64 = 0.1;
 /// A budget, and what became of it.
 #[derive(Debug)]
 pub(crate) struct Verdict {
-    what: &'static str,
-    figure: String,
-    budget: String,
-    is_kept: bool,
+    pub(crate) who: &'static str,
+    pub(crate) what: &'static str,
+    pub(crate) figure: String,
+    pub(crate) budget: String,
+    pub(crate) is_kept: bool,
 }
 
 /// Of several measurements of one contestant, the one with the median of the instructions.
@@ -54,18 +55,21 @@ pub(crate) fn verdicts(costs: &[Cost]) -> Result<[Verdict; 3], Failure> {
     let over_floor = mesh.instructions - floor.instructions;
     Ok([
         Verdict {
+            who: "mesh-3",
             what: "of a tonic channel's instructions",
             figure: format!("{share:.3}"),
             budget: format!("{SHARE_OF_CHANNEL_MAX:.3}"),
             is_kept: share <= SHARE_OF_CHANNEL_MAX,
         },
         Verdict {
+            who: "mesh-3",
             what: "instructions more than raw h2",
             figure: report::grouped(over_floor),
             budget: report::grouped(OVER_RAW_H2_MAX),
             is_kept: over_floor <= OVER_RAW_H2_MAX,
         },
         Verdict {
+            who: "mesh-3",
             what: "allocations",
             figure: format!("{:.1}", mesh.allocations),
             budget: format!("{ALLOCATIONS_MAX:.1}"),
@@ -74,20 +78,25 @@ pub(crate) fn verdicts(costs: &[Cost]) -> Result<[Verdict; 3], Failure> {
     ])
 }
 
-/// The verdicts as a block of lines, kept or not. `.ci/run` shows the lines by how they begin.
+/// The verdicts as a block of lines, kept or not.
 pub(crate) fn block(verdicts: &[Verdict]) -> String {
-    let lines = verdicts.iter().map(|Verdict { what, figure, budget, is_kept }| {
+    format!("A call over three endpoints, by its budgets\n\n{}", lines(verdicts))
+}
+
+/// A line for each verdict. `.ci/run` shows them by how they begin.
+pub(crate) fn lines(verdicts: &[Verdict]) -> String {
+    let lines = verdicts.iter().map(|Verdict { who, what, figure, budget, is_kept }| {
         let verdict = if *is_kept { "kept" } else { "MISSED" };
-        format!("mesh-3 has {figure:>6} {what:<33}  budget {budget:>6}  {verdict}\n")
+        format!("{who} has {figure:>6} {what:<33}  budget {budget:>6}  {verdict}\n")
     });
-    std::iter::once("A call over three endpoints, by its budgets\n\n".to_owned()).chain(lines).collect()
+    lines.collect()
 }
 
 /// Those that are missed, as the error.
 pub(crate) fn judge(verdicts: &[Verdict]) -> Result<(), Failure> {
     let missed = verdicts.iter().filter(|verdict| !verdict.is_kept);
     let missed: Vec<String> = missed
-        .map(|Verdict { what, figure, budget, .. }| format!("mesh-3 has {figure} {what}, at most {budget}"))
+        .map(|Verdict { who, what, figure, budget, .. }| format!("{who} has {figure} {what}, at most {budget}"))
         .collect();
     if missed.is_empty() { Ok(()) } else { Err(Failure::Missed(missed)) }
 }

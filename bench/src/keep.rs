@@ -3,6 +3,7 @@
 //! Our own processes end when their stdin does. One that does not watch its stdin is started by one of ours that does it in
 //! its place; so nothing stays behind, however the run ends.
 
+use std::fs::File;
 use std::io::Write;
 use std::process::Stdio;
 
@@ -14,10 +15,18 @@ use crate::failure::Failure;
 
 /// Starts the program, writes its process id as a line on stdout, and ends it when stdin ends.
 pub(crate) async fn keep(args: &KeepArgs) -> Result<(), Failure> {
+    let (said, complained) = match &args.log {
+        None => (Stdio::null(), Stdio::inherit()),
+        Some(path) => {
+            let log = File::create(path).map_err(Failure::io(format!("make {}", path.display())))?;
+            (log.try_clone().map_err(Failure::io("share the log"))?.into(), log.into())
+        }
+    };
     let mut program = Command::new(&args.program)
         .args(&args.args)
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
+        .stdout(said)
+        .stderr(complained)
         .kill_on_drop(true)
         .spawn()
         .map_err(Failure::io(format!("start {}", args.program.display())))?;

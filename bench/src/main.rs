@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! args          what the command line can say             failure    how a run ends badly, and its exit code
-//! client        `bench client`: the order of a run
+//! client        `bench client`: the order of a run           registries/ `bench registry`: ours beside etcd
 //! echo          the service that everybody calls: messages, the stub's part of a call, the server
 //! contestant/   those who are measured: tonic's channels, bare h2 as the floor, the mesh
 //! drive/        a process of its own that makes calls: one by one and counted, so many in flight, so many a second
@@ -35,6 +35,7 @@ mod machine;
 mod pick;
 mod profile;
 mod quality;
+mod registries;
 mod report;
 mod timed;
 
@@ -50,6 +51,10 @@ static ALLOCATOR: counting::Counting = counting::Counting;
 fn main() -> ExitCode {
     // clap ends a command line that makes no sense with 2, and help with 0.
     let cli = Cli::parse();
+    if let Command::RegistryServer { args } = cli.command {
+        // It has a runtime of its own, as where it is a program.
+        return registry::main(std::iter::once("registry".into()).chain(args));
+    }
     // One thread: the driver is measured on it, and the server has a CPU of its own and no more.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -60,8 +65,12 @@ fn main() -> ExitCode {
     };
     let done = match cli.command {
         Command::Client(args) => runtime.block_on(client::client(&args)),
+        Command::Registry(args) => runtime.block_on(registries::registry(&args)),
+        Command::RegistryServer { .. } => Ok(()),
+        Command::Renew(args) => registries::renewals::renew(&args),
         Command::Serve(args) => runtime.block_on(echo::serve(&args)),
         Command::Drive(args) => drive::drive(&runtime, &args),
+        Command::Load { order } => registries::load::load(&runtime, &order),
         Command::Pick(args) => pick::pick(&args),
         Command::Keep(args) => runtime.block_on(keep::keep(&args)),
     };

@@ -1,4 +1,4 @@
-//! Results: rows for people, and `client.json` for programs.
+//! Results: rows for people, and a JSON file for programs.
 
 use std::fs;
 use std::path::Path;
@@ -14,8 +14,9 @@ pub(crate) struct Record {
     pub(crate) name: String,
     pub(crate) unit: &'static str,
     pub(crate) ours: f64,
-    pub(crate) peer: f64,
-    pub(crate) peer_name: String,
+    /// `null` in JSON where there is nobody to compare with.
+    pub(crate) peer: Option<f64>,
+    pub(crate) peer_name: Option<String>,
     /// Ours over the peer's; there is none over zero, and JSON says `null`.
     pub(crate) ratio: Option<f64>,
 }
@@ -32,10 +33,15 @@ impl Record {
             name: name.into(),
             unit,
             ours: rounded(ours),
-            peer: rounded(peer),
-            peer_name: peer_name.into(),
+            peer: Some(rounded(peer)),
+            peer_name: Some(peer_name.into()),
             ratio: ratio(ours / peer),
         }
+    }
+
+    /// A figure with nobody's beside it.
+    pub(crate) fn alone(name: impl Into<String>, unit: &'static str, ours: f64) -> Self {
+        Self { name: name.into(), unit, ours: rounded(ours), peer: None, peer_name: None, ratio: None }
     }
 }
 

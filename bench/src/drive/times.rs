@@ -78,7 +78,7 @@ impl Recorder {
 }
 
 /// A stretch of time and what both sides made of it.
-pub(super) struct Span<'a> {
+pub(crate) struct Span<'a> {
     pids: &'a [u32],
     begun: Cpu,
     at: Instant,
@@ -92,24 +92,26 @@ struct Cpu {
     behind: Duration,
 }
 
-struct Spent {
-    time: Duration,
-    cpu: Duration,
-    behind_cpu: Duration,
+/// What a stretch of time took: of the clock, of this thread, and of the processes behind the client.
+pub(crate) struct Spent {
+    pub(crate) time: Duration,
+    pub(crate) cpu: Duration,
+    pub(crate) behind_cpu: Duration,
 }
 
 impl<'a> Span<'a> {
     /// From now on.
-    pub(super) fn begin(pids: &'a [u32]) -> Self {
+    pub(crate) fn begin(pids: &'a [u32]) -> Self {
         Self { pids, begun: Cpu::so_far(pids), at: clock::now() }
     }
 
     /// When it began.
-    pub(super) fn at(&self) -> Instant {
+    pub(crate) fn at(&self) -> Instant {
         self.at
     }
 
-    fn spent(&self) -> Spent {
+    /// What was spent from its beginning until now.
+    pub(crate) fn spent(&self) -> Spent {
         let (time, cpu) = (clock::now() - self.at, Cpu::so_far(self.pids));
         Spent {
             time,
