@@ -1,12 +1,14 @@
 //! The flags, and what is left of them once their ranges and how they relate are checked.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use mesh_runtime::{ServerArgs, duration};
+use mesh_runtime::{Advertise, ServerArgs, advertised, duration};
 
 use crate::catalog::Ttl;
+use crate::storage::EtcdAddress;
 use crate::{Settings, StorePlace};
 
 mod quotas;
@@ -18,9 +20,14 @@ pub(crate) struct Args {
     pub(crate) server: ServerArgs,
 
     /// Where records live: file:DIR, a folder for this registry alone; memory, gone with the process; or
-    /// etcd:URL[,URL...].
+    /// etcd:URL[,URL...], shared by every registry that is given the same.
     #[arg(long, env = "MESH_STORE", value_name = "STORE", default_value = "file:mesh-data/registry")]
     store: Store,
+
+    /// With etcd: address where the other registries reach this one; required when listening on a wildcard address
+    /// [default: the bound address].
+    #[arg(long, env = "MESH_ADVERTISE", value_name = "IP:PORT", value_parser = advertised)]
+    advertise: Option<SocketAddr>,
 
     /// TTL of a lease that asks for none, 2s to 5m. Instances beat every third of it.
     #[arg(long, env = "MESH_DEFAULT_TTL", value_name = "DURATION", default_value = "10s", value_parser = duration)]
@@ -50,11 +57,18 @@ impl TryFrom<&Args> for Settings {
         let store = match &args.store {
             Store::Memory => StorePlace::Memory,
             Store::File(dir) => StorePlace::File(dir.into()),
-            store @ Store::Etcd(_) => {
-                faults.push(format!("--store {store}: this release has no etcd store, use file:DIR or memory"));
-                StorePlace::Memory
-            }
+            Store::Etcd(urls) => match EtcdAddress::parse(urls) {
+                Ok(address) => StorePlace::Etcd(address),
+                Err(fault) => {
+                    faults.push(format!("--store: {fault}"));
+                    StorePlace::Memory
+                }
+            },
         };
+        if let (Some(address), Store::Memory | Store::File(_)) = (args.advertise, &args.store) {
+            let store = &args.store;
+            faults.push(format!("--advertise {address}: nobody looks for it with --store {store}, only with etcd:URL"));
+        }
         let default_ttl = Ttl::new(args.default_ttl).unwrap_or_else(|invalid| {
             faults.push(format!("--default-ttl: {invalid}"));
             Ttl::DEFAULT
@@ -72,6 +86,16 @@ impl TryFrom<&Args> for Settings {
         settings.engine.limits = args.quotas.limits();
         settings.quotas = args.quotas.quotas();
         Ok(settings)
+    }
+}
+
+impl Args {
+    /// Who dials this registry apart from those who were told its address: the others on one etcd, or nobody.
+    pub(crate) fn advertises(&self) -> Advertise {
+        match self.store {
+            Store::Etcd(_) => self.advertise.into(),
+            Store::Memory | Store::File(_) => Advertise::Nothing,
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use mesh_runtime::{Advertise, App, Error, Hooks, Program, Shell, Step};
+use mesh_runtime::{App, Error, Hooks, Program, Shell, Step};
 
 use crate::config::Args;
 use crate::{Registry, Settings};
@@ -22,8 +22,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 async fn run(args: Args) -> Result<(), Error> {
-    let settings = Settings::try_from(&args).map_err(Error::startup)?;
-    let shell = Shell::bind(&PROGRAM, &args.server, Advertise::Nothing).await?;
+    let mut settings = Settings::try_from(&args).map_err(Error::startup)?;
+    let shell = Shell::bind(&PROGRAM, &args.server, args.advertises()).await?;
+    settings.advertised = Some(shell.advertised());
     let registry = Registry::start(settings).await.map_err(Error::startup)?;
     serve(shell, registry).await
 }
@@ -52,7 +53,7 @@ async fn serve(shell: Shell, registry: Registry) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use mesh_runtime::ServerArgs;
+    use mesh_runtime::{Advertise, ServerArgs};
 
     use super::*;
 

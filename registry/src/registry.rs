@@ -1,5 +1,6 @@
 //! Everything in the program but the process.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -8,10 +9,11 @@ use axum::Router;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-use crate::catalog::StoreId;
+use crate::catalog::{NodeId, StoreId};
+use crate::cluster::{Cluster, Company, EtcdCluster, Member};
 use crate::engine::{Engine, EngineSettings, EngineTask, Metrics};
 use crate::front::{self, Front, Quotas};
-use crate::storage::{FileStore, MemoryStore, OpenError, Store, StoreError};
+use crate::storage::{EtcdAddress, EtcdStore, FileStore, MemoryStore, OpenError, Store, StoreError};
 use crate::watch::Hub;
 
 /// What a registry is told at its start.
@@ -26,6 +28,8 @@ pub struct Settings {
     /// Identity of its store where it begins one. Whoever starts two registries gives them two: a memory store remembers
     /// nothing, so the second one's history is another.
     pub store_id: StoreId,
+    /// Where the other registries on one etcd reach this one's gRPC port.
+    pub advertised: Option<SocketAddr>,
 }
 
 /// Where the records of a registry live.
@@ -35,18 +39,28 @@ pub enum StorePlace {
     Memory,
     /// In a file in this folder, which nobody else uses.
     File(PathBuf),
+    /// In an etcd that several registries share.
+    Etcd(EtcdAddress),
 }
 
 impl StorePlace {
-    async fn open(self, id: StoreId) -> Result<Arc<dyn Store>, StartError> {
-        match self {
-            Self::Memory => Ok(Arc::new(MemoryStore::new(id))),
+    async fn open(self, id: StoreId, advertised: Option<SocketAddr>) -> Result<(Arc<dyn Store>, Company), StartError> {
+        let store: Arc<dyn Store> = match self {
+            Self::Memory => Arc::new(MemoryStore::new(id)),
             Self::File(dir) => {
                 let opened = tokio::task::spawn_blocking(move || FileStore::open(&dir, id)).await;
                 let opened = opened.map_err(|error| StoreError { reason: error.to_string() })?;
-                Ok(Arc::new(opened?))
+                Arc::new(opened?)
             }
-        }
+            Self::Etcd(etcd) => {
+                let address = advertised.ok_or(StartError::Unreachable)?;
+                let store = EtcdStore::open(&etcd).await?;
+                let node = NodeId::new(mesh_runtime::entropy::uuid_v4());
+                let cluster = EtcdCluster::join(&store, Member { node, address }).await?;
+                return Ok((Arc::new(store), Company { cluster: Arc::new(cluster), ..Company::default() }));
+            }
+        };
+        Ok((store, Company::default()))
     }
 }
 
@@ -59,6 +73,9 @@ pub enum StartError {
     /// Its store was opened and cannot be read.
     #[error(transparent)]
     Read(#[from] StoreError),
+    /// It would share a store with registries that cannot reach it.
+    #[error("a registry on etcd needs an address where the others reach it")]
+    Unreachable,
 }
 
 impl Settings {
@@ -68,7 +85,7 @@ impl Settings {
         let id = mesh_runtime::entropy::uuid_v4().simple().to_string();
         let store_id = StoreId::parse(&id).expect("32 hexadecimal digits are a store id");
         let (engine, quotas) = (EngineSettings::of_process(), Quotas::default());
-        Self { engine, quotas, store: StorePlace::Memory, store_id }
+        Self { engine, quotas, store: StorePlace::Memory, store_id, advertised: None }
     }
 
     /// Defaults for a simulation, in memory: everything that happens follows from the seed and from what is asked.
@@ -78,7 +95,7 @@ impl Settings {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
         let (engine, quotas) = (EngineSettings::seeded(bytes, started_at), Quotas::default());
-        Self { engine, quotas, store: StorePlace::Memory, store_id }
+        Self { engine, quotas, store: StorePlace::Memory, store_id, advertised: None }
     }
 }
 
@@ -87,6 +104,7 @@ impl Settings {
 pub struct Registry {
     engine: Engine,
     task: EngineTask,
+    cluster: Arc<dyn Cluster>,
     hub: Arc<Hub>,
     front: Arc<Front>,
     leaving: CancellationToken,
@@ -97,14 +115,22 @@ pub struct Registry {
 impl Registry {
     /// Starts a registry. Must be called inside a tokio runtime.
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
-        let store = settings.store.open(settings.store_id).await?;
+        let (store, company) = settings.store.open(settings.store_id, settings.advertised).await?;
         let engine_metrics = Metrics::default();
-        let (engine, task) = Engine::start(settings.engine, store, engine_metrics.clone()).await?;
+        let cluster = company.cluster.clone();
+        let started = Engine::start_in(company, settings.engine, store, engine_metrics.clone()).await;
+        let (engine, task) = match started {
+            Ok(started) => started,
+            Err(error) => {
+                cluster.leave().await;
+                return Err(error.into());
+            }
+        };
         let (leaving, ends) = (CancellationToken::new(), CancellationToken::new());
         let hub = Hub::new(engine.clone(), &settings.quotas, ends.clone());
         let front =
             Arc::new(Front::new(engine.clone(), Arc::clone(&hub), &settings.quotas, leaving.clone(), ends.clone()));
-        Ok(Self { engine, task, hub, front, leaving, ends, engine_metrics })
+        Ok(Self { engine, task, cluster, hub, front, leaving, ends, engine_metrics })
     }
 
     /// Its gRPC services, with their limits.
@@ -154,11 +180,12 @@ impl Registry {
         self.task.kill();
     }
 
-    /// Ends every stream and then the engine.
+    /// Ends every stream, then the engine, then this node's membership: what it owned is taken over at once.
     pub async fn shutdown(self) {
         self.leaving.cancel();
         self.ends.cancel();
         self.hub.ended().await;
         self.task.stop().await;
+        self.cluster.leave().await;
     }
 }

@@ -46,10 +46,21 @@ fn a_bad_flag_is_one_line_and_exit_code_2() {
 }
 
 #[test]
-fn a_store_that_this_release_has_not_is_refused_before_anything_is_bound() {
-    let store = "etcd:http://127.0.0.1:2379";
-    let line = format!("registry: --store {store}: this release has no etcd store, use file:DIR or memory");
-    expect_refusal(&["--store", store], &line);
+fn an_etcd_that_cannot_be_used_is_refused_before_anything_is_served() {
+    let line = "registry: --store: etcd URL \"https://etcd:2379\": TLS to etcd is not supported, expected HOST:PORT or \
+                http://HOST:PORT";
+    expect_refusal(&["--store", "etcd:127.0.0.1:2379,https://etcd:2379"], line);
+    let line = "registry: --advertise 10.0.0.1:7400: nobody looks for it with --store memory, only with etcd:URL";
+    expect_refusal(&["--store", "memory", "--advertise", "10.0.0.1:7400"], line);
+
+    let free = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+    let begin = mesh_runtime::clock::now();
+    let output = run(&[&free[..], &["--store", "etcd:127.0.0.1:9"]].concat());
+    assert!(begin.elapsed() < std::time::Duration::from_secs(13), "it took {:?}", begin.elapsed());
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0));
+    let said = stderr(&output);
+    let end = said.lines().last().expect("a line");
+    assert!(end.starts_with("registry: the store cannot be read: no etcd answers within 10s: 127.0.0.1:9: "), "{said}");
 }
 
 #[test]

@@ -59,7 +59,7 @@ mod shell;
 mod signals;
 
 pub use app::App;
-pub use args::{Advertise, LogFormat, ProcessArgs, ServerArgs, duration};
+pub use args::{Advertise, LogFormat, ProcessArgs, ServerArgs, advertised, duration};
 pub use drain::GONE_MAX;
 pub use error::Error;
 pub use hooks::{BoxFuture, Hooks, Ready, Standing, Step};

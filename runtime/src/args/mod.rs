@@ -12,8 +12,8 @@ use uuid::Uuid;
 
 use crate::server::Limits;
 
-pub use units::duration;
 pub(crate) use units::nobody_dials;
+pub use units::{advertised, duration};
 
 /// Flags of every server, the registry included.
 #[derive(Debug, Clone, Args)]

@@ -59,7 +59,7 @@ pub(super) fn registry(text: &str) -> Result<String, String> {
 }
 
 /// Reads an address that others can dial. Port 0 stands for the port that was bound.
-pub(super) fn advertised(text: &str) -> Result<SocketAddr, String> {
+pub fn advertised(text: &str) -> Result<SocketAddr, String> {
     let address: SocketAddr = text.parse().map_err(|_| "expected IP:PORT".to_owned())?;
     let ip = address.ip();
     if nobody_dials(ip) {
