@@ -11,15 +11,21 @@ use crate::catalog::CatalogError;
 pub enum Lane {
     /// Renewals; they go before everything else.
     Beats,
-    /// What changes the store.
-    Writes,
+    /// Goodbyes, an instance's own or an operator's; they go before registrations.
+    Departures,
+    /// Registrations.
+    Registrations,
+    /// What else operators ask for.
+    Operations,
 }
 
 impl fmt::Display for Lane {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Beats => "heartbeats",
-            Self::Writes => "writes",
+            Self::Departures => "deregistrations",
+            Self::Registrations => "registrations",
+            Self::Operations => "operators' changes",
         })
     }
 }

@@ -78,7 +78,9 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, EngineError>>;
 #[derive(Clone, Debug)]
 pub struct Engine {
     pub(super) beats: mpsc::Sender<BeatRequest>,
-    pub(super) writes: mpsc::Sender<WriteRequest>,
+    pub(super) departures: mpsc::Sender<WriteRequest>,
+    pub(super) registrations: mpsc::Sender<WriteRequest>,
+    pub(super) operations: mpsc::Sender<WriteRequest>,
     pub(super) notices: mpsc::UnboundedSender<Notice>,
     pub(super) view: Arc<ArcSwap<View>>,
     pub(super) positions: watch::Receiver<Position>,
@@ -93,7 +95,7 @@ pub struct Engine {
 impl Engine {
     /// Registers an instance, or changes what is registered. Done once it is committed and published.
     pub async fn register(&self, request: Register) -> Result<Granted, EngineError> {
-        self.write(|reply| WriteRequest::Register(request, reply)).await
+        self.write(Lane::Registrations, |reply| WriteRequest::Register(request, reply)).await
     }
 
     /// Renews leases; one answer per beat, in order. `via` is the heartbeat stream they came on, if they did.
@@ -139,17 +141,17 @@ impl Engine {
 
     /// Removes an instance. One that is gone already is fine; the position includes the removal.
     pub async fn deregister(&self, who: Departure) -> Result<Position, EngineError> {
-        self.write(|reply| WriteRequest::Deregister(who, reply)).await
+        self.write(Lane::Departures, |reply| WriteRequest::Deregister(who, reply)).await
     }
 
     /// Sets or takes back an admin rule; the position includes it, and the number is how many instances it means now.
     pub async fn set_admin_state(&self, rule: RuleSet) -> Result<(Position, usize), EngineError> {
-        self.write(|reply| WriteRequest::SetRule(rule, reply)).await
+        self.write(Lane::Operations, |reply| WriteRequest::SetRule(rule, reply)).await
     }
 
     /// Forgets a service without instances, and its rules. An unknown one is fine.
     pub async fn delete_service(&self, service: ServiceKey) -> Result<Position, EngineError> {
-        self.write(|reply| WriteRequest::DeleteService(service, reply)).await
+        self.write(Lane::Operations, |reply| WriteRequest::DeleteService(service, reply)).await
     }
 
     /// Everything, as it was last published.
@@ -189,9 +191,14 @@ impl Engine {
         self.clock.now()
     }
 
-    async fn write<T>(&self, request: impl FnOnce(Reply<T>) -> WriteRequest) -> Result<T, EngineError> {
+    async fn write<T>(&self, lane: Lane, request: impl FnOnce(Reply<T>) -> WriteRequest) -> Result<T, EngineError> {
         let (reply, answer) = oneshot::channel();
-        self.writes.try_send(request(reply)).map_err(|refused| EngineError::from_lane(&refused, Lane::Writes))?;
+        let queue = match lane {
+            Lane::Departures => &self.departures,
+            Lane::Registrations => &self.registrations,
+            Lane::Beats | Lane::Operations => &self.operations,
+        };
+        queue.try_send(request(reply)).map_err(|refused| EngineError::from_lane(&refused, lane))?;
         answer.await.map_err(|_| EngineError::Stopped)?
     }
 }

@@ -13,6 +13,7 @@ mod publish;
 mod settings;
 mod task;
 mod time;
+mod waiting;
 
 pub use error::{EngineError, Lane};
 pub use events::{EVENTS_MAX, Event, EventKind, Events, Subject};

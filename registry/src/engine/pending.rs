@@ -50,6 +50,17 @@ pub(super) enum Waiter {
     Time,
 }
 
+impl Waiter {
+    /// Whether it was a caller that gave up, so that nobody would learn what was done. Who says goodbye need not listen.
+    pub(super) fn has_left(&self) -> bool {
+        match self {
+            Self::Register(reply) => reply.is_closed(),
+            Self::Rule(reply) => reply.is_closed(),
+            _ => false,
+        }
+    }
+}
+
 /// A decided command whose proposal is in the store's hands.
 #[derive(Debug)]
 pub(super) struct Sent {

@@ -4,7 +4,7 @@ mod beats;
 mod commit;
 mod ownership;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::error::Lane;
 use super::events::Events;
 use super::feed::{Feed, News};
 use super::handle::{BeatRequest, Closed, Departure, Engine, Notice, WriteRequest};
@@ -25,15 +26,13 @@ use super::pending::{Batch, BatchId, Pending, Sent, Waiter, Wishes};
 use super::publish::Publisher;
 use super::settings::EngineSettings;
 use super::time::Clock;
+use super::waiting::{DEPARTURES_MAX, OPERATIONS_MAX, REGISTRATIONS_MAX, Waiting};
 use crate::catalog::{Answer, Command, LeaseId, Leases, OpId, Revision, State, Timestamp};
 use crate::cluster::Company;
 use crate::storage::{Completeness, Outcome, Store, StoreError};
 
 /// Messages of heartbeats that wait, each of at most 1 000 beats.
 const BEATS_MAX: usize = 4_096;
-
-/// Writes that wait in the lane, and again as many that wait to be decided; past both they are refused.
-const WRITES_MAX: usize = 4_096;
 
 /// Messages taken from each lane in one turn, so that none starves another.
 const TURN_MAX: usize = 256;
@@ -55,7 +54,7 @@ const LATE: Duration = Duration::from_secs(1);
 const EXTEND_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Statuses found in heartbeats that wait to be decided; past this they become wishes, of which an instance has one.
-const REPORTS_MAX: usize = 4 * WRITES_MAX;
+const REPORTS_MAX: usize = 4 * DEPARTURES_MAX;
 
 /// What time alone asks for (ended rules, forgotten ids) in one turn.
 const HOUSEKEEPING_MAX: usize = 500;
@@ -126,14 +125,18 @@ impl Engine {
         let publisher = Publisher::new(&state, warming.is_none(), metrics.clone(), events.clone(), now);
 
         let (beats, beats_in) = mpsc::channel(BEATS_MAX);
-        let (writes, writes_in) = mpsc::channel(WRITES_MAX);
+        let (departures, departures_in) = mpsc::channel(DEPARTURES_MAX);
+        let (registrations, registrations_in) = mpsc::channel(REGISTRATIONS_MAX);
+        let (operations, operations_in) = mpsc::channel(OPERATIONS_MAX);
         let (notices, notices_in) = mpsc::unbounded_channel();
         let (view, positions) = (publisher.view(), publisher.positions());
         let (streams, beats_refused) = (Arc::new(AtomicU64::new(1)), Arc::new(AtomicBool::new(false)));
         let refused = beats_refused.clone();
         let engine = Self {
             beats,
-            writes,
+            departures,
+            registrations,
+            operations,
             notices,
             view,
             positions,
@@ -148,7 +151,9 @@ impl Engine {
             feed: Feed::new(store.clone(), state.position().revision),
             rng: StdRng::from_seed(settings.seed),
             beats: beats_in,
-            writes: writes_in,
+            departures: departures_in,
+            registrations: registrations_in,
+            operations: operations_in,
             notices: notices_in,
             settings,
             _company: company,
@@ -160,7 +165,7 @@ impl Engine {
             leases,
             publisher,
             events,
-            waiting: VecDeque::new(),
+            waiting: Waiting::default(),
             sent: BTreeMap::new(),
             in_flight: None,
             hand_in_again: None,
@@ -200,7 +205,9 @@ struct Task {
 
     feed: Feed,
     beats: mpsc::Receiver<BeatRequest>,
-    writes: mpsc::Receiver<WriteRequest>,
+    departures: mpsc::Receiver<WriteRequest>,
+    registrations: mpsc::Receiver<WriteRequest>,
+    operations: mpsc::Receiver<WriteRequest>,
     /// Bounded by the streams that are open and the requests that wait for an answer.
     notices: mpsc::UnboundedReceiver<Notice>,
 
@@ -209,8 +216,8 @@ struct Task {
     publisher: Publisher,
     events: Events,
 
-    /// To be decided, in order; lapses go to the front. Bounded by [`REPORTS_MAX`], a message of beats and the live leases.
-    waiting: VecDeque<Pending>,
+    /// To be decided. Bounded by its lanes, [`REPORTS_MAX`], a message of beats and the live leases.
+    waiting: Waiting,
     /// In the store's hands. Empty whenever the next group is decided, so that decisions rest on what is applied.
     sent: BTreeMap<OpId, Sent>,
     /// The group that the store is working on.
@@ -238,6 +245,23 @@ struct Task {
     extended: Timestamp,
 }
 
+/// From which lanes of writes the next message has a place to wait.
+struct Room {
+    departures: bool,
+    registrations: bool,
+    operations: bool,
+}
+
+impl Room {
+    fn of(waiting: &mut Waiting) -> Self {
+        Self {
+            departures: waiting.has_room(Lane::Departures),
+            registrations: waiting.has_room(Lane::Registrations),
+            operations: waiting.has_room(Lane::Operations),
+        }
+    }
+}
+
 /// Why the loop wakes up.
 enum Wake {
     News(News),
@@ -256,7 +280,11 @@ impl Task {
         loop {
             let now = self.turn();
             let wake_at = self.clock.instant(self.next_wake(now));
-            let has_room = self.waiting.len() < WRITES_MAX;
+            if self.undecided() {
+                // Whoever brings heartbeats comes first, however much is asked for.
+                tokio::task::yield_now().await;
+            }
+            let room = Room::of(&mut self.waiting);
             let wake = tokio::select! {
                 biased;
                 news = self.feed.next() => Wake::News(news),
@@ -264,7 +292,9 @@ impl Task {
                 beats = self.beats.recv() => beats.map_or(Wake::Abandoned, Wake::Beats),
                 notice = self.notices.recv() => notice.map_or(Wake::Abandoned, Wake::Notice),
                 news = self.ownership.next() => Wake::Ownership(news),
-                write = self.writes.recv(), if has_room => write.map_or(Wake::Abandoned, Wake::Write),
+                write = self.departures.recv(), if room.departures => write.map_or(Wake::Abandoned, Wake::Write),
+                write = self.registrations.recv(), if room.registrations => write.map_or(Wake::Abandoned, Wake::Write),
+                write = self.operations.recv(), if room.operations => write.map_or(Wake::Abandoned, Wake::Write),
                 () = tokio::time::sleep_until(wake_at) => Wake::Time,
             };
             match wake {
@@ -302,12 +332,11 @@ impl Task {
             let Some(news) = self.ownership.try_next() else { break };
             self.ownership_news(news);
         }
-        for _ in 0..TURN_MAX {
-            if self.waiting.len() >= WRITES_MAX {
-                break;
+        for lane in [Lane::Departures, Lane::Registrations, Lane::Operations] {
+            for _ in 0..TURN_MAX {
+                let Some(request) = self.next_of(lane) else { break };
+                self.write(request);
             }
-            let Ok(request) = self.writes.try_recv() else { break };
-            self.write(request);
         }
     }
 
@@ -322,7 +351,7 @@ impl Task {
                 continue;
             }
             let command = Command::Expire { identity: lapse.identity.clone(), lease: lapse.lease };
-            self.waiting.push_front(Pending::new(command, Waiter::Lapse(lapse)));
+            self.waiting.push(Pending::new(command, Waiter::Lapse(lapse)));
         }
         if self.warming.is_some_and(|until| until <= now) {
             self.warming = None;
@@ -380,13 +409,9 @@ impl Task {
     fn extend_all(&mut self, now: Timestamp) {
         self.extended = now;
         self.leases.extend_all(now);
-        self.waiting.retain(|pending| match &pending.waiter {
-            Waiter::Lapse(lapse) => {
-                self.leases.stays(lapse, now);
-                false
-            }
-            _ => true,
-        });
+        for lapse in self.waiting.take_lapses() {
+            self.leases.stays(&lapse, now);
+        }
     }
 
     /// Ended rules, forgotten ids and unfulfilled wishes. Asked for once, and again a second later if that was in vain.
@@ -397,13 +422,16 @@ impl Task {
         }
         self.retry_at = Some(now.after(RETRY));
         // While the last ones wait, as they do when the store hangs, asking again would only fill the queue.
-        let mut asked = self.waiting.iter().chain(self.sent.values().map(|sent| &sent.pending));
-        if !asked.any(|pending| matches!(pending.waiter, Waiter::Time)) {
+        let sent = self.sent.values().any(|sent| matches!(sent.pending.waiter, Waiter::Time));
+        if !sent && !self.waiting.has_timed() {
             let ended = self.state.ended(now, HOUSEKEEPING_MAX);
-            self.waiting.extend(ended.into_iter().map(|command| Pending::new(command, Waiter::Time)));
+            for command in ended {
+                self.waiting.push(Pending::new(command, Waiter::Time));
+            }
         }
-        let wishes = self.wishes.take().map(|report| Pending::new(Command::Report(report), Waiter::Wish));
-        self.waiting.extend(wishes);
+        for report in self.wishes.take() {
+            self.waiting.push(Pending::new(Command::Report(report), Waiter::Wish));
+        }
     }
 
     fn next_wake(&self, now: Timestamp) -> Timestamp {
@@ -413,8 +441,28 @@ impl Task {
         };
         let idle = self.in_flight.is_none() && self.state.position().revision >= self.catch_up;
         let again = self.hand_in_again.filter(|_| idle);
-        let times = [self.leases.next_deadline(), self.warming, again, asked, self.ownership.next_wake()];
+        let undecided = self.undecided().then_some(now);
+        let times = [self.leases.next_deadline(), self.warming, again, asked, self.ownership.next_wake(), undecided];
         times.into_iter().flatten().fold(now.after(TICK), Timestamp::min)
+    }
+
+    /// Whether more waits to be decided than one turn decides.
+    fn undecided(&self) -> bool {
+        let free = self.in_flight.is_none() && self.sent.is_empty();
+        free && !self.waiting.is_empty() && self.state.position().revision >= self.catch_up
+    }
+
+    /// The next message of a lane of writes, if there is one and it has a place to wait.
+    fn next_of(&mut self, lane: Lane) -> Option<WriteRequest> {
+        if !self.waiting.has_room(lane) {
+            return None;
+        }
+        let queue = match lane {
+            Lane::Departures => &mut self.departures,
+            Lane::Registrations => &mut self.registrations,
+            Lane::Beats | Lane::Operations => &mut self.operations,
+        };
+        queue.try_recv().ok()
     }
 
     fn notice(&mut self, notice: Notice) {
@@ -448,7 +496,7 @@ impl Task {
             WriteRequest::SetRule(rule, reply) => (Command::SetRule(rule), Waiter::Rule(reply)),
             WriteRequest::DeleteService(service, reply) => (Command::DeleteService { service }, Waiter::Done(reply)),
         };
-        self.waiting.push_back(Pending::new(command, waiter));
+        self.waiting.push(Pending::new(command, waiter));
     }
 
     fn draw(&mut self) -> [u8; 16] {

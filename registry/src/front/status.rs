@@ -297,7 +297,7 @@ mod tests {
             FrontError::TooManyRegistrations { too_fast },
             FrontError::SlowWatcher { stalled: Duration::from_secs(30) },
             EngineError::Overloaded { lane: crate::engine::Lane::Beats }.into(),
-            EngineError::Overloaded { lane: crate::engine::Lane::Writes }.into(),
+            EngineError::Overloaded { lane: crate::engine::Lane::Registrations }.into(),
             EngineError::StoreRefused { reason: "disk full".to_owned() }.into(),
             EngineError::TooManyFollowed { max: 1 }.into(),
             CatalogError::TooManyInstancesOfService { service: service(), max: 1 }.into(),

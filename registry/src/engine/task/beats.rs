@@ -33,7 +33,7 @@ impl Task {
         let answers: Vec<Beaten> =
             beats.into_iter().enumerate().map(|(index, beat)| self.renew(index, beat, via, now, &mut todo)).collect();
         self.count(&answers);
-        if self.waiting.len() >= REPORTS_MAX {
+        if self.waiting.departures() >= REPORTS_MAX {
             for what in std::mem::take(&mut todo) {
                 match what {
                     Todo::Report(report) => self.wish(report, now),
@@ -60,7 +60,7 @@ impl Task {
             let awaited = what.is_awaited(self.ownership.unsure().is_none());
             match what {
                 Todo::Report(report) => {
-                    self.waiting.push_back(Pending::new(Command::Report(report), Waiter::Beat(id)));
+                    self.waiting.push(Pending::new(Command::Report(report), Waiter::Beat(id)));
                 }
                 Todo::Elsewhere(index, mut errand, keeper) => {
                     errand.awaited = awaited.then_some((id, index));

@@ -15,7 +15,7 @@ use crate::engine::feed::News;
 use crate::engine::pending::{Pending, Sent, Waiter, refuse};
 use crate::storage::{Loaded, Outcome};
 
-/// Commands decided together.
+/// Commands decided together, which is also all that one turn decides: some milliseconds, for so long a heartbeat waits.
 const GROUP_MAX: usize = 256;
 
 /// How often a command is decided before its caller is told that others were faster.
@@ -42,9 +42,7 @@ impl Task {
         }
         // The feed may have told what the store did not.
         self.hand_in_again = None;
-        while self.sent.is_empty() && !self.waiting.is_empty() {
-            self.decide_group(now);
-        }
+        self.decide_group(now);
         let proposals: Vec<Arc<Proposal>> = self.sent.values().map(|sent| sent.proposal.clone()).collect();
         self.commit(proposals);
     }
@@ -80,8 +78,10 @@ impl Task {
         let (mut overlay, node) = (Overlay::new(&self.state), self.ownership.node());
         let mut depends = Vec::new();
         let mut ready = Vec::new();
-        for order in 0..GROUP_MAX {
-            let Some(pending) = self.waiting.pop_front() else { break };
+        for (order, pending) in self.waiting.take(GROUP_MAX).into_iter().enumerate() {
+            if pending.waiter.has_left() {
+                continue;
+            }
             let op = draw_op(&mut self.rng);
             let (limits, default_ttl) = (self.settings.limits, self.settings.default_ttl);
             match decide(&overlay, &pending.command, Context { now, op, limits, default_ttl, node }) {
@@ -96,7 +96,7 @@ impl Task {
                 Err(error) => ready.push((pending, Err(error))),
             }
         }
-        self.put_back(depends);
+        self.waiting.put_back(depends);
         for (pending, decided) in ready {
             match decided {
                 Ok(answer) => self.done(pending, answer, now),
@@ -159,18 +159,7 @@ impl Task {
                 _ => back.push(pending),
             }
         }
-        self.put_back(back);
-    }
-
-    /// Puts commands back to the front, in their order, but behind the lapses there: a registration that was answered on
-    /// the strength of a lease must not stand before the end of that lease.
-    fn put_back(&mut self, commands: Vec<Pending>) {
-        let is_lapse = |pending: &Pending| matches!(pending.waiter, Waiter::Lapse(_));
-        let (lapses, others): (Vec<_>, Vec<_>) = commands.into_iter().partition(is_lapse);
-        let first = self.waiting.iter().position(|pending| !is_lapse(pending)).unwrap_or(self.waiting.len());
-        let rest = self.waiting.split_off(first);
-        let ahead = std::mem::take(&mut self.waiting);
-        self.waiting = lapses.into_iter().chain(ahead).chain(others).chain(rest).collect();
+        self.waiting.put_back(back);
     }
 
     /// Takes in what was committed, by whomever.

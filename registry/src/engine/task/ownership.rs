@@ -42,7 +42,7 @@ impl Task {
     /// Asks for what is to be owned here. Where this node may not write, nothing waits for it.
     pub(super) fn look_after_ownership(&mut self, now: Timestamp) {
         if self.ownership.unsure().is_some() {
-            for pending in std::mem::take(&mut self.waiting) {
+            for pending in self.waiting.take(usize::MAX) {
                 self.failed(pending, EngineError::StoreUnavailable, now);
             }
             return;
@@ -50,11 +50,11 @@ impl Task {
         for (identity, lease) in self.ownership.wishes(now) {
             // What was said by the beats that brought the wish about is over: the lease gets a full TTL by being claimed.
             let claim = Command::Claim { identity: identity.clone(), lease };
-            self.waiting.push_back(Pending::new(claim, Waiter::Claim { identity, lease, errand: None }));
+            self.waiting.push(Pending::new(claim, Waiter::Claim { identity, lease, errand: None }));
         }
         let orphans = self.ownership.adopt(now);
         if !orphans.is_empty() {
-            self.waiting.push_back(Pending::new(Command::Adopt(orphans), Waiter::Adoption));
+            self.waiting.push(Pending::new(Command::Adopt(orphans), Waiter::Adoption));
         }
     }
 
@@ -104,7 +104,7 @@ impl Task {
         self.metrics.claims.inc();
         let claim = Command::Claim { identity: identity.clone(), lease };
         let waiter = Waiter::Claim { identity, lease, errand: Some(Box::new(errand)) };
-        self.waiting.push_back(Pending::new(claim, waiter));
+        self.waiting.push(Pending::new(claim, waiter));
     }
 
     /// What became of a beat that was relayed.

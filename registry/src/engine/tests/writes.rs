@@ -297,7 +297,7 @@ async fn a_lane_that_is_full_refuses() {
         let mut refused = 0;
         for asking in &mut asked {
             if let std::task::Poll::Ready(answer) = asking.poll_unpin(context) {
-                assert_eq!(answer, Err(EngineError::Overloaded { lane: Lane::Writes }));
+                assert_eq!(answer, Err(EngineError::Overloaded { lane: Lane::Registrations }));
                 refused += 1;
             }
         }
