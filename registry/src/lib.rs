@@ -21,6 +21,11 @@ pub mod cluster;
 pub mod engine;
 pub mod storage;
 
+/// What an operator does with a store besides running a registry on it. All of it blocks.
+pub mod store {
+    pub use crate::storage::{BackupError, Summary, backup, restore, verify};
+}
+
 mod config;
 mod front;
 mod program;

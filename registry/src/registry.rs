@@ -13,7 +13,7 @@ use crate::catalog::{NodeId, StoreId};
 use crate::cluster::{Cluster, Company, EtcdCluster, Member};
 use crate::engine::{Engine, EngineSettings, EngineTask, Metrics};
 use crate::front::{self, Front, Quotas};
-use crate::storage::{EtcdAddress, EtcdStore, FileStore, MemoryStore, OpenError, Store, StoreError};
+use crate::storage::{Control, EtcdAddress, EtcdStore, FileStore, MemoryStore, OpenError, Store, StoreError};
 use crate::watch::Hub;
 
 /// What a registry is told at its start.
@@ -43,24 +43,58 @@ pub enum StorePlace {
     Etcd(EtcdAddress),
 }
 
+/// A store as a registry has it.
+struct Opened {
+    store: Arc<dyn Store>,
+    file: Option<OnFile>,
+    company: Company,
+}
+
+/// A store in a file.
+#[derive(Debug)]
+struct OnFile {
+    store: FileStore,
+    /// Where backups of it can be had.
+    control: Option<Control>,
+}
+
+impl OnFile {
+    /// Closes the file, so that the next start finds it whole and nobody's.
+    async fn close(self) {
+        if let Some(control) = self.control {
+            control.stop().await;
+        }
+        // Where it panicked, the next start repairs.
+        let _ = tokio::task::spawn_blocking(move || self.store.close()).await;
+    }
+}
+
 impl StorePlace {
-    async fn open(self, id: StoreId, advertised: Option<SocketAddr>) -> Result<(Arc<dyn Store>, Company), StartError> {
-        let store: Arc<dyn Store> = match self {
-            Self::Memory => Arc::new(MemoryStore::new(id)),
+    async fn open(self, id: StoreId, advertised: Option<SocketAddr>) -> Result<Opened, StartError> {
+        match self {
+            Self::Memory => {
+                Ok(Opened { store: Arc::new(MemoryStore::new(id)), file: None, company: Company::default() })
+            }
             Self::File(dir) => {
-                let opened = tokio::task::spawn_blocking(move || FileStore::open(&dir, id)).await;
-                let opened = opened.map_err(|error| StoreError { reason: error.to_string() })?;
-                Arc::new(opened?)
+                let place = dir.clone();
+                let opened = tokio::task::spawn_blocking(move || FileStore::open(&place, id)).await;
+                let store = opened.map_err(|error| StoreError { reason: error.to_string() })??;
+                // A registry serves without its socket; its path can be too long for one.
+                let control = Control::listen(&dir, store.clone()).inspect_err(|error| {
+                    tracing::warn!(dir = %dir.display(), %error, "no backups can be had while this registry runs");
+                });
+                let file = OnFile { store: store.clone(), control: control.ok() };
+                Ok(Opened { store: Arc::new(store), file: Some(file), company: Company::default() })
             }
             Self::Etcd(etcd) => {
                 let address = advertised.ok_or(StartError::Unreachable)?;
                 let store = EtcdStore::open(&etcd).await?;
                 let node = NodeId::new(mesh_runtime::entropy::uuid_v4());
                 let cluster = EtcdCluster::join(&store, Member { node, address }).await?;
-                return Ok((Arc::new(store), Company { cluster: Arc::new(cluster), ..Company::default() }));
+                let company = Company { cluster: Arc::new(cluster), ..Company::default() };
+                Ok(Opened { store: Arc::new(store), file: None, company })
             }
-        };
-        Ok((store, Company::default()))
+        }
     }
 }
 
@@ -105,6 +139,7 @@ pub struct Registry {
     engine: Engine,
     task: EngineTask,
     cluster: Arc<dyn Cluster>,
+    file: Option<OnFile>,
     hub: Arc<Hub>,
     front: Arc<Front>,
     leaving: CancellationToken,
@@ -115,7 +150,7 @@ pub struct Registry {
 impl Registry {
     /// Starts a registry. Must be called inside a tokio runtime.
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
-        let (store, company) = settings.store.open(settings.store_id, settings.advertised).await?;
+        let Opened { store, file, company } = settings.store.open(settings.store_id, settings.advertised).await?;
         let engine_metrics = Metrics::default();
         let cluster = company.cluster.clone();
         let started = Engine::start_in(company, settings.engine, store, engine_metrics.clone()).await;
@@ -130,7 +165,7 @@ impl Registry {
         let hub = Hub::new(engine.clone(), &settings.quotas, ends.clone());
         let front =
             Arc::new(Front::new(engine.clone(), Arc::clone(&hub), &settings.quotas, leaving.clone(), ends.clone()));
-        Ok(Self { engine, task, cluster, hub, front, leaving, ends, engine_metrics })
+        Ok(Self { engine, task, cluster, file, hub, front, leaving, ends, engine_metrics })
     }
 
     /// Its gRPC services, with their limits.
@@ -187,5 +222,8 @@ impl Registry {
         self.hub.ended().await;
         self.task.stop().await;
         self.cluster.leave().await;
+        if let Some(file) = self.file {
+            file.close().await;
+        }
     }
 }

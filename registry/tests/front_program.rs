@@ -7,7 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 fn registry() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_registry"));
     // Flags come from the test alone.
-    command.env_clear().stdin(Stdio::null());
+    command.env_clear().env("MESH_STORE", "memory").stdin(Stdio::null());
     command
 }
 

@@ -51,7 +51,6 @@ pub struct FileStore {
 
 #[derive(Debug)]
 struct Shared {
-    disk: Box<dyn Disk>,
     log: Arc<Log>,
     opened: Instant,
     keeper: Mutex<Keeper>,
@@ -60,6 +59,8 @@ struct Shared {
 /// What changes, in the hands of one thread at a time.
 #[derive(Debug)]
 struct Keeper {
+    /// `None` once the store is closed.
+    disk: Option<Box<dyn Disk>>,
     /// Where the store stands: nothing beyond was acknowledged, nothing before may be lost.
     head: Head,
     file: File,
@@ -164,15 +165,26 @@ impl FileStore {
                 (Tables::create(&disk, &head, [])?, head)
             }
         };
-        let keeper = Keeper { file: File::Open(Arc::new(tables)), rest: None, failed: None, head };
-        let log = Arc::new(Log::after(keeper.head.position.revision, BOUNDS));
+        let log = Arc::new(Log::after(head.position.revision, BOUNDS));
+        let disk: Option<Box<dyn Disk>> = Some(Box::new(disk));
+        let keeper = Keeper { disk, file: File::Open(Arc::new(tables)), rest: None, failed: None, head };
         let opened = clock::now();
-        Ok(Self { shared: Arc::new(Shared { disk: Box::new(disk), log, opened, keeper: Mutex::new(keeper) }) })
+        Ok(Self { shared: Arc::new(Shared { log, opened, keeper: Mutex::new(keeper) }) })
     }
 
     /// The open file, to read all of it as of one moment. Blocks while a group is committed.
     pub(super) fn tables(&self) -> Result<Arc<Tables>, Fault> {
         self.shared.keeper.lock().open(&self.shared)
+    }
+
+    /// Closes the file and lets go of the disk, on this thread, once a group that is under way is done; from then on
+    /// everything is refused.
+    pub fn close(&self) {
+        let mut keeper = self.shared.keeper.lock();
+        let why = Fault::Io("the store is closed".to_owned());
+        let again_at = clock::now();
+        keeper.file = File::Shut(Shut { trust: Trust::Kept, limbo: None, why, again_at });
+        keeper.disk = None;
     }
 
     /// Tries proposals, on this thread.
@@ -247,7 +259,8 @@ impl Keeper {
         if now < shut.again_at {
             return Err(shut.why.clone());
         }
-        match reopen(&*shared.disk, &mut shut.trust, &self.head, shut.limbo.as_deref()) {
+        let Some(disk) = &self.disk else { return Err(shut.why.clone()) };
+        match reopen(&**disk, &mut shut.trust, &self.head, shut.limbo.as_deref()) {
             Ok((tables, head)) => {
                 let tables = Arc::new(tables);
                 if let Some(made) = shut.limbo.take().filter(|limbo| limbo.head == head) {

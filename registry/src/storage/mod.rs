@@ -3,6 +3,7 @@
 
 pub mod codec;
 
+mod backup;
 mod etcd;
 mod file;
 mod hostile;
@@ -17,6 +18,8 @@ use futures_util::stream::BoxStream;
 
 use crate::catalog::{Committed, Key, OpId, Position, Proposal, Record, Revision, State};
 
+pub(crate) use backup::Control;
+pub use backup::{BackupError, Summary, backup, restore, verify};
 pub(crate) use etcd::{Backoff, Layout, Link, Watching, led, led_within};
 pub use etcd::{EtcdAddress, EtcdStore};
 pub use file::{Claim, Disk, Fault, FileStore, Folder, OpenError};

@@ -25,7 +25,8 @@ pub(crate) struct Process {
 /// The registry that these tests are of, without settings of whoever runs them.
 pub(crate) fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_registry"));
-    command.env_clear();
+    // Without a store of its own a test writes nothing.
+    command.env_clear().env("MESH_STORE", "memory");
     command
 }
 

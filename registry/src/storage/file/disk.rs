@@ -63,15 +63,14 @@ impl Folder {
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
-    /// Whether a store is there.
-    pub fn has_store(path: &Path) -> bool {
-        path.join(FILE).exists()
+    /// Whether this file is one that is there while there is no store, or no store yet.
+    pub(in crate::storage) fn leaves(name: &std::ffi::OsStr) -> bool {
+        name == LOCK || name == FRESH
     }
 
-    /// Where it is.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// Whether a store is there.
+    pub(in crate::storage) fn has_store(path: &Path) -> bool {
+        path.join(FILE).exists()
     }
 }
 

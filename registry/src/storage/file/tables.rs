@@ -68,6 +68,12 @@ impl From<io::Error> for Fault {
     }
 }
 
+impl From<Fault> for io::Error {
+    fn from(fault: Fault) -> Self {
+        Self::other(fault)
+    }
+}
+
 /// redb's many errors, as what there is to do about them.
 fn fault(error: impl Into<redb::Error>) -> Fault {
     match error.into() {
@@ -201,40 +207,39 @@ impl Tables {
     pub(super) fn head(&self) -> Result<Head, Fault> {
         let transaction = self.database.begin_read().map_err(fault)?;
         let meta = transaction.open_table(META).map_err(fault)?;
-        let head = meta.get(HEAD_KEY).map_err(fault)?;
-        head.and_then(|head| Head::decode(head.value()))
-            .ok_or_else(|| Fault::damaged("it does not say where it stands"))
+        let head = meta.get(HEAD_KEY).map_err(fault)?.and_then(|head| Head::decode(head.value()));
+        head.ok_or_else(|| Fault::damaged("it does not say where it stands"))
     }
 
     /// Everything, as of one moment.
     pub(super) fn read(&self) -> Result<(Head, Vec<Entry>), Fault> {
-        let mut entries = Vec::new();
-        let head =
-            self.read_each(|key, value| {
-                let entry = codec::decode_entry(key, value);
-                entries.push(entry.map_err(|error| {
-                    Fault::damaged(format!("the record {:?}: {error}", String::from_utf8_lossy(key)))
-                })?);
-                Ok::<_, Fault>(())
-            })?;
-        Ok((head, entries))
+        let begin = |head: &Head| Ok((head.clone(), Vec::new()));
+        self.scan(begin, |(_, entries), key, value| match codec::decode_entry(key, value) {
+            Ok(entry) => {
+                entries.push(entry);
+                Ok(())
+            }
+            Err(error) => Err(Fault::damaged(format!("the record {:?}: {error}", String::from_utf8_lossy(key)))),
+        })
     }
 
-    /// Every key and value, as of one moment, in the order of the keys.
-    pub(in crate::storage) fn read_each<E: From<Fault>>(
+    /// Goes through every key and value as of one moment, in the order of the keys; what `begin` makes of where the store
+    /// stands then takes them in.
+    pub(in crate::storage) fn scan<T, E: From<Fault>>(
         &self,
-        mut each: impl FnMut(&[u8], &[u8]) -> Result<(), E>,
-    ) -> Result<Head, E> {
+        begin: impl FnOnce(&Head) -> Result<T, E>,
+        mut each: impl FnMut(&mut T, &[u8], &[u8]) -> Result<(), E>,
+    ) -> Result<T, E> {
         let transaction = self.database.begin_read().map_err(fault)?;
         let meta = transaction.open_table(META).map_err(fault)?;
         let head = meta.get(HEAD_KEY).map_err(fault)?.and_then(|head| Head::decode(head.value()));
-        let head = head.ok_or_else(|| Fault::damaged("it does not say where it stands"))?;
+        let mut taken = begin(&head.ok_or_else(|| Fault::damaged("it does not say where it stands"))?)?;
         let records = transaction.open_table(RECORDS).map_err(fault)?;
         for entry in records.iter().map_err(fault)? {
             let (key, value) = entry.map_err(fault)?;
-            each(key.value(), value.value())?;
+            each(&mut taken, key.value(), value.value())?;
         }
-        Ok(head)
+        Ok(taken)
     }
 
     /// Tries proposals in order, all of them in one transaction, and makes what is as expected durable with one sync.
