@@ -19,6 +19,9 @@ const FIRST_LINE: &[u8] = b"meshwork registry backup\n";
 /// Longest item, in bytes: many times the largest registration that the door lets in.
 const ITEM_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// A record's key and value.
+pub(super) type KeyValue = (Vec<u8>, Vec<u8>);
+
 /// Writes a backup.
 pub(super) struct Writer<W> {
     out: W,
@@ -109,7 +112,7 @@ impl<R: Read> Reader<R> {
     }
 
     /// The next record's key and value; `None` after the last, if all of them were as written.
-    pub(super) fn next(&mut self) -> Result<Option<(Vec<u8>, Vec<u8>)>, String> {
+    pub(super) fn next(&mut self) -> Result<Option<KeyValue>, String> {
         if self.ended {
             return Ok(None);
         }
