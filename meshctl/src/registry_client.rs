@@ -66,13 +66,14 @@ impl RegistryClient {
 
     /// Every service, page by page, in the order of their names.
     pub(crate) async fn services(&self) -> Result<Listing, Failure> {
-        let mut listing = Listing { services: Vec::new(), complete: true };
+        let mut listing = Listing { services: Vec::new(), complete: true, stale_for: None };
         let mut page_token = String::new();
         for _ in 0..PAGES_MAX {
             let ask = ListServicesRequest { namespace: self.namespace.clone(), page_size: PAGE_SIZE, page_token };
             let page: ListServicesResponse = self.stubs().list_services(self.request(ask)).await?.into_inner();
             listing.services.extend(page.services);
             listing.complete &= page.complete;
+            listing.stale_for = page.stale_for.or(listing.stale_for);
             page_token = page.next_page_token;
             if page_token.is_empty() {
                 return Ok(listing);
@@ -141,6 +142,8 @@ pub(crate) struct Listing {
     pub(crate) services: Vec<ServiceSummary>,
     /// Whether the registry knows all there is; false for one TTL after it began with nothing.
     pub(crate) complete: bool,
+    /// For how long the registry has not reached the store that it shares with others; absent while it does.
+    pub(crate) stale_for: Option<prost_types::Duration>,
 }
 
 /// Opens a connection, or says in a few words why not.

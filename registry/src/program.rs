@@ -31,9 +31,9 @@ async fn run(args: Args) -> Result<(), Error> {
 
 /// Serves until a signal, or until the engine fails: a registry that answers and hears nobody is worse than none.
 async fn serve(shell: Shell, registry: Registry) -> Result<(), Error> {
-    let app = App::new(registry.routes())
-        .authority(PROGRAM.name)
-        .grpc_service("mesh.registry.v1.RegistryService")
+    let app = App::new(registry.routes()).authority(PROGRAM.name);
+    let app = registry.service_names().into_iter().fold(app, App::grpc_service);
+    let app = app
         .descriptors(mesh_api::FILE_DESCRIPTOR_SET)
         .admin(registry.page())
         .metrics(registry.metrics())

@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use crate::catalog::{NodeId, StoreId};
-use crate::cluster::{Cluster, Company, EtcdCluster, Member};
+use crate::cluster::{Cluster, Company, EtcdCluster, Member, PeerChannels};
 use crate::engine::{Engine, EngineSettings, EngineTask, Metrics};
-use crate::front::{self, Front, Quotas};
+use crate::front::{self, Front, PeerFront, Quotas};
 use crate::storage::{Control, EtcdAddress, EtcdStore, FileStore, MemoryStore, OpenError, Store, StoreError};
 use crate::watch::Hub;
 
@@ -91,7 +91,8 @@ impl StorePlace {
                 let store = EtcdStore::open(&etcd).await?;
                 let node = NodeId::new(mesh_runtime::entropy::uuid_v4());
                 let cluster = EtcdCluster::join(&store, Member { node, address }).await?;
-                let company = Company { cluster: Arc::new(cluster), ..Company::default() };
+                let peers = Arc::new(PeerChannels::new(store.id()));
+                let company = Company { cluster: Arc::new(cluster), peers };
                 Ok(Opened { store: Arc::new(store), file: None, company })
             }
         }
@@ -171,7 +172,19 @@ impl Registry {
     /// Its gRPC services, with their limits.
     #[must_use]
     pub fn routes(&self) -> Routes {
-        Routes::new(Arc::clone(&self.front).into_service())
+        let routes = Routes::new(Arc::clone(&self.front).into_service());
+        if self.cluster.node().is_none() {
+            return routes;
+        }
+        routes.add_service(PeerFront::new(self.engine.clone(), self.ends.clone()).into_service())
+    }
+
+    /// The names of its gRPC services.
+    #[must_use]
+    pub fn service_names(&self) -> Vec<&'static str> {
+        let shared = self.cluster.node().is_some();
+        let peers = shared.then_some("mesh.registry.v1.RegistryPeerService");
+        ["mesh.registry.v1.RegistryService"].into_iter().chain(peers).collect()
     }
 
     /// Its page for the HTTP port: what is registered, as text.

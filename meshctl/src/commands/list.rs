@@ -10,6 +10,16 @@ use crate::registry_client::RegistryClient;
 const INCOMPLETE: &str = "note: this registry has just started without its former state; what it has not heard of yet \
                           may be alive all the same";
 
+/// Says that what is shown may be old.
+fn note_stale(stale_for: Option<&prost_types::Duration>) {
+    if let Some(stale_for) = stale_for {
+        note(&format!(
+            "note: this registry has not reached its store for {} s; what other registries wrote since is not shown",
+            stale_for.seconds
+        ));
+    }
+}
+
 /// `meshctl services`.
 pub(crate) async fn services(globals: &Globals) -> Result<(), Failure> {
     let registry = RegistryClient::connect(globals).await?;
@@ -17,6 +27,7 @@ pub(crate) async fn services(globals: &Globals) -> Result<(), Failure> {
     if !listing.complete {
         note(INCOMPLETE);
     }
+    note_stale(listing.stale_for.as_ref());
     if globals.output == Format::Json {
         return print_all("mesh.registry.v1.ServiceSummary", &listing.services);
     }
@@ -49,6 +60,7 @@ pub(crate) async fn instances(globals: &Globals, service: &str) -> Result<(), Fa
     if !answer.complete {
         note(INCOMPLETE);
     }
+    note_stale(answer.stale_for.as_ref());
     if globals.output == Format::Json {
         return print_all("mesh.registry.v1.Instance", &answer.instances);
     }

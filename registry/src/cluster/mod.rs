@@ -3,6 +3,7 @@
 //! Every node serves reads, watches and heartbeats. The node that owns an instance's deadline is named in the instance's
 //! record, so that the store decides who may let it expire.
 
+mod channels;
 mod etcd;
 mod peers;
 mod relay;
@@ -20,6 +21,7 @@ use tokio::sync::watch;
 
 use crate::catalog::NodeId;
 
+pub use channels::PeerChannels;
 pub use etcd::EtcdCluster;
 pub use peers::{KeptHealth, NoPeers, PeerError, Peers, Relayed, RelayedBeat};
 pub(crate) use relay::{Relays, Settled};

@@ -184,7 +184,10 @@ impl RegistryService for Front {
         let instances = service.instances().values().map(|instance| wire::resolved_instance(&service, instance));
         let revision = view.position().revision.max(service.revision());
         let hold = service.soft().hold.as_ref();
+        let stale_for = view.stale_since().map(|since| wire::duration(self.engine.now().since(since)));
         let response = pb::ResolveResponse {
+            stale: stale_for.is_some(),
+            stale_for,
             instances: instances.collect(),
             position: at(&Position { revision, ..view.position().clone() }),
             complete: view.complete(),
@@ -219,7 +222,10 @@ impl RegistryService for Front {
             _ => String::new(),
         };
         let now = self.engine.now();
+        let stale_for = view.stale_since().map(|since| wire::duration(now.since(since)));
         Ok(Response::new(pb::ListServicesResponse {
+            stale: stale_for.is_some(),
+            stale_for,
             services: services.iter().map(|service| wire::summary(service, now)).collect(),
             position: at(view.position()),
             complete: view.complete(),

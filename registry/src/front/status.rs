@@ -8,7 +8,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use super::{Full, TooFast};
-use crate::catalog::{CatalogError, Invalid, Position};
+use crate::catalog::{CatalogError, Invalid, Position, StoreId};
 use crate::engine::EngineError;
 use crate::wire::Fault;
 
@@ -83,6 +83,20 @@ pub(crate) enum FrontError {
         /// How fast they may come.
         too_fast: TooFast,
     },
+    /// A process of another store takes this one for its own.
+    #[error("this registry's store is {}, not {asked}", here.as_str())]
+    PeerOfOtherStore {
+        /// The store that it names.
+        asked: String,
+        /// The store that this is.
+        here: StoreId,
+    },
+    /// More processes talk to this one than can be of one store.
+    #[error("{max} other registry processes are talking to this one already")]
+    TooManyPeers {
+        /// How many may.
+        max: usize,
+    },
     /// A watch stream follows as many names as it may.
     #[error("this stream follows {max} services already")]
     TooManySubscriptions {
@@ -135,6 +149,8 @@ impl FrontError {
             Self::Behind { .. } => Verdict::new(Code::Unavailable, "NODE_BEHIND").retry(RETRY_LATER),
             Self::OtherStore { .. } => Verdict::new(Code::FailedPrecondition, "OTHER_STORE"),
             Self::TooManyStreams { .. } => Verdict::full("TOO_MANY_STREAMS", RETRY_LATER),
+            Self::PeerOfOtherStore { .. } => Verdict::new(Code::FailedPrecondition, "OTHER_STORE"),
+            Self::TooManyPeers { .. } => Verdict::new(Code::ResourceExhausted, "TOO_MANY_PEERS").retry(RETRY_LATER),
             Self::TooManyFollowed { .. } | Self::TooManySubscriptions { .. } => {
                 Verdict::full("TOO_MANY_SUBSCRIPTIONS", RETRY_LATER)
             }

@@ -50,7 +50,7 @@ use parking_lot::Mutex;
 use tonic::Status;
 
 use super::{FollowError, Loaded, Outcome, Store, StoreError};
-use crate::catalog::{Committed, OpId, Proposal, Revision};
+use crate::catalog::{Committed, OpId, Proposal, Revision, StoreId};
 use identity::Identity;
 use layout::PREFIX;
 use recent::{Made, Recent};
@@ -115,6 +115,12 @@ struct Head {
 }
 
 impl EtcdStore {
+    /// Its identity, as it was last read.
+    #[must_use]
+    pub fn id(&self) -> StoreId {
+        self.inner.identity.lock().store.clone()
+    }
+
     /// The way to etcd, and where nodes tell of themselves there.
     pub(crate) fn parts(&self) -> (Link, Layout) {
         (self.inner.link.clone(), self.inner.layout.clone())

@@ -6,6 +6,7 @@
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+use std::time::Duration;
 
 use mesh_api::registry::v1 as pb;
 use parking_lot::Mutex;
@@ -119,9 +120,14 @@ impl Press {
         self.shared(Imprint { service: view.key().clone(), position: position.clone(), complete, kind }, make)
     }
 
-    /// Everything followed is current up to this position.
-    pub(super) fn bookmark(position: &Position, complete: Complete) -> Message {
-        let bookmark = pb::Bookmark { interval: Some(wire::duration(BOOKMARK_INTERVAL)) };
+    /// Everything followed is current up to this position, as far as this registry knows: it has not reached its store for
+    /// so long.
+    pub(super) fn bookmark(position: &Position, complete: Complete, stale_for: Option<Duration>) -> Message {
+        let bookmark = pb::Bookmark {
+            interval: Some(wire::duration(BOOKMARK_INTERVAL)),
+            stale: stale_for.is_some(),
+            stale_for: stale_for.map(wire::duration),
+        };
         Message::new(pb::WatchResponse {
             position: Some(wire::position(position)),
             complete: complete.to_wire(),

@@ -349,7 +349,9 @@ impl Watcher {
             match job {
                 Job::Refusal(message) => self.push(message),
                 Job::Bookmark(position, complete) => {
-                    self.push(Press::bookmark(&position, complete));
+                    let engine = &self.hub.engine;
+                    let stale_for = engine.view().stale_since().map(|since| engine.now().since(since));
+                    self.push(Press::bookmark(&position, complete, stale_for));
                     self.bookmark_at = Some(clock::now() + BOOKMARK_EVERY);
                 }
                 Job::Service(service) => self.feed_service(service),

@@ -245,7 +245,7 @@ pub(crate) fn beats(beats: Vec<pb::Beat>) -> Result<Beats, Fault> {
     Ok(decoded)
 }
 
-fn load_report(load: &pb::LoadReport) -> LoadReport {
+pub(super) fn load_report(load: &pb::LoadReport) -> LoadReport {
     LoadReport {
         cpu_utilization: load.cpu_utilization,
         requests_per_second: load.requests_per_second,

@@ -204,7 +204,7 @@ pub(crate) fn soft_state(soft: &SoftState, loads: Loads, now: Timestamp) -> pb::
     }
 }
 
-fn instance_liveness(id: InstanceId, health: &InstanceHealth, loads: Loads) -> pb::InstanceLiveness {
+pub(super) fn instance_liveness(id: InstanceId, health: &InstanceHealth, loads: Loads) -> pb::InstanceLiveness {
     pb::InstanceLiveness {
         instance_id: id.to_string(),
         incarnation: health.incarnation.get(),
@@ -213,7 +213,7 @@ fn instance_liveness(id: InstanceId, health: &InstanceHealth, loads: Loads) -> p
     }
 }
 
-fn load_report(load: &LoadReport) -> pb::LoadReport {
+pub(super) fn load_report(load: &LoadReport) -> pb::LoadReport {
     pb::LoadReport {
         cpu_utilization: load.cpu_utilization,
         requests_per_second: load.requests_per_second,

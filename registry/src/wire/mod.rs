@@ -3,6 +3,7 @@
 mod decode;
 mod encode;
 mod events;
+mod peer;
 
 pub(crate) use decode::{
     Fault, Reach, admin_rule, beats, departure, namespace, page_size, page_token, position as decode_position,
@@ -13,3 +14,4 @@ pub(crate) use encode::{
     resolved_instance, soft_state, summary,
 };
 pub(crate) use events::{event, timestamp};
+pub(crate) use peer::{kept_health, relay_request, relay_response, relayed, relayed_beats, told_health};
