@@ -230,7 +230,7 @@ impl Drop for Etcd {
 /// Says that a test did not run, past the capture of the test runner, so that it is counted where the log is read.
 fn skipped(test: &str, reason: &str) {
     // Nowhere to say it is fine.
-    let _ = writeln!(io::stdout(), "SKIPPED {test}: {reason}");
+    let _ = writeln!(io::stdout(), "\nSKIPPED {test}: {reason}");
 }
 
 /// The etcd in the PATH.

@@ -136,3 +136,128 @@ pub(super) fn unchanged(key: Bytes, at: Revision) -> Compare {
 pub(super) fn operation(request: Request) -> RequestOp {
     RequestOp { request: Some(request) }
 }
+
+#[cfg(test)]
+mod tests {
+    use mesh_api::etcd::etcdserverpb::{RangeResponse, ResponseHeader, ResponseOp};
+
+    use super::super::layout::PREFIX;
+    use super::*;
+    use crate::catalog::kit::service;
+    use crate::catalog::{Emptiness, Expected, Record, ServiceRecord};
+
+    fn key(name: &str) -> Key {
+        Key::Service(service(name))
+    }
+
+    fn record() -> Record {
+        Record::Service(ServiceRecord { emptiness: Emptiness::Lapsed })
+    }
+
+    fn op(number: u8) -> OpId {
+        OpId([number; 16])
+    }
+
+    fn proposal(writes: Vec<Write>) -> Proposal {
+        let expected = writes.iter().map(|write| (write.key().clone(), Expected::Absent)).collect();
+        Proposal { op: op(1), expected, writes }
+    }
+
+    /// The conditions of a request, as `key operator revision`.
+    fn conditions(request: &TxnRequest) -> Vec<String> {
+        let one = |compare: &Compare| {
+            assert_eq!(compare.target(), CompareTarget::Mod);
+            let sign = match compare.result() {
+                CompareResult::Equal => "=",
+                CompareResult::Less => "<",
+                other => panic!("{other:?}"),
+            };
+            let Some(TargetUnion::ModRevision(at)) = compare.target_union else { panic!("{compare:?}") };
+            format!("{} {sign} {at}", String::from_utf8_lossy(&compare.key))
+        };
+        request.compare.iter().map(one).collect()
+    }
+
+    /// The keys that a request changes.
+    fn changes(request: &TxnRequest) -> Vec<String> {
+        let one = |operation: &RequestOp| match &operation.request {
+            Some(Request::RequestPut(put)) => format!("put {}", String::from_utf8_lossy(&put.key)),
+            Some(Request::RequestDeleteRange(gone)) => format!("delete {}", String::from_utf8_lossy(&gone.key)),
+            other => panic!("{other:?}"),
+        };
+        request.success.iter().map(one).collect()
+    }
+
+    #[test]
+    fn what_has_to_be_absent_is_fenced_against_later_deletions() {
+        let layout = Layout::new("/");
+        let (a, b) = (key("a"), key("b"));
+        let proposal = proposal(vec![Write::Put(a.clone(), record())]);
+        let request = transaction(&layout, &proposal, &[(&a, 0), (&b, 7)], Revision::new(9));
+        let (one, other) = ("/r/service/default/a = 0", "/r/service/default/b = 7");
+        assert_eq!(conditions(&request), [one, other, "/deleted < 10"]);
+        let request = transaction(&layout, &proposal, &[(&b, 7)], Revision::new(9));
+        assert_eq!(conditions(&request), [other], "a revision never comes back");
+    }
+
+    #[test]
+    fn every_change_moves_the_head_and_a_deletion_the_fence() {
+        let layout = Layout::new("/");
+        let put = proposal(vec![Write::Put(key("a"), record())]);
+        let request = transaction(&layout, &put, &[], Revision::ZERO);
+        assert_eq!(changes(&request), ["put /head", "put /r/service/default/a"]);
+        let both = proposal(vec![Write::Put(key("a"), record()), Write::Delete(key("b"))]);
+        let request = transaction(&layout, &both, &[], Revision::ZERO);
+        let all = ["put /head", "put /deleted", "put /r/service/default/a", "delete /r/service/default/b"];
+        assert_eq!(changes(&request), all);
+    }
+
+    fn found(mod_revision: i64, value: Vec<u8>) -> Option<KeyValue> {
+        Some(KeyValue { mod_revision, value: value.into(), ..KeyValue::default() })
+    }
+
+    /// An answer as of revision 20 to a transaction that was not made, with what was found under each key.
+    fn failed(found: Vec<Option<KeyValue>>) -> TxnResponse {
+        let response = |kv: Option<KeyValue>| {
+            let range = RangeResponse { kvs: kv.into_iter().collect(), ..RangeResponse::default() };
+            ResponseOp { response: Some(Response::ResponseRange(range)) }
+        };
+        let header = Some(ResponseHeader { revision: 20, ..ResponseHeader::default() });
+        TxnResponse { header, succeeded: false, responses: found.into_iter().map(response).collect() }
+    }
+
+    #[test]
+    fn an_answer_says_what_became_of_the_proposal() {
+        let (a, b) = (key("a"), key("b"));
+        let wanted = [(&a, 0), (&b, 7)];
+        let head = || found(9, vec![9; 16]);
+        let told = |answer: &TxnResponse| verdict(answer, op(1), &wanted);
+
+        let header = Some(ResponseHeader { revision: 20, ..ResponseHeader::default() });
+        let made = TxnResponse { header, succeeded: true, responses: Vec::new() };
+        assert_eq!(told(&made), Some(Verdict::Made(Revision::new(20))));
+
+        let others = codec::encode_value(&record(), Revision::ZERO, op(2));
+        let conflict = failed(vec![head(), None, found(8, others), found(7, Vec::new())]);
+        assert_eq!(told(&conflict), Some(Verdict::Conflict { seen: Revision::new(9) }));
+        let edited = failed(vec![head(), None, None, found(12, Vec::new())]);
+        assert_eq!(told(&edited), Some(Verdict::Conflict { seen: Revision::new(12) }), "by hand, without the head");
+        let own = codec::encode_value(&record(), Revision::ZERO, op(1));
+        let own = failed(vec![head(), None, found(8, own), found(7, Vec::new())]);
+        assert_eq!(told(&own), Some(Verdict::Made(Revision::new(8))), "an earlier request of the same proposal");
+        let fenced = failed(vec![head(), found(9, Vec::new()), None, found(7, Vec::new())]);
+        let expected = Verdict::Fenced { seen: Revision::new(9), now: Revision::new(20) };
+        assert_eq!(told(&fenced), Some(expected));
+        assert_eq!(told(&failed(vec![head()])), None, "no answer to this question");
+    }
+
+    #[test]
+    fn the_largest_proposal_stays_below_the_limit_of_etcd() {
+        let layout = Layout::new(PREFIX);
+        let keys: Vec<Key> = (0..KEYS_MAX).map(|number| key(&format!("s{number}"))).collect();
+        let proposal = proposal(keys.iter().map(|key| Write::Delete(key.clone())).collect());
+        let wanted: Vec<Wanted<'_>> = keys.iter().map(|key| (key, 0)).collect();
+        let TxnRequest { compare, success, failure } = transaction(&layout, &proposal, &wanted, Revision::ZERO);
+        assert!([compare.len(), success.len(), failure.len()].into_iter().all(|length| length <= 128));
+    }
+}
