@@ -14,6 +14,13 @@ fn has_control(text: &str) -> bool {
     text.chars().any(char::is_control)
 }
 
+/// Takes a text from a sibling where it is the same.
+pub(super) fn share(mine: &mut Arc<str>, its: &Arc<str>) {
+    if **mine == **its {
+        *mine = Arc::clone(its);
+    }
+}
+
 /// Takes free text of at most `max` bytes without control characters.
 fn free_text(field: &'static str, text: &str, max: usize, rule: &'static str) -> Result<Arc<str>, Invalid> {
     if text.len() > max || has_control(text) {
@@ -100,7 +107,9 @@ pub enum Protocol {
 pub struct Endpoint {
     name: Arc<str>,
     protocol: Protocol,
-    address: SocketAddr,
+    // Half the size of a socket address, which has room for what IPv6 scopes need.
+    ip: IpAddr,
+    port: u16,
 }
 
 impl Endpoint {
@@ -116,7 +125,7 @@ impl Endpoint {
             return Err(Invalid::Address { ip });
         }
         match u16::try_from(port) {
-            Ok(port) if port > 0 => Ok(Self { name: name.into(), protocol, address: SocketAddr::new(ip, port) }),
+            Ok(port) if port > 0 => Ok(Self { name: name.into(), protocol, ip, port }),
             _ => Err(Invalid::Port { port }),
         }
     }
@@ -136,19 +145,28 @@ impl Endpoint {
     /// Where it is.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.address
+        SocketAddr::new(self.ip, self.port)
     }
 }
 
-/// Free labels: at most 32 keys, 8 KiB together.
+/// Free labels: at most 32 keys, 8 KiB together. Two texts, one of the keys and one of the values, so that the instances
+/// of a service can share the one or both.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
-pub struct Metadata(BTreeMap<String, String>);
+pub struct Metadata {
+    /// Ordered, each ended by an [`Self::END`].
+    keys: Arc<str>,
+    /// In the order of their keys, likewise.
+    values: Arc<str>,
+}
 
 impl Metadata {
     /// Most keys.
     pub const KEYS_MAX: usize = 32;
     /// Most bytes of all keys and values together.
     pub const BYTES_MAX: usize = 8 * 1024;
+
+    /// Ends a key or a value. A control character, so none of them holds it.
+    const END: char = '\0';
 
     /// Takes labels within the limits. Keys are not empty.
     pub fn new(labels: BTreeMap<String, String>) -> Result<Self, Invalid> {
@@ -164,13 +182,22 @@ impl Metadata {
         {
             return Err(Invalid::name("metadata", key, "keys that are not empty, and no control characters"));
         }
-        Ok(Self(labels))
+        if labels.is_empty() {
+            return Ok(Self::default());
+        }
+        let (mut keys, mut values) = (String::new(), String::new());
+        for (key, value) in &labels {
+            keys.push_str(key);
+            keys.push(Self::END);
+            values.push_str(value);
+            values.push(Self::END);
+        }
+        Ok(Self { keys: keys.into(), values: values.into() })
     }
 
     /// The labels, ordered by key.
-    #[must_use]
-    pub fn labels(&self) -> &BTreeMap<String, String> {
-        &self.0
+    pub fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.keys.split_terminator(Self::END).zip(self.values.split_terminator(Self::END))
     }
 }
 
@@ -306,7 +333,7 @@ impl GrpcService {
 /// Everything an instance tells at registration, but who it is.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct InstanceSpec {
-    endpoints: Vec<Endpoint>,
+    endpoints: Box<[Endpoint]>,
     /// Where it runs.
     pub zone: Zone,
     /// Its share of the calls.
@@ -317,7 +344,7 @@ pub struct InstanceSpec {
     pub metadata: Metadata,
     /// Digest of its descriptor set, where it gave one.
     pub descriptor_digest: Option<DescriptorDigest>,
-    grpc_services: Vec<GrpcService>,
+    grpc_services: Arc<[GrpcService]>,
 }
 
 impl InstanceSpec {
@@ -339,13 +366,13 @@ impl InstanceSpec {
             return Err(Invalid::name("endpoints.name", twice.name(), "unique within the instance"));
         }
         Ok(Self {
-            endpoints,
+            endpoints: endpoints.into(),
             zone: Zone::default(),
             weight: Weight::DEFAULT,
             version: Version::default(),
             metadata: Metadata::default(),
             descriptor_digest: None,
-            grpc_services: Vec::new(),
+            grpc_services: Arc::default(),
         })
     }
 
@@ -359,7 +386,7 @@ impl InstanceSpec {
         if let Some(twice) = services.iter().find(|service| !names.insert(service.name())) {
             return Err(Invalid::name("grpc_services.name", twice.name(), "unique within the instance"));
         }
-        self.grpc_services = services;
+        self.grpc_services = services.into();
         Ok(self)
     }
 
@@ -378,7 +405,7 @@ impl InstanceSpec {
     /// About how much memory it takes: its texts and the entries that hold them.
     pub(super) fn bytes(&self) -> usize {
         let endpoints = self.endpoints.iter().map(|endpoint| size_of::<Endpoint>() + endpoint.name.len());
-        let labels = self.metadata.0.iter().map(|(key, value)| 2 * size_of::<String>() + key.len() + value.len());
+        let labels = std::iter::once(self.metadata.keys.len() + self.metadata.values.len());
         let methods = self.grpc_services.iter().flat_map(|service| service.methods.iter());
         let methods = methods.map(|method| size_of::<Method>() + method.name.len());
         let services = self.grpc_services.iter().map(|service| size_of::<GrpcService>() + service.name.len());
@@ -388,13 +415,36 @@ impl InstanceSpec {
 
     /// Takes over the statuses that are named and known here; whether anything changed.
     pub(super) fn report(&mut self, statuses: &BTreeMap<String, ServingStatus>) -> bool {
-        let mut changed = false;
-        for service in &mut self.grpc_services {
-            if let Some(&status) = statuses.get(&*service.name) {
-                changed |= std::mem::replace(&mut service.status, status) != status;
+        let news = |service: &GrpcService| statuses.get(&*service.name).is_some_and(|said| *said != service.status);
+        let changed = self.grpc_services.iter().any(news);
+        if changed {
+            for service in Arc::make_mut(&mut self.grpc_services) {
+                service.status = statuses.get(&*service.name).copied().unwrap_or(service.status);
             }
         }
         changed
+    }
+
+    /// Takes what is equal in a sibling from there: instances of one service mostly differ in their addresses alone, and
+    /// there may be many of them.
+    pub(super) fn share(&mut self, sibling: &Self) {
+        share(&mut self.zone.0, &sibling.zone.0);
+        share(&mut self.version.0, &sibling.version.0);
+        share(&mut self.metadata.keys, &sibling.metadata.keys);
+        share(&mut self.metadata.values, &sibling.metadata.values);
+        for (mine, its) in self.endpoints.iter_mut().zip(&sibling.endpoints) {
+            share(&mut mine.name, &its.name);
+        }
+        if self.grpc_services == sibling.grpc_services {
+            self.grpc_services = Arc::clone(&sibling.grpc_services);
+            return;
+        }
+        for (mine, its) in Arc::make_mut(&mut self.grpc_services).iter_mut().zip(&*sibling.grpc_services) {
+            share(&mut mine.name, &its.name);
+            if mine.methods == its.methods {
+                mine.methods = Arc::clone(&its.methods);
+            }
+        }
     }
 }
 

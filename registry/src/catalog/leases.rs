@@ -5,7 +5,6 @@
 //! lease's own time, and the deadline that was filed for it is looked at again when it comes.
 
 mod deadlines;
-mod drawn;
 mod held;
 mod links;
 mod mass_expiry;
@@ -18,12 +17,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::drawn::DrawnMap;
 use super::{
     AdminState, IdentityKey, Incarnation, Instance, InstanceId, LeaseId, LoadReport, NodeId, RemovalHold,
     ServiceChange, ServiceKey, ServingStatus, SoftState, State, StreamId, Timestamp, Ttl,
 };
 use deadlines::Deadlines;
-use drawn::DrawnMap;
 use held::{Carrier, Exit, Lease, Phase};
 use links::{Head, Links};
 use mass_expiry::{Census, MassExpiry, Ruling};

@@ -15,6 +15,7 @@
 mod admin;
 mod command;
 mod decide;
+mod drawn;
 mod error;
 mod health;
 mod instance;

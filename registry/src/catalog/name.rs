@@ -6,6 +6,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::Invalid;
+use super::instance::share;
 
 /// A label of a name: 1 to 63 bytes of `[a-z0-9-]`.
 pub(super) fn is_label(text: &str) -> bool {
@@ -85,6 +86,14 @@ impl ServiceKey {
     /// Takes both names; an empty namespace is `default`.
     pub fn parse(namespace: &str, service: &str) -> Result<Self, Invalid> {
         Ok(Self { namespace: Namespace::parse(namespace)?, name: ServiceName::parse(service)? })
+    }
+}
+
+impl ServiceKey {
+    /// Takes both names from a key that is equal.
+    pub(super) fn share(&mut self, other: &Self) {
+        share(&mut self.namespace.0, &other.namespace.0);
+        share(&mut self.name.0, &other.name.0);
     }
 }
 

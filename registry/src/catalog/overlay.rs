@@ -15,12 +15,20 @@ pub struct Overlay<'a> {
     state: &'a State,
     changed: BTreeMap<Key, (Option<Record>, OpId)>,
     /// Instances that come to a service or leave it.
-    members: BTreeMap<ServiceKey, BTreeMap<InstanceId, Option<Arc<Registration>>>>,
+    members: BTreeMap<ServiceKey, Moves>,
     leases: BTreeMap<LeaseId, IdentityKey>,
     rules: BTreeMap<ServiceKey, BTreeSet<Selector>>,
     live: isize,
     known: isize,
     tombstones: isize,
+}
+
+/// Who comes to a service and who leaves it.
+#[derive(Debug, Default)]
+struct Moves {
+    to: BTreeMap<InstanceId, Option<Arc<Registration>>>,
+    /// How many more are live than in the state.
+    live: isize,
 }
 
 impl<'a> Overlay<'a> {
@@ -75,15 +83,23 @@ impl<'a> Overlay<'a> {
         self.tombstones += count(after.tombstones.len()) - count(before.tombstones.len());
         self.live += isize::from(after.live.is_some()) - isize::from(before.live.is_some());
         if let Some(was) = &before.live {
-            self.members.entry(was.service.clone()).or_default().insert(key.id, None);
+            self.moves(&was.service, key.id, None);
         }
         if let Some(is) = &after.live {
-            self.members.entry(is.service.clone()).or_default().insert(key.id, Some(is.clone()));
+            self.moves(&is.service, key.id, Some(is.clone()));
             self.leases.insert(is.lease, key.clone());
         }
         for past in &after.past {
             self.leases.insert(past.lease, key.clone());
         }
+    }
+
+    fn moves(&mut self, service: &ServiceKey, id: InstanceId, to: Option<Arc<Registration>>) {
+        let stored = self.state.services.get(service).is_some_and(|kept| kept.instances.contains_key(&id));
+        let moves = self.members.entry(service.clone()).or_default();
+        let is = to.is_some();
+        let was = moves.to.insert(id, to).map_or(stored, |earlier| earlier.is_some());
+        moves.live += isize::from(is) - isize::from(was);
     }
 
     /// Which store's incarnations are issued here.
@@ -168,18 +184,13 @@ impl<'a> Overlay<'a> {
 
     /// How many instances of a service are live.
     pub(super) fn live_in(&self, service: &ServiceKey) -> usize {
-        let stored = self.state.services.get(service).map(|kept| &kept.instances);
-        let held = stored.map_or(0, |instances| instances.len());
-        let Some(moves) = self.members.get(service) else { return held };
-        moves.iter().fold(held, |live, (id, to)| {
-            let was = stored.is_some_and(|instances| instances.contains_key(id));
-            live + usize::from(to.is_some()) - usize::from(was)
-        })
+        let held = self.state.services.get(service).map_or(0, |kept| kept.instances.len());
+        held.saturating_add_signed(self.members.get(service).map_or(0, |moves| moves.live))
     }
 
     /// How many live instances of a service a selector means.
     pub(super) fn selected(&self, service: &ServiceKey, selector: &Selector) -> usize {
-        let moves = self.members.get(service);
+        let moves = self.members.get(service).map(|moves| &moves.to);
         let stored = self.state.services.get(service).into_iter().flat_map(|kept| kept.instances.values());
         let unmoved = stored.filter(|instance| moves.is_none_or(|moves| !moves.contains_key(&instance.id())));
         let unmoved = unmoved.filter(|instance| selector.selects(instance)).count();

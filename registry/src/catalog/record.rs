@@ -121,6 +121,14 @@ impl Registration {
         self.owner != from.owner && *self == Self { owner: self.owner, ..from.clone() }
     }
 
+    /// The same registration with as much of a sibling's memory as it can use.
+    pub(super) fn sharing(&self, sibling: &Self) -> Self {
+        let mut shared = self.clone();
+        shared.service.share(&sibling.service);
+        shared.spec.share(&sibling.spec);
+        shared
+    }
+
     /// About how much memory it takes.
     pub(super) fn bytes(&self) -> usize {
         size_of::<Self>() + self.spec.bytes()

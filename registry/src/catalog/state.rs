@@ -2,9 +2,10 @@
 
 mod apply;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::drawn::DrawnMap;
 use super::{
     AdminRule, AdminState, Command, GrpcService, History, Identity, IdentityKey, Instance, InstanceId, LeaseId, OpId,
     Position, Presence, Removal, Revision, Roster, Selector, ServiceKey, ServiceRecord, ServiceView, ServingStatus,
@@ -73,7 +74,7 @@ pub struct State {
     /// The floor of every service that is not here any more, and of all of them after a load.
     floor: Revision,
     /// Who holds a lease, or held it until a newer start took the id.
-    leases: HashMap<LeaseId, IdentityKey>,
+    leases: DrawnMap<LeaseId, IdentityKey>,
     /// When something is to be forgotten, earliest first; at most one entry an id.
     forgets: BTreeSet<(Timestamp, IdentityKey)>,
     /// When a rule ends, earliest first; at most one entry a rule.
@@ -93,7 +94,7 @@ impl State {
             services: BTreeMap::new(),
             history: None,
             floor: Revision::ZERO,
-            leases: HashMap::new(),
+            leases: DrawnMap::default(),
             forgets: BTreeSet::new(),
             rule_ends: BTreeSet::new(),
             live: 0,

@@ -70,7 +70,7 @@ pub(crate) fn instance(instance: &Instance) -> pb::Instance {
         zone: spec.zone.as_str().to_owned(),
         weight: spec.weight.get().into(),
         version: spec.version.as_str().to_owned(),
-        metadata: spec.metadata.labels().clone(),
+        metadata: spec.metadata.labels().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
         descriptor_digest: spec
             .descriptor_digest
             .map(|digest| Bytes::copy_from_slice(digest.as_bytes()))

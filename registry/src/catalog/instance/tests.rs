@@ -141,3 +141,39 @@ fn a_nil_id_is_quoted_as_it_was_sent() {
     let refused = InstanceId::parse(nil).unwrap_err().to_string();
     assert!(refused.contains(nil), "{refused}");
 }
+
+#[test]
+fn labels_come_back_as_they_were_given() {
+    let given = BTreeMap::from([("a", ""), ("b", "1"), ("c", ""), ("d", "x y")]);
+    let owned = given.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+    let metadata = Metadata::new(owned.collect()).unwrap();
+    assert!(metadata.labels().eq(given));
+    assert_eq!(Metadata::default().labels().count(), 0);
+}
+
+#[test]
+fn siblings_share_what_is_equal_and_nothing_else() {
+    let spec = |zone: &str, commit: &str| {
+        let labels = BTreeMap::from([("commit".to_owned(), commit.to_owned())]);
+        let mut spec = InstanceSpec::new(vec![endpoint("grpc")]).unwrap().with_grpc_services(services(2)).unwrap();
+        spec.zone = Zone::parse(zone).unwrap();
+        spec.metadata = Metadata::new(labels).unwrap();
+        spec
+    };
+    let sibling = spec("eu-1a", "1");
+    let given = spec("eu-1b", "1");
+    let mut shared = given.clone();
+    shared.share(&sibling);
+    assert_eq!(shared, given);
+    assert!(Arc::ptr_eq(&shared.grpc_services, &sibling.grpc_services));
+    assert!(Arc::ptr_eq(&shared.metadata.values, &sibling.metadata.values));
+    assert!(!Arc::ptr_eq(&shared.zone.0, &sibling.zone.0));
+
+    let mut other = sibling.clone();
+    assert!(other.report(&BTreeMap::from([(sibling.grpc_services[0].name().to_owned(), ServingStatus::Draining)])));
+    assert_eq!(sibling.grpc_services[0].status(), ServingStatus::Serving, "what one says of itself is its own");
+    let mut again = other.clone();
+    again.share(&sibling);
+    assert_eq!(again, other);
+    assert!(Arc::ptr_eq(&again.grpc_services[0].methods, &sibling.grpc_services[0].methods));
+}

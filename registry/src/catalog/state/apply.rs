@@ -145,7 +145,14 @@ impl State {
         }
     }
 
-    fn put_identity(&mut self, key: IdentityKey, identity: Identity, stamp: Stamp, changes: &mut Changes) {
+    fn put_identity(&mut self, mut key: IdentityKey, mut identity: Identity, stamp: Stamp, changes: &mut Changes) {
+        if let Some(live) = &mut identity.live
+            && let Some(sibling) =
+                self.services.get(&live.service).and_then(|service| service.instances.values().next())
+        {
+            *live = Arc::new(live.sharing(&sibling.registration));
+            key.namespace = live.service.namespace.clone();
+        }
         let before = self.identities.remove(&key).map(|kept| kept.value).unwrap_or_default();
         self.unindex(&key, &before);
 

@@ -59,7 +59,7 @@ fn registration(registration: &Registration) -> pb::Registration {
         zone: spec.zone.as_str().to_owned(),
         weight: spec.weight.get().into(),
         version: spec.version.as_str().to_owned(),
-        metadata: spec.metadata.labels().clone(),
+        metadata: spec.metadata.labels().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
         descriptor_digest: spec
             .descriptor_digest
             .map_or_else(Bytes::new, |digest| Bytes::copy_from_slice(digest.as_bytes())),
