@@ -17,6 +17,7 @@ pub struct App {
     pub(crate) admin: Option<axum::Router>,
     pub(crate) metrics: Option<Registry>,
     pub(crate) ends_watches: CancellationToken,
+    pub(crate) lane: Option<(Vec<String>, usize)>,
 }
 
 impl App {
@@ -32,6 +33,15 @@ impl App {
     #[must_use]
     pub fn authority(mut self, name: impl Into<String>) -> Self {
         self.authorities.push(name.into());
+        self
+    }
+
+    /// Lets calls of these paths, such as `/shop.user.v1.UserService/ListUsers`, wait for each other: `at_once` of them are
+    /// ready to run at a time, so that a storm of them does not stand before every other call. A call that has begun and
+    /// waits for something else keeps nobody waiting.
+    #[must_use]
+    pub fn lane(mut self, paths: impl IntoIterator<Item = impl Into<String>>, at_once: usize) -> Self {
+        self.lane = Some((paths.into_iter().map(Into::into).collect(), at_once));
         self
     }
 

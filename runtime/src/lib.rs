@@ -67,5 +67,5 @@ pub use load::{Load, LoadMeter};
 pub use metrics::Refused;
 pub use metrics::code_name;
 pub use program::{Program, main};
-pub use server::{ConnectionError, Limits, Server, Slot, Slots, hardened_server, peer_network};
+pub use server::{Allowance, ConnectionError, Limits, Server, Slot, Slots, hardened_server, peer_network};
 pub use shell::Shell;

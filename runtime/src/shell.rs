@@ -146,6 +146,9 @@ impl Shell {
             self.load.counts(),
             metrics.registry(),
         ));
+        if let Some((paths, at_once)) = app.lane {
+            server = server.lane(paths, at_once);
+        }
         for name in app.authorities {
             server = server.authority(name);
         }

@@ -54,6 +54,10 @@ pub struct ServerArgs {
     /// Age at which a connection is asked to go and come anew, give or take a fifth
     #[arg(long, env = "MESH_MAX_CONNECTION_AGE", value_name = "DURATION", default_value = "30m", value_parser = units::age)]
     pub max_connection_age: Duration,
+
+    /// How long a connection may have no call open before it is asked to go
+    #[arg(long, env = "MESH_MAX_CONNECTION_IDLE", value_name = "DURATION", default_value = "10m", value_parser = units::age)]
+    pub max_connection_idle: Duration,
 }
 
 /// Flags of every server that registers: where the registry is, and what it is told.
@@ -135,6 +139,7 @@ impl ServerArgs {
             max_connections_per_ip: limits.connections_per_ip,
             max_concurrent_streams: limits.concurrent_streams,
             max_connection_age: Limits::CONNECTION_AGE,
+            max_connection_idle: Limits::CONNECTION_IDLE,
         }
     }
 
@@ -148,6 +153,7 @@ impl ServerArgs {
             concurrent_streams: self.max_concurrent_streams,
             pending_accept_reset_streams: open.max(Limits::PENDING_ACCEPT_RESETS_MIN),
             connection_age: Some(self.max_connection_age),
+            connection_idle: Some(self.max_connection_idle),
             ..Limits::default()
         }
     }

@@ -19,6 +19,7 @@ use tonic::service::Routes;
 use tonic::{Code, Status};
 
 use super::deadline::Deadline;
+use super::lane::Turn;
 use super::open_calls::OpenCall;
 use super::refusal::Refusal;
 use crate::clock;
@@ -70,12 +71,15 @@ impl Call {
         self,
         mut routes: Routes,
         request: Request<Incoming>,
+        turn: Turn,
         deadline: Option<Deadline>,
     ) -> Answering {
         let received_bytes = Arc::clone(&self.received_bytes);
         let request = request.map(|body| Received { body, bytes: MessageBytes::default(), received_bytes });
         match catch_unwind(AssertUnwindSafe(|| tower::Service::call(&mut routes, request))) {
-            Ok(handler) => Answering::Handling { handler, progress: Progress::Unbegun, deadline, call: Some(self) },
+            Ok(handler) => {
+                Answering::Handling { handler, turn, progress: Progress::Unbegun, deadline, call: Some(self) }
+            }
             Err(_) => self.refuse(Refusal::Panicked),
         }
     }
@@ -119,7 +123,7 @@ pub(super) enum Answering {
     /// The answer is there already.
     Known(Option<(Response<Body>, Call)>),
     /// The handler is at it, or about to begin.
-    Handling { handler: Handler, progress: Progress, deadline: Option<Deadline>, call: Option<Call> },
+    Handling { handler: Handler, turn: Turn, progress: Progress, deadline: Option<Deadline>, call: Option<Call> },
 }
 
 /// How far a handler is. A call waits for its first turn as any task does: on a busy machine that may take longer than its
@@ -144,7 +148,7 @@ impl Future for Answering {
                 let (response, call) = known.take().expect("polled after the answer");
                 (response, call, None)
             }
-            Self::Handling { handler, progress, deadline, call } => {
+            Self::Handling { handler, turn, progress, deadline, call } => {
                 // Asked before every turn of the handler: what it did from here on would be done for nobody.
                 let expired = deadline.as_ref().is_some_and(Deadline::has_passed);
                 let response = if expired {
@@ -152,6 +156,14 @@ impl Future for Answering {
                     match (*progress, &call) {
                         (Progress::Unbegun, Some(call)) => call.refusal(Refusal::DeadlineExceeded),
                         _ => Status::from(Refusal::DeadlineExceeded).into_http(),
+                    }
+                } else if turn.poll(cx).is_pending() {
+                    let Some(waiting) = deadline else { return Poll::Pending };
+                    ready!(waiting.poll(cx));
+                    *deadline = None;
+                    match &call {
+                        Some(call) => call.refusal(Refusal::DeadlineExceeded),
+                        None => Status::from(Refusal::DeadlineExceeded).into_http(),
                     }
                 } else {
                     *progress = Progress::Begun;

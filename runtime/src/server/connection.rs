@@ -20,7 +20,9 @@ use tonic::transport::server::TcpConnectInfo;
 
 use super::authority::Authorities;
 use super::call::{Answer, Answering, Call};
+use super::calm::Calm;
 use super::deadline::Deadline;
+use super::lane::{self, Lane};
 use super::limits::Limits;
 use super::open_calls::OpenCalls;
 use super::preface;
@@ -56,6 +58,7 @@ pub(super) struct Front {
     pub(super) routes: Routes,
     pub(super) authorities: Arc<Authorities>,
     pub(super) calls: Arc<Calls>,
+    pub(super) lane: Lane,
 }
 
 /// [`Front`] for one connection.
@@ -81,8 +84,12 @@ impl hyper::service::Service<Request<Incoming>> for Connected {
             Ok(timeout) => timeout.and_then(|timeout| call.begun().checked_add(timeout)).map(Deadline::new),
             Err(grpc_timeout::Malformed) => return call.refuse(Refusal::MalformedTimeout),
         };
+        let turn = match self.front.lane.enter(request.uri().path()) {
+            Ok(turn) => turn,
+            Err(lane::Full) => return call.refuse(Refusal::Overloaded),
+        };
         request.extensions_mut().insert(self.peer.clone());
-        call.handle(self.front.routes.clone(), request, deadline)
+        call.handle(self.front.routes.clone(), request, turn, deadline)
     }
 }
 
@@ -111,7 +118,7 @@ where
     let io = match spoken.await {
         None => return Ok(()),
         Some(Err(_elapsed)) => return Err(ConnectionError::Silent(limits.preface_timeout)),
-        Some(Ok(read)) => Unstuck::new(read?, limits.write_timeout),
+        Some(Ok(read)) => Calm::new(Unstuck::new(read?, limits.write_timeout), limits.control_frames),
     };
     let open = OpenCalls::default();
     let service = Connected { front, peer, open: open.clone() };
@@ -127,6 +134,7 @@ where
         ended = connection.as_mut() => return Ok(ended?),
         () = ends.goaway.cancelled() => {}
         () = old => {}
+        () = idle(&open, limits.connection_idle) => {}
     }
     connection.as_mut().graceful_shutdown();
     // One poll writes the GOAWAY; only then may others end what this connection's calls wait for.
@@ -151,6 +159,19 @@ where
     tokio::select! {
         ended = connection.as_mut() => Ok(ended?),
         () = overdue => Err(ConnectionError::NoGoodbye),
+    }
+}
+
+/// Resolves when no call has been open for so long.
+async fn idle(open: &OpenCalls, limit: Option<Duration>) {
+    let Some(limit) = limit else { return std::future::pending().await };
+    loop {
+        open.none_left().await;
+        let begun = open.begun();
+        sleep(limit).await;
+        if open.is_empty() && open.begun() == begun {
+            return;
+        }
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::calm::Allowance;
+
 /// Limits of a gRPC port. Numbers `S..` are rows of the security checklist that the figures come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -41,11 +43,18 @@ pub struct Limits {
     /// was added since. Open streams finish in their own time: they are bounded by their deadlines and by the
     /// keepalive. `None` is never.
     pub connection_age: Option<Duration>,
+    /// A connection that had no call open for so long gets a GOAWAY (S06). `None` is never.
+    pub connection_idle: Option<Duration>,
+    /// PING and SETTINGS frames that a peer may send, beside one for each frame of ours that answers a call; one more ends
+    /// the connection with ENHANCE_YOUR_CALM (S06).
+    pub control_frames: Allowance,
 }
 
 impl Limits {
     /// The default of `connection_age`.
     pub const CONNECTION_AGE: Duration = Duration::from_secs(30 * 60);
+    /// The default of `connection_idle`.
+    pub const CONNECTION_IDLE: Duration = Duration::from_secs(10 * 60);
     /// Fewest `pending_accept_reset_streams`, where hardly any stream may be open.
     pub(crate) const PENDING_ACCEPT_RESETS_MIN: usize = 20;
     /// Share of the age by which connections differ, so that those made together do not end together.
@@ -69,6 +78,8 @@ impl Default for Limits {
             write_timeout: Duration::from_secs(30),
             preface_timeout: Duration::from_secs(5),
             connection_age: Some(Self::CONNECTION_AGE),
+            connection_idle: Some(Self::CONNECTION_IDLE),
+            control_frames: Allowance { per_second: 10, burst: 1_000 },
         }
     }
 }

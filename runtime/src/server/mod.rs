@@ -6,8 +6,10 @@
 mod accept;
 mod authority;
 mod call;
+mod calm;
 mod connection;
 mod deadline;
+mod lane;
 mod limits;
 mod open_calls;
 mod preface;
@@ -29,6 +31,7 @@ use tonic::service::Routes;
 use tonic::transport::server::TcpConnectInfo;
 
 pub(crate) use accept::accept;
+pub use calm::Allowance;
 pub use connection::ConnectionError;
 pub(crate) use connection::Ends;
 pub use limits::Limits;
@@ -37,6 +40,7 @@ pub(crate) use stall::Unstuck;
 
 use crate::metrics::{Calls, Methods};
 use connection::Front;
+use lane::Lane;
 
 /// A gRPC server that is safe to show to a network: one per process, shared by all its connections.
 #[derive(Clone)]
@@ -49,7 +53,7 @@ pub struct Server {
 #[must_use]
 pub fn hardened_server(routes: Routes) -> Server {
     let calls = Arc::new(Calls::register(Methods::none(), Arc::default(), &mut Registry::default()));
-    let front = Front { routes: routes.prepare(), authorities: Arc::default(), calls };
+    let front = Front { routes: routes.prepare(), authorities: Arc::default(), calls, lane: Lane::default() };
     Server { front, limits: Arc::default() }
 }
 
@@ -65,6 +69,13 @@ impl Server {
     #[must_use]
     pub fn authority(mut self, name: impl Into<String>) -> Self {
         Arc::make_mut(&mut self.front.authorities).add(name.into());
+        self
+    }
+
+    /// Lets calls of these paths wait for each other; see [`App::lane`](crate::App::lane).
+    #[must_use]
+    pub fn lane(mut self, paths: impl IntoIterator<Item = impl Into<String>>, at_once: usize) -> Self {
+        self.front.lane = Lane::new(paths.into_iter().map(Into::into).collect(), at_once);
         self
     }
 

@@ -1,9 +1,14 @@
 //! How many calls one connection has open: a connection that was asked to go is given time while it has some.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Notify;
+
+/// The half of the counts that tells how many are open: a connection has far fewer than four thousand million.
+const OPEN: u64 = u32::MAX as u64;
+/// One call begun.
+const BEGUN: u64 = OPEN + 1;
 
 /// The open calls of one connection.
 #[derive(Debug, Clone, Default)]
@@ -11,7 +16,8 @@ pub(super) struct OpenCalls(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    count: AtomicUsize,
+    /// Open ones in the lower half; in the upper half those that have begun, round and round.
+    counts: AtomicU64,
     none_left: Notify,
 }
 
@@ -21,12 +27,17 @@ pub(super) struct OpenCall(Arc<Shared>);
 
 impl OpenCalls {
     pub(super) fn begin(&self) -> OpenCall {
-        self.0.count.fetch_add(1, Ordering::AcqRel);
+        self.0.counts.fetch_add(BEGUN + 1, Ordering::AcqRel);
         OpenCall(Arc::clone(&self.0))
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.count.load(Ordering::Acquire) == 0
+        self.0.counts.load(Ordering::Acquire) & OPEN == 0
+    }
+
+    /// Changes with every call that begins.
+    pub(super) fn begun(&self) -> u64 {
+        self.0.counts.load(Ordering::Acquire) & !OPEN
     }
 
     /// Resolves at a moment at which no call is open.
@@ -40,7 +51,7 @@ impl OpenCalls {
 
 impl Drop for OpenCall {
     fn drop(&mut self) {
-        if self.0.count.fetch_sub(1, Ordering::AcqRel) == 1 {
+        if self.0.counts.fetch_sub(1, Ordering::AcqRel) & OPEN == 1 {
             self.0.none_left.notify_one();
         }
     }

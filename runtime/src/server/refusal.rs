@@ -1,12 +1,15 @@
 //! The answers that the shell gives in place of a handler.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 /// Domain of every `ErrorInfo` of the mesh.
 const DOMAIN: &str = "meshwork";
+/// When who finds a server full should call again, before its own jitter.
+const RETRY_SOON: Duration = Duration::from_millis(250);
 
 /// Why a call was answered without its handler, or instead of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +20,8 @@ pub(super) enum Refusal<'a> {
     MalformedTimeout,
     /// The caller is no longer waiting.
     DeadlineExceeded,
+    /// More calls wait for this method than may.
+    Overloaded,
     /// The handler panicked. What it said stays in the log.
     Panicked,
 }
@@ -36,8 +41,15 @@ impl From<Refusal<'_>> for Status {
             Refusal::DeadlineExceeded => {
                 (Code::DeadlineExceeded, "DEADLINE_EXCEEDED", "the deadline of the call has passed".to_owned())
             }
+            Refusal::Overloaded => {
+                (Code::ResourceExhausted, "OVERLOADED", "too many calls of this kind wait already".to_owned())
+            }
             Refusal::Panicked => (Code::Internal, "PANICKED", "internal error".to_owned()),
         };
-        Status::with_error_details(code, message, ErrorDetails::with_error_info(reason, DOMAIN, metadata))
+        let mut details = ErrorDetails::with_error_info(reason, DOMAIN, metadata);
+        if code == Code::ResourceExhausted {
+            details.set_retry_info(Some(RETRY_SOON));
+        }
+        Status::with_error_details(code, message, details)
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mesh_runtime::{Hooks, Limits, Server, ServerArgs, clock, hardened_server};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
@@ -36,6 +36,10 @@ struct Frame {
 }
 
 async fn frame(io: &mut DuplexStream) -> Option<Frame> {
+    frame_of(io).await
+}
+
+async fn frame_of(io: &mut (impl AsyncRead + Unpin)) -> Option<Frame> {
     let mut head = [0; 9];
     io.read_exact(&mut head).await.ok()?;
     let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
@@ -277,4 +281,124 @@ async fn a_connection_too_many_is_closed_at_once_and_counted() {
     assert_eq!(running.log.recv().await.unwrap(), "begun Echo");
     // The place is free again once the server has seen the end of the first.
     while support::echo(running.grpc).await.is_err() {}
+}
+
+/// How many of the calls of a storm begin before one other call that came after them all.
+async fn begun_before(in_their_lane: impl FnOnce(Server) -> Server) -> usize {
+    const CONNECTIONS: usize = 20;
+    const CALLS: usize = 40;
+    let (probe, mut log) = Probe::new();
+    let server = in_their_lane(hardened_server(probe.routes()));
+    let goaway = CancellationToken::new();
+    let mut clients = Vec::new();
+    for _ in 0..=CONNECTIONS {
+        let (mut client, serving) = Client::piped(&server, &goaway).await;
+        // Its SETTINGS are there: from here on nothing is waited for.
+        assert_eq!(client.call(request("Peer").body(()).unwrap()).await.unwrap().code, Some(Code::Ok));
+        clients.push((client, serving));
+    }
+    let (mut last, _serving) = clients.pop().unwrap();
+    while log.try_recv().is_ok() {}
+    let mut answers = Vec::new();
+    for (client, _) in &mut clients {
+        for _ in 0..CALLS {
+            answers.push(client.start(request("Echo").body(()).unwrap()).await.unwrap());
+        }
+    }
+    // The storm is on its way, and what comes now comes after it.
+    tokio::task::yield_now().await;
+    assert_eq!(last.call(request("Peer").body(()).unwrap()).await.unwrap().code, Some(Code::Ok));
+    let mut begun = 0;
+    loop {
+        match log.recv().await.unwrap().as_str() {
+            "begun Peer" => break,
+            "begun Echo" => begun += 1,
+            _ => {}
+        }
+    }
+    for answer in answers {
+        assert_eq!(support::read(answer).await.unwrap().code, Some(Code::Ok), "it is served in the end");
+    }
+    begun
+}
+
+/// One thread, so that what runs before what is the order of the queue and no chance.
+#[tokio::test]
+async fn a_storm_in_a_lane_does_not_stand_before_the_calls_of_others() {
+    let without = begun_before(|server| server).await;
+    let with = begun_before(|server| server.lane(["/test.v1.Probe/Echo"], 8)).await;
+    println!("of 800 calls {without} run first without a lane, {with} with one");
+    assert!(without >= 600, "this is what a lane is for: {without}");
+    assert!(with <= 100, "{with}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_waits_for_something_else_keeps_nobody_waiting_and_one_that_waits_has_its_deadline() {
+    let (probe, _log) = Probe::new();
+    let server = hardened_server(probe.routes()).lane(["/test.v1.Probe/Wait", "/test.v1.Probe/Echo"], 1);
+    let (mut client, _serving) = Client::piped(&server, &CancellationToken::new()).await;
+    let waiting = client.start(request("Wait").body(()).unwrap()).await.unwrap();
+    let late = request("Wait").header("grpc-timeout", "1S").body(()).unwrap();
+    assert_eq!(client.call(late).await.unwrap().code, Some(Code::DeadlineExceeded));
+    assert_eq!(client.call(request("Echo").body(()).unwrap()).await.unwrap().code, Some(Code::Ok));
+    probe.release.cancel();
+    assert_eq!(support::read(waiting).await.unwrap().code, Some(Code::Ok));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_without_calls_is_asked_to_go_and_one_with_some_is_not() {
+    let begun = clock::now();
+    let (mut client, serving) = Client::piped(&server(), &CancellationToken::new()).await;
+    tokio::time::sleep(Limits::CONNECTION_IDLE - Duration::from_secs(1)).await;
+    assert_eq!(client.call(request("Echo").body(()).unwrap()).await.unwrap().code, Some(Code::Ok));
+    // Well, or with an error of a client that hangs up before the goodbye is complete.
+    serving.await.unwrap();
+    let after = clock::now() - begun;
+    let (least, most) = (2 * Limits::CONNECTION_IDLE - Duration::from_secs(1), 3 * Limits::CONNECTION_IDLE);
+    assert!((least..most).contains(&after), "the call begins the time anew: {after:?}");
+
+    let (mut client, serving) = Client::piped(&server(), &CancellationToken::new()).await;
+    let _waiting = client.start(request("Wait").body(()).unwrap()).await.unwrap();
+    tokio::time::sleep(2 * Limits::CONNECTION_IDLE).await;
+    assert!(!serving.is_finished(), "a stream that is open is no idleness");
+}
+
+const PING_FRAME: &[u8] = &[0, 0, 8, PING, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+
+/// Sends so many frames at once; what came back after them, and how the connection ended if it did.
+async fn after_a_flood(frame: &[u8], count: u32) -> (Vec<Frame>, Option<String>) {
+    let (mut io, serving) = pipe(server());
+    io.write_all(&[PREFACE, EMPTY_SETTINGS].concat()).await.unwrap();
+    let flood = frame.repeat(usize::try_from(count).unwrap());
+    let (mut reading, mut writing) = tokio::io::split(io);
+    let read = async {
+        let mut frames = Vec::new();
+        let quiet = Duration::from_millis(300);
+        while let Ok(Some(frame)) = tokio::time::timeout(quiet, frame_of(&mut reading)).await {
+            frames.push(frame);
+        }
+        frames
+    };
+    let (frames, _) = tokio::join!(read, async { writing.write_all(&flood).await });
+    let ended = if serving.is_finished() { Some(serving.await.unwrap()) } else { None };
+    (frames, ended)
+}
+
+#[tokio::test]
+async fn a_peer_that_floods_pings_or_settings_is_told_to_be_calm_and_cut() {
+    let Limits { control_frames, .. } = Limits::default();
+    for flood in [PING_FRAME, EMPTY_SETTINGS] {
+        // The first SETTINGS of the connection are one of them.
+        let (frames, ended) = after_a_flood(flood, control_frames.burst - 1).await;
+        assert_eq!(ended, None, "so many are answered");
+        let answers = frames.iter().filter(|frame| frame.kind == flood[3]).count();
+        assert!(answers >= usize::try_from(control_frames.burst - 1).unwrap(), "{answers} answers");
+
+        let (frames, ended) = after_a_flood(flood, control_frames.burst + 100).await;
+        assert!(ended.is_some_and(|how| how != "well"), "one more ends it");
+        let goodbye = frames.iter().find(|frame| frame.kind == GOAWAY).expect("it is told why");
+        const ENHANCE_YOUR_CALM: u8 = 0xb;
+        assert_eq!(goodbye.payload[7], ENHANCE_YOUR_CALM);
+        assert_eq!(&goodbye.payload[8..], b"too_many_pings");
+    }
 }
