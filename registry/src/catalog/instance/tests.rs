@@ -153,9 +153,16 @@ fn labels_come_back_as_they_were_given() {
 
 #[test]
 fn siblings_share_what_is_equal_and_nothing_else() {
+    let service = |name: &str| {
+        let methods = vec![Method::new("GetUser", IdempotencyLevel::NoSideEffects).unwrap()];
+        GrpcService::new(name, methods, ServingStatus::Serving).unwrap()
+    };
     let spec = |zone: &str, commit: &str| {
         let labels = BTreeMap::from([("commit".to_owned(), commit.to_owned())]);
-        let mut spec = InstanceSpec::new(vec![endpoint("grpc")]).unwrap().with_grpc_services(services(2)).unwrap();
+        let mut spec = InstanceSpec::new(vec![endpoint("grpc")])
+            .unwrap()
+            .with_grpc_services(vec![service("a"), service("b")])
+            .unwrap();
         spec.zone = Zone::parse(zone).unwrap();
         spec.metadata = Metadata::new(labels).unwrap();
         spec
