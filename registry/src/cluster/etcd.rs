@@ -117,7 +117,7 @@ impl Cluster for EtcdCluster {
                 // A panic is logged where it happens.
                 let _ = task.await;
             }
-            self.shared.doubt();
+            self.shared.set(Authority::Unsure);
             let lease = std::mem::take(&mut *self.shared.lease.lock());
             if lease == 0 {
                 return;
