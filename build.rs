@@ -21,6 +21,21 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let mut set = house.file_descriptor_set();
     set.file.retain(|file| !file.package().starts_with("google.api"));
+
+    // The registry's server once more, with messages of the first kind but for the two that it encodes once for many.
+    let mut registry = set.clone();
+    registry.file.retain(|file| file.name() == "mesh/registry/v1/registry.proto");
+    let encoded = out.join("encoded");
+    fs::create_dir_all(&encoded)?;
+    tonic_prost_build::configure()
+        .build_client(false)
+        .extern_path(".mesh.registry.v1", "crate::registry::v1")
+        .extern_path(".mesh.registry.v1.ResolveResponse", "crate::encoded::Encoded")
+        .extern_path(".mesh.registry.v1.WatchResponse", "crate::encoded::Encoded")
+        .codec_path("crate::encoded::Lean")
+        .out_dir(encoded)
+        .compile_fds(registry)?;
+
     tonic_prost_build::configure()
         .bytes(".mesh")
         .btree_map(".mesh")

@@ -1,8 +1,10 @@
 //! The wire of Meshwork: every message and service of `proto/` as Rust types, and the descriptor set that reflection
 //! serves.
 //!
-//! Generated code stays in its package's module. Written by hand is only the `Debug` of messages that hold a secret.
+//! Generated code stays in its package's module. Written by hand are the `Debug` of messages that hold a secret, and
+//! answers that are encoded once for many.
 
+pub mod encoded;
 mod redact;
 
 /// `mesh.registry.v1`: discovery.
@@ -10,6 +12,11 @@ pub mod registry {
     /// Version 1.
     pub mod v1 {
         tonic::include_proto!("mesh.registry.v1");
+    }
+
+    /// The server of version 1 whose `Resolve` and `Watch` answer with bytes that are encoded already.
+    pub mod v1_encoded {
+        include!(concat!(env!("OUT_DIR"), "/encoded/mesh.registry.v1.rs"));
     }
 }
 

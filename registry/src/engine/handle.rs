@@ -9,11 +9,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::error::{EngineError, Lane};
 use super::events::Events;
+use super::follow::{Bell, Follow, Following};
 use super::publish::View;
 use super::time::Clock;
 use crate::catalog::{
-    Beat, Beaten, Granted, Incarnation, InstanceId, LeaseId, Position, Register, RuleSet, ServiceKey, ServiceView,
-    StreamId, Timestamp,
+    Beat, Beaten, Granted, Incarnation, InstanceId, LeaseId, Position, Register, RuleSet, ServiceKey, StreamId,
+    Timestamp,
 };
 use crate::cluster::{Board, KeptHealth, Relayed, RelayedBeat};
 
@@ -68,7 +69,7 @@ pub(super) enum Notice {
     StreamClosed(StreamId, Closed),
     /// Beats that another node passed on; each node has one such request under way.
     Relayed(Vec<RelayedBeat>, Reply<Vec<Relayed>>),
-    Follow(ServiceKey, Reply<watch::Receiver<Arc<ServiceView>>>),
+    Follow(ServiceKey, Arc<Bell>, usize, Reply<Follow>),
 }
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, EngineError>>;
@@ -168,15 +169,35 @@ impl Engine {
     }
 
     /// The state of one service as it changes, known or not: a name nobody knows can be followed too, and those are
-    /// bounded. The receiver ends when the engine stops or the name was forgotten between two looks: then follow anew.
-    pub async fn follow(&self, service: &ServiceKey) -> Result<watch::Receiver<Arc<ServiceView>>, EngineError> {
-        if let Some(receiver) = self.view.load().follow(service) {
-            return Ok(receiver);
-        }
+    /// bounded.
+    pub async fn follow(&self, service: &ServiceKey) -> Result<Following, EngineError> {
+        let bell = Arc::new(Bell::default());
+        let follow = match self.follow_known(service, &bell, 0) {
+            Some(follow) => follow,
+            None => self.follow_unknown(service, &bell, 0).await?,
+        };
+        Ok(Following::new(follow, bell))
+    }
+
+    /// Follows a service that is published, with a bell that rings for many; `number` is what it rings for this one.
+    pub fn follow_known(&self, service: &ServiceKey, bell: &Arc<Bell>, number: usize) -> Option<Follow> {
+        self.view.load().follow(service, bell, number)
+    }
+
+    /// The same for one that was not published a moment ago.
+    pub fn follow_unknown(
+        &self,
+        service: &ServiceKey,
+        bell: &Arc<Bell>,
+        number: usize,
+    ) -> impl Future<Output = Result<Follow, EngineError>> + Send + use<> {
         let (reply, answer) = oneshot::channel();
-        let notice = Notice::Follow(service.clone(), reply);
-        self.notices.send(notice).map_err(|_| EngineError::Stopped)?;
-        answer.await.map_err(|_| EngineError::Stopped)?
+        let notice = Notice::Follow(service.clone(), Arc::clone(bell), number, reply);
+        let asked = self.notices.send(notice).map_err(|_| EngineError::Stopped);
+        async move {
+            asked?;
+            answer.await.map_err(|_| EngineError::Stopped)?
+        }
     }
 
     /// The latest membership changes.

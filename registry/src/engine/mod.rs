@@ -5,6 +5,7 @@ mod audit;
 mod error;
 mod events;
 mod feed;
+mod follow;
 mod handle;
 mod metrics;
 mod ownership;
@@ -17,6 +18,7 @@ mod waiting;
 
 pub use error::{EngineError, Lane};
 pub use events::{EVENTS_MAX, Event, EventKind, Events, Subject};
+pub use follow::{Bell, Follow, Following, Published};
 pub use handle::{Closed, Departure, Engine};
 pub use metrics::Metrics;
 pub use publish::View;

@@ -11,10 +11,11 @@ use tokio::sync::watch;
 use super::audit;
 use super::error::EngineError;
 use super::events::Events;
+use super::follow::{Bell, Cell, Follow, Published};
 use super::metrics::Metrics;
 use crate::catalog::{
-    Liveness, Namespace, Position, Presence, RemovalHoldReason, ServiceChange, ServiceKey, ServiceView, SoftState,
-    State, Timestamp,
+    Liveness, Namespace, Position, Presence, RemovalHoldReason, Revision, ServiceChange, ServiceKey, ServiceView,
+    SoftState, State, Timestamp,
 };
 
 /// Most names that nobody registered and somebody follows. Names that were deleted while they were followed come on top;
@@ -24,15 +25,14 @@ const UNKNOWN_FOLLOWED_MAX: usize = 10_000;
 /// How often the unknown names that nobody follows any more are let go of.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The current value of one service, and who follows it.
-pub(super) type Cell = watch::Sender<Arc<ServiceView>>;
-
 /// Everything there is to read. Services are looked up as they are now: at least as new as `position`, each whole.
 #[derive(Clone, Debug)]
 pub struct View {
     pub(super) position: Position,
     pub(super) complete: bool,
     pub(super) stale_since: Option<Timestamp>,
+    /// Where the state was when it began to count as whole; `None` where it was from the start.
+    pub(super) warmed_at: Option<Revision>,
     /// Every service there is something to tell about: known ones, and deleted ones with removals that still hold.
     /// Replaced only when a name comes or goes.
     pub(super) services: Arc<BTreeMap<ServiceKey, Arc<Cell>>>,
@@ -60,8 +60,8 @@ impl View {
     /// A service by its name; `None` where there is nothing to tell about it. A view of [`Presence::Unknown`] means the
     /// same, but for the removals that it shows.
     #[must_use]
-    pub fn service(&self, key: &ServiceKey) -> Option<Arc<ServiceView>> {
-        self.services.get(key).map(|cell| cell.borrow().clone())
+    pub fn service(&self, key: &ServiceKey) -> Option<Arc<Published>> {
+        self.services.get(key).map(|cell| cell.view())
     }
 
     /// The known services of a namespace in the order of their names, from the first one after `after` on.
@@ -69,19 +69,26 @@ impl View {
         &'a self,
         namespace: &'a Namespace,
         after: Option<&'a ServiceKey>,
-    ) -> impl Iterator<Item = Arc<ServiceView>> + 'a {
+    ) -> impl Iterator<Item = Arc<Published>> + 'a {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         self.services
             .range::<ServiceKey, _>((from, Bound::Unbounded))
             .skip_while(|(key, _)| key.namespace < *namespace)
             .take_while(|(key, _)| key.namespace == *namespace)
-            .map(|(_, cell)| cell.borrow().clone())
+            .map(|(_, cell)| cell.view())
             .filter(|service| service.presence() != Presence::Unknown)
     }
 
     /// The changes of a service, if it is here.
-    pub(super) fn follow(&self, key: &ServiceKey) -> Option<watch::Receiver<Arc<ServiceView>>> {
-        self.services.get(key).map(|cell| cell.subscribe())
+    pub(super) fn follow(&self, key: &ServiceKey, bell: &Arc<Bell>, number: usize) -> Option<Follow> {
+        self.services.get(key)?.follow(bell, number)
+    }
+
+    /// Whether what was told at this revision was told of a whole state. What was told before may lack what lived: who
+    /// merged it has to be shown everything once.
+    #[must_use]
+    pub fn was_whole_at(&self, revision: Revision) -> bool {
+        self.complete && self.warmed_at.is_none_or(|warmed_at| revision > warmed_at)
     }
 }
 
@@ -116,6 +123,8 @@ pub(super) struct Publisher {
     position: Position,
     complete: bool,
     stale_since: Option<Timestamp>,
+    /// Where the state was when it began to count as whole.
+    warmed_at: Option<Revision>,
     /// When the unknown names were looked through last.
     swept: Timestamp,
     events: Events,
@@ -126,7 +135,8 @@ impl Publisher {
     /// A publisher of this state, which is published.
     pub(super) fn new(state: &State, complete: bool, metrics: Metrics, events: Events, now: Timestamp) -> Self {
         let position = state.position().clone();
-        let empty = View { position: position.clone(), complete, stale_since: None, services: Arc::default() };
+        let services = Arc::default();
+        let empty = View { position: position.clone(), complete, stale_since: None, warmed_at: None, services };
         let mut publisher = Self {
             view: Arc::new(ArcSwap::from_pointee(empty)),
             positions: watch::Sender::new(position.clone()),
@@ -136,6 +146,7 @@ impl Publisher {
             position,
             complete,
             stale_since: None,
+            warmed_at: None,
             swept: now,
             events,
             metrics,
@@ -199,6 +210,7 @@ impl Publisher {
     /// The state is whole from now on.
     pub(super) fn completed(&mut self) {
         self.complete = true;
+        self.warmed_at = Some(self.position.revision);
     }
 
     /// Since when what readers see may be old; `None` while it is not.
@@ -220,8 +232,8 @@ impl Publisher {
         }
         let (position, services) = (self.position.clone(), self.services.clone());
         self.metrics.revision.set(position.revision.get().try_into().unwrap_or(i64::MAX));
-        let (complete, stale_since) = (self.complete, self.stale_since);
-        self.view.store(Arc::new(View { position: position.clone(), complete, stale_since, services }));
+        let (complete, stale_since, warmed_at) = (self.complete, self.stale_since, self.warmed_at);
+        self.view.store(Arc::new(View { position: position.clone(), complete, stale_since, warmed_at, services }));
         self.positions.send_if_modified(|published| {
             let moved = *published != position;
             *published = position;
@@ -232,20 +244,20 @@ impl Publisher {
     /// Puts a service where readers find it, or takes it away from there once there is nothing to tell about it.
     fn place(&mut self, name: ServiceKey, view: ServiceView) {
         let nothing_to_tell = view.presence() == Presence::Unknown && view.removals().is_empty();
-        let view = Arc::new(view);
+        let view = Arc::new(Published::new(view));
         let cell = match self.cell(&name).cloned() {
             Some(cell) => {
-                cell.send_replace(view);
+                cell.publish(view);
                 cell
             }
-            None => Arc::new(watch::Sender::new(view)),
+            None => Arc::new(Cell::new(view)),
         };
         let listed = self.services.contains_key(&name);
         if nothing_to_tell {
             if listed {
                 Arc::make_mut(&mut self.services).remove(&name);
             }
-            if cell.receiver_count() > 0 {
+            if !cell.close_unless_followed() {
                 self.unknown.insert(name, cell);
             }
         } else if !listed {
@@ -258,25 +270,27 @@ impl Publisher {
     pub(super) fn follow(
         &mut self,
         service: &ServiceKey,
+        bell: &Arc<Bell>,
+        number: usize,
         now: Timestamp,
-    ) -> Result<watch::Receiver<Arc<ServiceView>>, EngineError> {
-        if let Some(cell) = self.cell(service) {
-            return Ok(cell.subscribe());
+    ) -> Result<Follow, EngineError> {
+        if let Some(follow) = self.cell(service).and_then(|cell| cell.follow(bell, number)) {
+            return Ok(follow);
         }
         self.sweep(now);
         if self.unknown.len() >= UNKNOWN_FOLLOWED_MAX {
             return Err(EngineError::TooManyFollowed { max: UNKNOWN_FOLLOWED_MAX });
         }
-        let (cell, receiver) = watch::channel(Arc::new(self.current(service)));
-        self.unknown.insert(service.clone(), Arc::new(cell));
-        Ok(receiver)
+        let cell = Arc::new(Cell::new(Arc::new(Published::new(self.current(service)))));
+        self.unknown.insert(service.clone(), Arc::clone(&cell));
+        cell.follow(bell, number).ok_or(EngineError::Stopped)
     }
 
     /// Lets go of the unknown names that nobody follows any more.
     fn sweep(&mut self, now: Timestamp) {
         if now.since(self.swept) >= SWEEP_INTERVAL {
             self.swept = now;
-            self.unknown.retain(|_, cell| cell.receiver_count() > 0);
+            self.unknown.retain(|_, cell| !cell.close_unless_followed());
         }
     }
 
@@ -289,7 +303,7 @@ impl Publisher {
             return view.clone();
         }
         match self.cell(service) {
-            Some(cell) => ServiceView::clone(&cell.borrow()),
+            Some(cell) => ServiceView::clone(&cell.view()),
             None => ServiceView::unknown(service.clone(), self.position.revision),
         }
     }

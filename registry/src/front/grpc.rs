@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::Stream;
+use mesh_api::encoded::Encoded;
 use mesh_api::registry::v1 as pb;
-use pb::registry_service_server::{RegistryService, RegistryServiceServer};
+use mesh_api::registry::v1_encoded::registry_service_server::{RegistryService, RegistryServiceServer};
 use prost::Message as _;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -19,7 +20,7 @@ use super::pace::Pace;
 use super::{FrontError, Peer, Places, Quotas};
 use crate::catalog::{CatalogError, Position, Presence, StreamId};
 use crate::engine::{Engine, View};
-use crate::watch::{Drain, Hub};
+use crate::watch::{Hub, Pull};
 use crate::wire::{self, Reach};
 
 /// Longest message taken (S09): a thousand beats with their load reports.
@@ -175,30 +176,30 @@ impl RegistryService for Front {
         Ok(Response::new(pb::DeleteServiceResponse { position: at(&position) }))
     }
 
-    async fn resolve(&self, request: Request<pb::ResolveRequest>) -> Result<Response<pb::ResolveResponse>, Status> {
+    async fn resolve(&self, request: Request<pb::ResolveRequest>) -> Result<Response<Encoded>, Status> {
         let request = request.into_inner();
         let key = wire::service_key(&request.namespace, &request.service).map_err(|why| self.refused(why))?;
         let view = self.view_including(request.at_least.as_ref()).await.map_err(|why| self.refused(why))?;
         let service = view.service(&key).filter(|service| service.presence() != Presence::Unknown);
         let service = service.ok_or_else(|| self.refused(CatalogError::UnknownService { service: key }))?;
-        let instances = service.instances().values().map(|instance| wire::resolved_instance(&service, instance));
         let revision = view.position().revision.max(service.revision());
         let hold = service.soft().hold.as_ref();
         let stale_for = view.stale_since().map(|since| wire::duration(self.engine.now().since(since)));
-        let response = pb::ResolveResponse {
+        let own = pb::ResolveResponse {
             stale: stale_for.is_some(),
             stale_for,
-            instances: instances.collect(),
             position: at(&Position { revision, ..view.position().clone() }),
             complete: view.complete(),
-            presence: wire::presence(service.presence()).into(),
             removal_hold: hold.map(|hold| wire::removal_hold(hold, self.engine.now())),
+            ..pb::ResolveResponse::default()
         };
-        let bytes = response.encoded_len();
+        let shared = self.hub.resolved(&service);
+        let answer = Encoded::of(own.encode_to_vec().into(), shared);
+        let bytes = answer.encoded_len();
         if bytes > ANSWER_BYTES_MAX {
             return Err(self.refused(FrontError::AnswerTooLarge { bytes, max: ANSWER_BYTES_MAX }));
         }
-        Ok(Response::new(response))
+        Ok(Response::new(answer))
     }
 
     async fn list_services(
@@ -250,7 +251,7 @@ impl RegistryService for Front {
         Ok(Response::new(events::answers(self.engine.events(), asked, self.ends.clone(), place)))
     }
 
-    type WatchStream = Drain;
+    type WatchStream = Pull;
 
     async fn watch(
         &self,

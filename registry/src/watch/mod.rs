@@ -1,23 +1,22 @@
 //! Who is told, and how far behind they may fall.
 //!
-//! Watch promises state, not events. A [`Subscription`](subscription::Subscription) knows what its watcher holds and works out the next message from
-//! that and the latest [`ServiceView`](crate::catalog::ServiceView); a [`queue`](queue::queue) bounds in bytes what waits
-//! for the watcher, and whatever does not fit is simply not worked out yet; the [`watcher`](watcher::Watcher) is the task
-//! that ties them to one stream. Watchers share nothing that blocks: a stalled one costs its queue, for 30 s at most.
+//! Watch promises state, not events. A [`Subscription`](subscription::Subscription) knows what its watcher holds and works
+//! out the next message from that and the latest [`ServiceView`](crate::catalog::ServiceView). A watcher is pulled: the
+//! transport asks it for a message when there is room for one, so nothing waits anywhere for who does not read, and what he
+//! misses shrinks to the latest state meanwhile. It has no task and shares nothing that blocks: a stalled one costs the
+//! message at hand, for 30 s at most.
 
 mod hub;
-mod message;
 mod metrics;
 mod press;
-mod queue;
-mod snapshot;
+mod seat;
 mod subscription;
 mod watcher;
 
 use std::time::Duration;
 
 pub(crate) use hub::Hub;
-pub(crate) use queue::Drain;
+pub(crate) use seat::Pull;
 
 /// How long until the next bookmark at the latest. Silent for three of these, a stream is dead to its watcher.
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(5);

@@ -1,139 +1,104 @@
 //! Where messages are made: each once, however many watchers get it.
 //!
-//! Watchers of a service that keep up all hold the same revision, so the next delta is the same message for all of them.
-//! The last few are kept in a small direct-mapped table; a watcher that misses it makes its own.
+//! Watchers of a service that keep up all hold the same revision, so the next delta is the same message for all of them,
+//! and so is a snapshot from scratch but for its position. What is everybody's is kept beside the view that it was made
+//! of; what is a watcher's own stands before it, some fifty bytes.
 
-use std::collections::hash_map::DefaultHasher;
-use std::hash::{Hash, Hasher};
-use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use mesh_api::encoded::Encoded;
 use mesh_api::registry::v1 as pb;
-use parking_lot::Mutex;
 use pb::watch_response::Event;
+use prost::Message as _;
 
-use super::message::Message;
-use super::snapshot::{Complete, Snapshot};
 use super::{BOOKMARK_INTERVAL, DELTA_BYTES_MAX};
-use crate::catalog::{Position, Revision, ServiceKey, ServiceView, SoftState, Timestamp};
+use crate::catalog::{Position, Revision, ServiceKey, Timestamp};
+use crate::engine::Published;
 use crate::front::FrontError;
-use crate::wire::{self, Loads};
+use crate::wire::{self, Loads, Shelf};
 
-/// Slots of the table. Two busy services that share a slot only cost each other some sharing.
-const SLOTS: usize = 256;
-/// Longest message that is kept: 4 MiB for the whole table.
-const SHARED_BYTES_MAX: usize = 16 * 1024;
+/// Whether the registry's state was whole when something was taken from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Complete {
+    Whole,
+    Warming,
+}
+
+impl Complete {
+    pub(super) fn from_wire(complete: bool) -> Self {
+        if complete { Self::Whole } else { Self::Warming }
+    }
+
+    pub(super) fn to_wire(self) -> bool {
+        self == Self::Whole
+    }
+}
 
 /// Makes messages and shares them between watchers.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Press {
-    slots: Vec<Mutex<Option<(Imprint, Message)>>>,
-}
-
-/// What a message follows from entirely.
-#[derive(Debug, Clone)]
-struct Imprint {
-    service: ServiceKey,
-    position: Position,
-    complete: Complete,
-    kind: Kind,
-}
-
-#[derive(Debug, Clone)]
-enum Kind {
-    Delta {
-        base: Revision,
-    },
-    /// Told apart by identity: the pointer is held, so it cannot come to mean another state.
-    Soft(Arc<SoftState>),
-}
-
-impl Imprint {
-    fn matches(&self, other: &Self) -> bool {
-        let same_kind = match (&self.kind, &other.kind) {
-            (Kind::Delta { base }, Kind::Delta { base: other }) => base == other,
-            (Kind::Soft(soft), Kind::Soft(other)) => Arc::ptr_eq(soft, other),
-            (Kind::Delta { .. }, Kind::Soft(_)) | (Kind::Soft(_), Kind::Delta { .. }) => false,
-        };
-        same_kind && self.complete == other.complete && self.position == other.position && self.service == other.service
-    }
-
-    fn slot(&self) -> usize {
-        let mut hasher = DefaultHasher::new();
-        self.service.hash(&mut hasher);
-        std::mem::discriminant(&self.kind).hash(&mut hasher);
-        usize::try_from(hasher.finish() % SLOTS as u64).expect("a remainder of 256 fits")
-    }
+    pub(super) shelf: Shelf,
 }
 
 impl Press {
-    pub(super) fn new() -> Self {
-        Self { slots: std::iter::repeat_with(Mutex::default).take(SLOTS).collect() }
-    }
-
-    /// The next chunk of a snapshot, and whether it is the last one.
-    pub(super) fn chunk(snapshot: &mut Snapshot, store: &Position) -> (Message, End) {
-        let chunk = snapshot.next_chunk();
-        let end = if chunk.last { End::Last } else { End::More };
-        let position = at(store, snapshot.revision());
-        (about(snapshot.service(), &position, snapshot.complete(), Event::Snapshot(chunk)), end)
-    }
-
-    /// What changed in a service since `base`; `None` where that is too much for one message.
+    /// Everything that changed in a service since `base`; `None` where that is too much for one message.
     pub(super) fn delta(
         &self,
-        view: &ServiceView,
+        view: &Published,
         base: Revision,
         changes: impl FnOnce() -> pb::Delta,
         store: &Position,
         complete: Complete,
-    ) -> Option<Message> {
-        let position = at(store, view.revision());
-        let imprint =
-            Imprint { service: view.key().clone(), position: position.clone(), complete, kind: Kind::Delta { base } };
-        let message = self.shared(imprint, || about(view.key(), &position, complete, Event::Delta(changes())));
-        (message.bytes() <= DELTA_BYTES_MAX).then_some(message)
+    ) -> Option<Encoded> {
+        let make = || {
+            let position = wire::position(&at(store, view.revision()));
+            let own =
+                pb::WatchResponse { position: Some(position), complete: complete.to_wire(), ..Default::default() };
+            let event = Event::Delta(changes());
+            pb::WatchResponse { event: Some(event), ..about(view.key(), own) }.encode_to_vec().into()
+        };
+        let message = view.memo().delta(&self.shelf, (base, complete.to_wire()), make);
+        (message.len() <= DELTA_BYTES_MAX).then(|| Encoded::whole(Bytes::clone(&message)))
     }
 
     /// The soft state of a service, beside the revision up to which the watcher holds the rest.
     pub(super) fn soft_state(
         &self,
-        view: &ServiceView,
+        view: &Published,
         held: Revision,
         store: &Position,
         complete: Complete,
         now: Timestamp,
-    ) -> Message {
-        let position = at(store, held);
+    ) -> Encoded {
         let make = || {
             let of = |loads| {
-                about(view.key(), &position, complete, Event::SoftState(wire::soft_state(view.soft(), loads, now)))
+                let event = Event::SoftState(wire::soft_state(view.soft(), loads, now));
+                pb::WatchResponse { event: Some(event), ..about(view.key(), pb::WatchResponse::default()) }
             };
             let whole = of(Loads::Included);
-            if whole.bytes() <= DELTA_BYTES_MAX { whole } else { of(Loads::LeftOut) }
+            let told = if whole.encoded_len() <= DELTA_BYTES_MAX { whole } else { of(Loads::LeftOut) };
+            told.encode_to_vec().into()
         };
-        if view.soft().hold.is_some() {
-            // What is left of a hold changes with every look at it.
-            return make();
-        }
-        let kind = Kind::Soft(Arc::clone(view.soft()));
-        self.shared(Imprint { service: view.key().clone(), position: position.clone(), complete, kind }, make)
+        let shared = view.memo().soft(&self.shelf, view.soft().hold.map(|_| now), make);
+        Encoded::of(own(&at(store, held), complete), Bytes::clone(&shared))
+    }
+
+    /// One chunk of a snapshot.
+    pub(super) fn chunk(chunk: Bytes, revision: Revision, store: &Position, complete: Complete) -> Encoded {
+        Encoded::of(own(&at(store, revision), complete), chunk)
     }
 
     /// Everything followed is current up to this position, as far as this registry knows: it has not reached its store for
     /// so long.
-    pub(super) fn bookmark(position: &Position, complete: Complete, stale_for: Option<Duration>) -> Message {
+    pub(super) fn bookmark(position: &Position, complete: Complete, stale_for: Option<Duration>) -> Encoded {
         let bookmark = pb::Bookmark {
             interval: Some(wire::duration(BOOKMARK_INTERVAL)),
             stale: stale_for.is_some(),
             stale_for: stale_for.map(wire::duration),
         };
-        Message::new(pb::WatchResponse {
-            position: Some(wire::position(position)),
-            complete: complete.to_wire(),
-            event: Some(Event::Bookmark(bookmark)),
-            ..pb::WatchResponse::default()
-        })
+        let event = pb::WatchResponse { event: Some(Event::Bookmark(bookmark)), ..Default::default() };
+        Encoded::of(own(position, complete), event.encode_to_vec().into())
     }
 
     /// One subscription is refused. The name is given back as it came: it may be no name at all.
@@ -143,7 +108,7 @@ impl Press {
         position: &Position,
         complete: Complete,
         why: &FrontError,
-    ) -> Message {
+    ) -> Encoded {
         let verdict = why.verdict();
         let error = pb::ServiceError {
             code: verdict.code.into(),
@@ -151,47 +116,23 @@ impl Press {
             message: why.to_string(),
             retry_after: verdict.retry_after().map(wire::duration),
         };
-        Message::new(pb::WatchResponse {
-            namespace,
-            service,
-            position: Some(wire::position(position)),
-            complete: complete.to_wire(),
-            event: Some(Event::Error(error)),
-        })
+        let event = Some(Event::Error(error));
+        let error = pb::WatchResponse { namespace, service, event, ..Default::default() };
+        Encoded::of(own(position, complete), error.encode_to_vec().into())
     }
-
-    fn shared(&self, imprint: Imprint, make: impl FnOnce() -> Message) -> Message {
-        let slot = &self.slots[imprint.slot()];
-        if let Some((held, message)) = &*slot.lock()
-            && held.matches(&imprint)
-        {
-            return message.clone();
-        }
-        let message = make();
-        if message.bytes() <= SHARED_BYTES_MAX {
-            *slot.lock() = Some((imprint, message.clone()));
-        }
-        message
-    }
-}
-
-/// Whether more chunks follow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
-    More,
-    Last,
 }
 
 fn at(store: &Position, revision: Revision) -> Position {
     Position { revision, ..store.clone() }
 }
 
-fn about(service: &ServiceKey, position: &Position, complete: Complete, event: Event) -> Message {
-    Message::new(pb::WatchResponse {
-        namespace: service.namespace.as_str().to_owned(),
-        service: service.name.as_str().to_owned(),
-        position: Some(wire::position(position)),
-        complete: complete.to_wire(),
-        event: Some(event),
-    })
+/// What a message says beside its event: the part of it that is its receiver's own.
+fn own(position: &Position, complete: Complete) -> Bytes {
+    let (position, complete) = (Some(wire::position(position)), complete.to_wire());
+    pb::WatchResponse { position, complete, ..pb::WatchResponse::default() }.encode_to_vec().into()
+}
+
+fn about(service: &ServiceKey, response: pb::WatchResponse) -> pb::WatchResponse {
+    let (namespace, service) = (service.namespace.as_str().to_owned(), service.name.as_str().to_owned());
+    pb::WatchResponse { namespace, service, ..response }
 }

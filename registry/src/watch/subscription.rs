@@ -7,16 +7,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mesh_api::encoded::Encoded;
 use mesh_api::registry::v1 as pb;
 use tokio::time::Instant;
 
-use super::message::Message;
-use super::press::{End, Press};
-use super::snapshot::{Complete, Snapshot};
+use super::press::{Complete, Press};
 use crate::catalog::{
     Instance, Liveness, Position, Resume, Revision, ServiceView, ServingStatus, SoftState, Timestamp,
 };
-use crate::wire;
+use crate::engine::Published;
+use crate::wire::{self, Chunks};
 
 /// How long further changes of a busy service gather after one was sent. Shorter than anybody's reaction to it, and long
 /// enough that a rolling restart of hundreds is a few messages.
@@ -32,7 +32,7 @@ pub(super) const BEHIND_WAIT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Outlook<'a> {
     /// The service.
-    pub(super) view: &'a Arc<ServiceView>,
+    pub(super) view: &'a Arc<Published>,
     /// Where the registry is; read before `view`, which therefore includes it.
     pub(super) here: &'a Position,
     /// Whether the registry's state is whole; read before `view` too.
@@ -65,6 +65,18 @@ enum Held {
     Until(Revision, Complete),
 }
 
+/// A snapshot of which some chunks are sent.
+#[derive(Debug, Clone)]
+struct Snapshot {
+    chunks: Arc<Chunks>,
+    /// How many are sent.
+    sent: usize,
+    /// What holds once the last one is applied.
+    revision: Revision,
+    /// Whether the state was whole when it began.
+    complete: Complete,
+}
+
 /// What the watcher holds of the soft state.
 #[derive(Debug)]
 enum Soft {
@@ -88,7 +100,7 @@ pub(super) enum Due {
 /// What to do next.
 #[derive(Debug)]
 pub(super) enum Next {
-    Send(Message),
+    Send(Encoded),
     /// Nothing is left to send.
     Rest,
     /// The node did not reach the position that the watcher holds: say so, and end the subscription.
@@ -98,13 +110,19 @@ pub(super) enum Next {
 }
 
 impl Subscription {
-    /// A subscription of a watcher that holds `after`, on a node that is `here`.
-    pub(super) fn resume(after: Option<Position>, here: &Position, complete: Complete, now: Instant) -> Self {
+    /// A subscription of a watcher that holds `after`, on a node that is `here`; `told` says how complete the state was when
+    /// a revision was told.
+    pub(super) fn resume(
+        after: Option<Position>,
+        here: &Position,
+        told: impl FnOnce(Revision) -> Complete,
+        now: Instant,
+    ) -> Self {
         let held = match after {
             // Of another store or another life of it nothing can be said: its revisions count something else.
             Some(after) if after.store == here.store && after.generation == here.generation => {
                 if after.revision <= here.revision {
-                    Held::Until(after.revision, complete)
+                    Held::Until(after.revision, told(after.revision))
                 } else {
                     Held::Ahead { asked: after, until: now + BEHIND_WAIT }
                 }
@@ -176,28 +194,32 @@ impl Subscription {
                 Resume::Snapshot => {}
             }
         }
-        self.next_chunk(outlook)
+        self.next_chunk(outlook, press)
     }
 
-    fn next_chunk(&mut self, outlook: &Outlook<'_>) -> Next {
+    fn next_chunk(&mut self, outlook: &Outlook<'_>, press: &Press) -> Next {
         let mut snapshot = match std::mem::replace(&mut self.held, Held::Nothing) {
             Held::Part(snapshot) => snapshot,
             Held::Nothing | Held::Ahead { .. } | Held::Until(..) => {
                 // The view includes everything up to `here`. Claiming less would make a watcher that has seen a bookmark
                 // since take this for an older state.
                 let revision = outlook.view.revision().max(outlook.here.revision);
-                Snapshot::begin(Arc::clone(outlook.view), revision, outlook.complete)
+                let of = || Chunks::of(ServiceView::clone(outlook.view));
+                let chunks = outlook.view.memo().chunks(&press.shelf, of);
+                Snapshot { chunks, sent: 0, revision, complete: outlook.complete }
             }
         };
-        let (chunk, end) = Press::chunk(&mut snapshot, outlook.here);
-        self.held = match end {
-            End::More => Held::Part(snapshot),
-            End::Last => {
-                self.soft = Soft::Unsent;
-                Held::Until(snapshot.revision(), snapshot.complete())
-            }
+        let chunk = snapshot.chunks.get(snapshot.sent);
+        snapshot.sent += 1;
+        let (revision, complete) = (snapshot.revision, snapshot.complete);
+        let message = Press::chunk(chunk.bytes, revision, outlook.here, complete);
+        self.held = if chunk.last {
+            self.soft = Soft::Unsent;
+            Held::Until(revision, complete)
+        } else {
+            Held::Part(snapshot)
         };
-        Next::Send(chunk)
+        Next::Send(message)
     }
 
     fn next_soft(&mut self, held: Revision, outlook: &Outlook<'_>, press: &Press) -> Next {

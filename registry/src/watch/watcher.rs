@@ -1,64 +1,94 @@
 //! One watch stream: what it follows, what is ready to be sent, and when to look again.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
-use futures_util::future::{AbortHandle, Abortable, BoxFuture};
-use futures_util::stream::{FuturesUnordered, StreamExt};
-use futures_util::{FutureExt, Stream};
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt};
+use mesh_api::encoded::Encoded;
 use mesh_api::registry::v1 as pb;
 use mesh_runtime::clock;
-use tokio::sync::watch;
-use tokio::time::{Duration, Instant, sleep_until};
-use tonic::Status;
+use tokio::time::{Duration, Instant, Sleep, sleep_until};
+use tonic::{Status, Streaming};
 
 use super::hub::Hub;
-use super::message::Message;
-use super::press::Press;
-use super::queue::Feed;
-use super::snapshot::Complete;
+use super::press::{Complete, Press};
 use super::subscription::{Due, Next, Outlook, Subscription};
-use super::{BOOKMARK_EVERY, STALL_MAX, SUBSCRIPTIONS_MAX};
-use crate::catalog::{Invalid, Position, ServiceKey, ServiceView};
-use crate::engine::{EngineError, View};
+use super::{BOOKMARK_EVERY, SUBSCRIPTIONS_MAX};
+use crate::catalog::{Invalid, Position, Revision, ServiceKey, Timestamp};
+use crate::engine::{Bell, EngineError, Follow, Published, View};
 use crate::front::{FrontError, Peer, Place};
 use crate::wire::{self, Fault};
 
 /// How often a stream looks whether the registry's state has become whole, while it is not.
 const WARMING_LOOK: Duration = Duration::from_millis(250);
 
-/// The state of one stream; [`Watcher::run`] is its task.
+/// How long a timer may run whatever it is for: nothing that a stream waits for lies further ahead.
+const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+
+/// The state of one stream. It does something only when it is pulled; its bell wakes who pulls.
 pub(super) struct Watcher {
     hub: Arc<Hub>,
     peer: Peer,
-    feed: Feed,
-    /// At most [`SUBSCRIPTIONS_MAX`].
-    followed: BTreeMap<ServiceKey, Followed>,
-    /// Resolves when a followed service changed.
-    changes: FuturesUnordered<BoxFuture<'static, Option<Change>>>,
+    bell: Arc<Bell>,
+    /// Rings the bell, for whatever else this waits for.
+    ringer: Waker,
+    /// Services that the bell rang for; emptied as soon as it is filled.
+    rung: Vec<usize>,
+    /// `None` once they are half-closed: the subscriptions stay.
+    requests: Option<Streaming<pb::WatchRequest>>,
+    /// Requests may be there that nobody looked for: there was something to send first.
+    unread: bool,
+    /// What a request wants that is not worked off; at most [`SUBSCRIPTIONS_MAX`].
+    wanted: VecDeque<pb::Subscription>,
+    /// A name that the engine is asked for, with what it is to be followed as.
+    asking: Option<Asking>,
+    names: BTreeMap<ServiceKey, usize>,
+    /// By the numbers that the bell rings for them; at most [`SUBSCRIPTIONS_MAX`], and as many free places.
+    followed: Vec<Option<Followed>>,
+    /// Places in `followed` that are free.
+    free: Vec<usize>,
     /// In the order of sending: each service at most once, one bookmark, and the refusals of one request.
     ready: VecDeque<Job>,
     /// Services that wait for their time; each at most once.
-    later: BTreeSet<(Instant, ServiceKey)>,
-    /// Counts subscriptions, so that a change which belongs to an earlier one is told apart.
-    rounds: u64,
+    later: BTreeSet<(Instant, usize)>,
     /// When the next bookmark is due; `None` while one stands in `ready`.
     bookmark_at: Option<Instant>,
     /// What the last bookmark said, or was true at the start.
     complete: Complete,
     /// When to look next whether the state has become whole. Fixed, so that a busy stream does not put it off.
     warming_at: Instant,
-    progress: Progress,
+    /// Runs until the earliest of these times, or an earlier one: it is only ever moved forward.
+    timer: Pin<Box<Sleep>>,
+    _place: Place,
+}
+
+struct Asking {
+    service: ServiceKey,
+    after: Option<Position>,
+    number: usize,
+    place: Place,
+    follow: BoxFuture<'static, Result<Follow, EngineError>>,
 }
 
 /// One followed service.
 struct Followed {
-    round: u64,
+    service: ServiceKey,
     subscription: Subscription,
-    view: watch::Receiver<Arc<ServiceView>>,
+    follow: Follow,
     stands: Stands,
-    listening: AbortHandle,
+    /// What is aimed at while messages of one turn go out. Fixed, so that a turn ends however fast the service changes.
+    turn: Option<Turn>,
+    /// The service changed during its turn.
+    rung: bool,
     _place: Place,
+}
+
+struct Turn {
+    here: Arc<View>,
+    view: Arc<Published>,
 }
 
 /// Where a service waits for its turn.
@@ -81,119 +111,111 @@ enum Haste {
 }
 
 enum Job {
-    Service(ServiceKey),
+    Service(usize),
     Bookmark(Position, Complete),
-    Refusal(Message),
-}
-
-/// News of a followed service; the receiver comes back to listen on, unless the name was forgotten.
-struct Change {
-    service: ServiceKey,
-    round: u64,
-    receiver: Result<watch::Receiver<Arc<ServiceView>>, Forgotten>,
-}
-
-struct Forgotten;
-
-/// When the watcher last took something, or had nothing to take.
-struct Progress {
-    taken: u64,
-    at: Instant,
+    Refusal(Encoded),
 }
 
 /// Why a stream ends from this side.
 enum Ended {
-    /// The watcher hung up, or the registry ends its watches.
-    Quietly,
     With(FrontError),
     /// The request stream broke or carried what is no message.
     Broken(Status),
 }
 
 impl Watcher {
-    pub(super) fn new(hub: Arc<Hub>, peer: Peer, feed: Feed) -> Self {
+    pub(super) fn new(hub: Arc<Hub>, peer: Peer, requests: Streaming<pb::WatchRequest>, place: Place) -> Self {
         let now = clock::now();
         let complete = Complete::from_wire(hub.engine.view().complete());
         hub.metrics.streams.inc();
+        let bell = Arc::new(Bell::default());
+        // The first pull looks at everything.
+        bell.ring();
         Self {
             hub,
             peer,
-            feed,
-            followed: BTreeMap::new(),
-            changes: FuturesUnordered::new(),
+            ringer: Waker::from(Arc::clone(&bell)),
+            bell,
+            rung: Vec::new(),
+            requests: Some(requests),
+            unread: false,
+            wanted: VecDeque::new(),
+            asking: None,
+            names: BTreeMap::new(),
+            followed: Vec::new(),
+            free: Vec::new(),
             ready: VecDeque::new(),
             later: BTreeSet::new(),
-            rounds: 0,
             bookmark_at: Some(now + BOOKMARK_EVERY),
             complete,
             warming_at: now + WARMING_LOOK,
-            progress: Progress { taken: 0, at: now },
+            timer: Box::pin(sleep_until(now + BOOKMARK_EVERY)),
+            _place: place,
         }
     }
 
-    /// Serves the stream to its end.
-    pub(super) async fn run<R>(mut self, requests: R)
-    where
-        R: Stream<Item = Result<pb::WatchRequest, Status>> + Send + Unpin,
-    {
-        match self.serve(requests).await {
-            Ended::Quietly => {}
-            Ended::With(why) => {
-                if matches!(why, FrontError::SlowWatcher { .. }) {
-                    self.hub.metrics.cuts.inc();
-                    tracing::warn!(services = self.followed.len(), "cut a watch stream that nobody reads");
-                }
-                self.feed.cut(why.into());
-            }
-            Ended::Broken(status) => self.feed.cut(status),
-        }
+    /// What wakes who pulls.
+    pub(super) fn bell(&self) -> Arc<Bell> {
+        Arc::clone(&self.bell)
     }
 
-    async fn serve<R>(&mut self, requests: R) -> Ended
-    where
-        R: Stream<Item = Result<pb::WatchRequest, Status>> + Send + Unpin,
-    {
-        // Fused: a half-closed request stream is done, and the subscriptions stay.
-        let mut requests = requests.fuse();
-        let ends = self.hub.ends.clone();
+    /// The next message, once there is one.
+    pub(super) fn pull(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Encoded, Status>>> {
         loop {
-            self.feed_while_there_is_room();
-            if let Err(why) = self.check_progress() {
-                return Ended::With(why);
+            if let Some(message) = self.next_message() {
+                self.hub.metrics.messages.inc();
+                return Poll::Ready(Some(Ok(message)));
             }
-            let wake = self.wakes_at();
+            let other = self.bell.collect(&mut self.rung, context.waker());
+            let mut rung = std::mem::take(&mut self.rung);
+            for number in rung.drain(..) {
+                self.consider(number, Haste::AsDue);
+            }
+            self.rung = rung;
+            if other || std::mem::take(&mut self.unread) {
+                match self.look_around() {
+                    Ok(()) => {}
+                    Err(Ended::With(why)) => return Poll::Ready(Some(Err(why.into()))),
+                    Err(Ended::Broken(status)) => return Poll::Ready(Some(Err(status))),
+                }
+            }
+            self.set_timer();
+            if self.ready.is_empty() {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Looks at whatever may have rung beside the services.
+    fn look_around(&mut self) -> Result<(), Ended> {
+        let ringer = self.ringer.clone();
+        let mut context = Context::from_waker(&ringer);
+        // A timer that has run out is set anew below.
+        let _ = self.timer.as_mut().poll(&mut context);
+        self.look_at_the_clock();
+        loop {
+            self.work_off_wanted(&mut context).map_err(Ended::With)?;
             // Requests are read when all that was asked for is sent: what a request can ask for is bounded, and so is what
             // waits here.
-            let may_ask = self.ready.is_empty() && !requests.is_done();
-            tokio::select! {
-                () = ends.cancelled() => return Ended::Quietly,
-                () = self.feed.room() => {
-                    if self.feed.is_abandoned() {
-                        return Ended::Quietly;
-                    }
-                }
-                Some(change) = self.changes.next(), if !self.changes.is_empty() => {
-                    let Some(change) = change else { continue };
-                    if let Err(why) = self.changed(change).await {
-                        return Ended::With(why);
-                    }
-                }
-                request = requests.next(), if may_ask => match request {
-                    None => {}
-                    Some(Err(status)) => return Ended::Broken(status),
-                    Some(Ok(request)) => {
-                        if let Err(why) = self.asked(request).await {
-                            return Ended::With(why);
-                        }
-                    }
-                },
-                () = sleep_until(wake) => self.look_at_the_clock(),
+            if self.asking.is_some() {
+                return Ok(());
+            }
+            if !self.ready.is_empty() {
+                self.unread = true;
+                return Ok(());
+            }
+            let Some(requests) = &mut self.requests else { return Ok(()) };
+            match requests.poll_next_unpin(&mut context) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(None) => self.requests = None,
+                Poll::Ready(Some(Err(status))) => return Err(Ended::Broken(status)),
+                Poll::Ready(Some(Ok(request))) => self.asked(request).map_err(Ended::With)?,
             }
         }
     }
 
     /// Takes a request: what it no longer wants, then what it wants.
-    async fn asked(&mut self, request: pb::WatchRequest) -> Result<(), FrontError> {
+    fn asked(&mut self, request: pb::WatchRequest) -> Result<(), FrontError> {
         let count = request.subscribe.len() + request.unsubscribe.len();
         if count > SUBSCRIPTIONS_MAX {
             return Err(Fault::from(Invalid::TooMany { field: "subscribe", count, max: SUBSCRIPTIONS_MAX }).into());
@@ -204,67 +226,79 @@ impl Watcher {
                 self.forget(&service);
             }
         }
-        for wanted in request.subscribe {
-            match self.follow(&wanted).await {
-                Ok(()) => {}
-                Err(FrontError::Engine(EngineError::Stopped)) => return Err(EngineError::Stopped.into()),
-                Err(why) => self.refuse(wanted.namespace, wanted.service, &why),
-            }
-        }
+        self.wanted.extend(request.subscribe);
         Ok(())
     }
 
-    async fn follow(&mut self, wanted: &pb::Subscription) -> Result<(), FrontError> {
+    /// Follows what is wanted, up to the first name that the engine has to be asked for.
+    fn work_off_wanted(&mut self, context: &mut Context<'_>) -> Result<(), FrontError> {
+        loop {
+            if let Some(asking) = &mut self.asking {
+                let Poll::Ready(follow) = asking.follow.poll_unpin(context) else { return Ok(()) };
+                let Some(Asking { service, after, number, place, follow: _ }) = self.asking.take() else {
+                    return Ok(());
+                };
+                match follow {
+                    Ok(follow) => self.add(service, after, number, follow, place),
+                    Err(EngineError::Stopped) => return Err(EngineError::Stopped.into()),
+                    Err(why) => {
+                        let (namespace, name) = (service.namespace.as_str(), service.name.as_str());
+                        self.refuse(namespace.to_owned(), name.to_owned(), &FrontError::from(why));
+                    }
+                }
+            }
+            let Some(wanted) = self.wanted.pop_front() else { return Ok(()) };
+            if let Err(why) = self.follow(&wanted) {
+                self.refuse(wanted.namespace, wanted.service, &why);
+            }
+        }
+    }
+
+    fn follow(&mut self, wanted: &pb::Subscription) -> Result<(), FrontError> {
         let service = wire::service_key(&wanted.namespace, &wanted.service)?;
         let after = wanted.after.as_ref().map(wire::decode_position).transpose()?;
         self.forget(&service);
-        if self.followed.len() >= SUBSCRIPTIONS_MAX {
+        if self.names.len() >= SUBSCRIPTIONS_MAX {
             return Err(FrontError::TooManySubscriptions { max: SUBSCRIPTIONS_MAX });
         }
         let place = self.hub.subscriptions.take(self.peer).map_err(|full| FrontError::TooManyFollowed { full })?;
-        let receiver = self.hub.engine.follow(&service).await?;
-        let here = self.hub.engine.view();
-        let complete = Complete::from_wire(here.complete());
-        let subscription = Subscription::resume(after, here.position(), complete, clock::now());
-        self.add(service, subscription, receiver, place);
+        // Nothing else is followed or forgotten before this one is.
+        let number = self.free.last().copied().unwrap_or(self.followed.len());
+        match self.hub.engine.follow_known(&service, &self.bell, number) {
+            Some(follow) => self.add(service, after, number, follow, place),
+            None => {
+                let follow = self.hub.engine.follow_unknown(&service, &self.bell, number).boxed();
+                self.asking = Some(Asking { service, after, number, place, follow });
+            }
+        }
         Ok(())
     }
 
-    fn add(
-        &mut self,
-        service: ServiceKey,
-        subscription: Subscription,
-        view: watch::Receiver<Arc<ServiceView>>,
-        place: Place,
-    ) {
-        self.rounds += 1;
-        let round = self.rounds;
-        let listening = self.listen(service.clone(), round, view.clone());
-        let followed = Followed { round, subscription, view, stands: Stands::Aside, listening, _place: place };
-        self.followed.insert(service.clone(), followed);
+    fn add(&mut self, service: ServiceKey, after: Option<Position>, number: usize, follow: Follow, place: Place) {
+        let here = self.hub.engine.view();
+        let told = |revision: Revision| Complete::from_wire(here.was_whole_at(revision));
+        let subscription = Subscription::resume(after, here.position(), told, clock::now());
+        if self.free.pop().is_none() {
+            self.followed.push(None);
+        }
+        self.names.insert(service.clone(), number);
+        let stands = Stands::Aside;
+        self.followed[number] =
+            Some(Followed { service, subscription, follow, stands, turn: None, rung: false, _place: place });
         self.hub.metrics.subscriptions.inc();
-        self.consider(&service, Haste::AsDue);
-    }
-
-    fn listen(&self, service: ServiceKey, round: u64, mut receiver: watch::Receiver<Arc<ServiceView>>) -> AbortHandle {
-        let (handle, registration) = AbortHandle::new_pair();
-        let change = async move {
-            let receiver = receiver.changed().await.map(|()| receiver).map_err(|_| Forgotten);
-            Change { service, round, receiver }
-        };
-        self.changes.push(Abortable::new(change, registration).map(Result::ok).boxed());
-        handle
+        self.consider(number, Haste::AsDue);
     }
 
     fn forget(&mut self, service: &ServiceKey) {
-        let Some(followed) = self.followed.remove(service) else { return };
-        followed.listening.abort();
+        let Some(number) = self.names.remove(service) else { return };
+        let Some(followed) = self.followed[number].take() else { return };
+        self.free.push(number);
         match followed.stands {
             Stands::Aside => {}
             Stands::Later(at) => {
-                self.later.remove(&(at, service.clone()));
+                self.later.remove(&(at, number));
             }
-            Stands::Ready(_) => self.ready.retain(|job| !matches!(job, Job::Service(ready) if ready == service)),
+            Stands::Ready(_) => self.ready.retain(|job| !matches!(job, Job::Service(ready) if *ready == number)),
         }
         self.hub.metrics.subscriptions.dec();
     }
@@ -276,159 +310,124 @@ impl Watcher {
         self.ready.push_back(Job::Refusal(Press::refusal(namespace, service, here.position(), complete, why)));
     }
 
-    /// A followed service changed.
-    async fn changed(&mut self, change: Change) -> Result<(), FrontError> {
-        let Change { service, round, receiver } = change;
-        let current = self.followed.get(&service).is_some_and(|followed| followed.round == round);
-        if !current {
-            return Ok(());
-        }
-        let receiver = match receiver {
-            Ok(receiver) => receiver,
-            // Forgotten between two looks, and perhaps known again: the same subscription goes on with what is there now.
-            Err(Forgotten) => match self.hub.engine.follow(&service).await {
-                Ok(receiver) => receiver,
-                Err(EngineError::Stopped) => return Err(EngineError::Stopped.into()),
-                Err(why) => {
-                    self.forget(&service);
-                    self.refuse(
-                        service.namespace.as_str().to_owned(),
-                        service.name.as_str().to_owned(),
-                        &FrontError::from(why),
-                    );
-                    return Ok(());
-                }
-            },
-        };
-        let listening = self.listen(service.clone(), round, receiver.clone());
-        if let Some(followed) = self.followed.get_mut(&service) {
-            followed.view = receiver;
-            followed.listening = listening;
-        }
-        self.consider(&service, Haste::AsDue);
-        Ok(())
-    }
-
     /// Puts a service where it belongs: ready, later, or nowhere.
-    fn consider(&mut self, service: &ServiceKey, haste: Haste) {
-        let Some(followed) = self.followed.get_mut(service) else { return };
-        let due = followed.look(&self.hub, |subscription, outlook| subscription.due(outlook));
-        let due = match (due, haste) {
-            (Due::At(_), Haste::Everything) => Due::Now,
-            (due, _) => due,
-        };
-        match (followed.stands, due) {
-            (Stands::Ready(_), _) => {
-                if haste == Haste::Everything {
-                    followed.stands = Stands::Ready(haste);
-                }
-                return;
+    fn consider(&mut self, number: usize, haste: Haste) {
+        let Some(followed) = self.followed.get_mut(number).and_then(Option::as_mut) else { return };
+        if let Stands::Ready(_) = followed.stands {
+            followed.rung = true;
+            if haste == Haste::Everything {
+                // What it aims at is from before the bookmark's position.
+                followed.turn = None;
+                followed.stands = Stands::Ready(haste);
             }
-            (Stands::Later(at), _) => {
-                self.later.remove(&(at, service.clone()));
-            }
-            (Stands::Aside, _) => {}
+            return;
         }
-        followed.stands = match due {
-            Due::Idle => Stands::Aside,
-            Due::At(at) => {
-                self.later.insert((at, service.clone()));
+        let turn = followed.look(&self.hub);
+        let due = followed.subscription.due(&turn.outlook(&self.hub));
+        if let Stands::Later(at) = followed.stands {
+            self.later.remove(&(at, number));
+        }
+        followed.stands = match (due, haste) {
+            (Due::Idle, _) => Stands::Aside,
+            (Due::At(at), Haste::AsDue) => {
+                self.later.insert((at, number));
                 Stands::Later(at)
             }
-            Due::Now => {
-                self.ready.push_back(Job::Service(service.clone()));
+            (Due::At(_), Haste::Everything) | (Due::Now, _) => {
+                followed.turn = Some(turn);
+                self.ready.push_back(Job::Service(number));
                 Stands::Ready(haste)
             }
         };
     }
 
-    /// Works off what is ready until the watcher has enough to read.
-    fn feed_while_there_is_room(&mut self) {
-        while self.feed.backlog().has_room() {
-            let Some(job) = self.ready.pop_front() else { return };
+    /// Works off what is ready, up to one message.
+    fn next_message(&mut self) -> Option<Encoded> {
+        while let Some(job) = self.ready.pop_front() {
             match job {
-                Job::Refusal(message) => self.push(message),
+                Job::Refusal(message) => return Some(message),
                 Job::Bookmark(position, complete) => {
+                    self.bookmark_at = Some(clock::now() + BOOKMARK_EVERY);
                     let engine = &self.hub.engine;
                     let stale_for = engine.view().stale_since().map(|since| engine.now().since(since));
-                    self.push(Press::bookmark(&position, complete, stale_for));
-                    self.bookmark_at = Some(clock::now() + BOOKMARK_EVERY);
+                    return Some(Press::bookmark(&position, complete, stale_for));
                 }
-                Job::Service(service) => self.feed_service(service),
+                Job::Service(number) => {
+                    if let Some(message) = self.next_of(number) {
+                        return Some(message);
+                    }
+                }
             }
         }
+        None
     }
 
-    /// Sends what one service has, until that is all or the watcher has enough to read.
-    fn feed_service(&mut self, service: ServiceKey) {
-        let Some(followed) = self.followed.get_mut(&service) else { return };
-        let Stands::Ready(haste) = followed.stands else { return };
+    /// The next message of a service whose turn it is; it keeps its turn while there is more.
+    fn next_of(&mut self, number: usize) -> Option<Encoded> {
         let hub = Arc::clone(&self.hub);
-        // One look for the whole turn: with a fixed aim this ends, however fast the service changes.
-        let view = hub.engine.view();
-        let latest = followed.view.borrow().clone();
-        let outlook = outlook(&hub, &view, &latest);
-        loop {
-            let due = followed.subscription.due(&outlook);
-            if due == Due::Idle || (due > Due::Now && haste == Haste::AsDue) {
-                break;
+        let followed = self.followed.get_mut(number)?.as_mut()?;
+        let Stands::Ready(haste) = followed.stands else { return None };
+        let turn = followed.turn.take().unwrap_or_else(|| followed.look(&hub));
+        let outlook = turn.outlook(&hub);
+        let message = match followed.subscription.next(&outlook, &hub.press) {
+            Next::Send(message) => Some(message),
+            Next::Rest => None,
+            Next::Behind { asked } => {
+                let why = FrontError::Behind { asked, here: turn.here.position().clone() };
+                let service = followed.service.clone();
+                self.forget(&service);
+                self.refuse(service.namespace.as_str().to_owned(), service.name.as_str().to_owned(), &why);
+                return None;
             }
-            match followed.subscription.next(&outlook, &hub.press) {
-                Next::Send(message) => {
-                    hub.metrics.messages.inc();
-                    self.feed.push(message);
-                }
-                Next::Rest => break,
-                Next::Behind { asked } => {
-                    let why = FrontError::Behind { asked, here: view.position().clone() };
-                    self.forget(&service);
-                    self.refuse(service.namespace.as_str().to_owned(), service.name.as_str().to_owned(), &why);
-                    return;
-                }
-            }
-            if !self.feed.backlog().has_room() {
-                self.ready.push_front(Job::Service(service));
-                return;
-            }
+        };
+        let due = followed.subscription.due(&outlook);
+        // With nothing sent although something was due, that waits for its time, or is what the watcher has.
+        let more = match due {
+            Due::Idle => false,
+            Due::At(_) => message.is_some() && haste == Haste::Everything,
+            Due::Now => message.is_some(),
+        };
+        if more {
+            followed.turn = Some(turn);
+            self.ready.push_front(Job::Service(number));
+            return message;
         }
         followed.stands = Stands::Aside;
-        self.consider(&service, Haste::AsDue);
-    }
-
-    fn push(&self, message: Message) {
-        self.hub.metrics.messages.inc();
-        self.feed.push(message);
-    }
-
-    /// Whether the watcher still reads.
-    fn check_progress(&mut self) -> Result<(), FrontError> {
-        let (backlog, now) = (self.feed.backlog(), clock::now());
-        if backlog.is_empty() || backlog.taken != self.progress.taken {
-            self.progress = Progress { taken: backlog.taken, at: now };
+        if let Due::At(at) = due {
+            followed.stands = Stands::Later(at);
+            self.later.insert((at, number));
         }
-        let stalled = now - self.progress.at;
-        if stalled >= STALL_MAX { Err(FrontError::SlowWatcher { stalled }) } else { Ok(()) }
+        if std::mem::take(&mut followed.rung) {
+            self.consider(number, Haste::AsDue);
+        }
+        message
     }
 
-    /// When something is due that rings no bell of its own.
-    fn wakes_at(&self) -> Instant {
-        let now = clock::now();
-        let stalls = (!self.feed.backlog().is_empty()).then(|| self.progress.at + STALL_MAX);
+    /// Sees to it that the timer runs out when something is due that rings no bell of its own.
+    fn set_timer(&mut self) {
         let warm = (self.complete == Complete::Warming).then_some(self.warming_at);
         let later = self.later.first().map(|(at, _)| *at);
-        [self.bookmark_at, stalls, warm, later].into_iter().flatten().min().unwrap_or(now + STALL_MAX)
+        let next = [self.bookmark_at, warm, later].into_iter().flatten().min();
+        let wanted = next.unwrap_or_else(|| clock::now() + LONGEST_SLEEP);
+        if self.timer.is_elapsed() || wanted < self.timer.deadline() {
+            self.timer.as_mut().reset(wanted);
+            let mut context = Context::from_waker(&self.ringer);
+            if self.timer.as_mut().poll(&mut context).is_ready() {
+                self.bell.ring();
+            }
+        }
     }
 
     fn look_at_the_clock(&mut self) {
         let now = clock::now();
-        while let Some((at, service)) = self.later.first().cloned()
+        while let Some((at, number)) = self.later.first().copied()
             && at <= now
         {
             self.later.pop_first();
-            if let Some(followed) = self.followed.get_mut(&service) {
+            if let Some(followed) = self.followed.get_mut(number).and_then(Option::as_mut) {
                 followed.stands = Stands::Aside;
             }
-            self.consider(&service, Haste::AsDue);
+            self.consider(number, Haste::AsDue);
         }
         if self.warming_at <= now {
             self.warming_at = now + WARMING_LOOK;
@@ -442,9 +441,8 @@ impl Watcher {
     /// Lines up a bookmark behind everything that has to be sent before it is true.
     fn mark(&mut self) {
         let view = self.hub.engine.view();
-        let services: Vec<ServiceKey> = self.followed.keys().cloned().collect();
-        for service in services {
-            self.consider(&service, Haste::Everything);
+        for number in 0..self.followed.len() {
+            self.consider(number, Haste::Everything);
         }
         self.complete = Complete::from_wire(view.complete());
         self.ready.push_back(Job::Bookmark(view.position().clone(), self.complete));
@@ -453,28 +451,31 @@ impl Watcher {
 }
 
 impl Followed {
-    /// Looks at the service as it is now.
-    fn look<T>(&mut self, hub: &Hub, with: impl FnOnce(&mut Subscription, &Outlook<'_>) -> T) -> T {
+    /// The service as it is now.
+    fn look(&self, hub: &Hub) -> Turn {
         // The position first: a view taken after it includes it.
-        let view = hub.engine.view();
-        let latest = self.view.borrow().clone();
-        with(&mut self.subscription, &outlook(hub, &view, &latest))
+        let here = hub.engine.view();
+        Turn { view: self.follow.look(), here }
     }
 }
 
-fn outlook<'a>(hub: &Hub, view: &'a View, latest: &'a Arc<ServiceView>) -> Outlook<'a> {
-    Outlook {
-        view: latest,
-        here: view.position(),
-        complete: Complete::from_wire(view.complete()),
-        now: clock::now(),
-        moment: hub.engine.now(),
+impl Turn {
+    fn outlook<'a>(&'a self, hub: &Hub) -> Outlook<'a> {
+        // A clock that nobody looks at is not asked.
+        let holds = self.view.soft().hold.is_some();
+        Outlook {
+            view: &self.view,
+            here: self.here.position(),
+            complete: Complete::from_wire(self.here.complete()),
+            now: clock::now(),
+            moment: if holds { hub.engine.now() } else { Timestamp::default() },
+        }
     }
 }
 
 impl Drop for Watcher {
     fn drop(&mut self) {
         self.hub.metrics.streams.dec();
-        self.hub.metrics.subscriptions.dec_by(i64::try_from(self.followed.len()).unwrap_or(i64::MAX));
+        self.hub.metrics.subscriptions.dec_by(i64::try_from(self.names.len()).unwrap_or(i64::MAX));
     }
 }

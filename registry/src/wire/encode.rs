@@ -1,6 +1,5 @@
 //! Domain types to messages.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -223,7 +222,7 @@ pub(super) fn load_report(load: &LoadReport) -> pb::LoadReport {
 }
 
 /// One line about a service.
-pub(crate) fn summary(service: &Arc<ServiceView>, now: Timestamp) -> pb::ServiceSummary {
+pub(crate) fn summary(service: &ServiceView, now: Timestamp) -> pb::ServiceSummary {
     let instances = service.instances().values();
     let with = |wanted: Liveness| instances.clone().filter(|instance| service.liveness(instance) == wanted).count();
     pb::ServiceSummary {

@@ -15,15 +15,18 @@ pub(crate) struct Unstuck<Io> {
     io: Io,
     patience: Duration,
     stuck: Option<Pin<Box<Sleep>>>,
+    /// Bytes were written.
+    begun: bool,
 }
 
 impl<Io> Unstuck<Io> {
     pub(crate) fn new(io: Io, patience: Duration) -> Self {
-        Self { io, patience, stuck: None }
+        Self { io, patience, stuck: None, begun: false }
     }
 
     fn watch(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if written.is_ready() {
+            self.begun = true;
             self.stuck = None;
             return written;
         }
@@ -54,8 +57,11 @@ impl<Io: AsyncWrite + Unpin> AsyncWrite for Unstuck<Io> {
         self.watch(cx, written)
     }
 
+    /// Asked before the first byte, this decides for the whole connection how long a frame of HTTP/2 may be to be written
+    /// together with others: 1 KiB without, 256 bytes with vectored writes. Streams of small messages, a change told to a
+    /// thousand watchers, are a write for some fifty of them and not one for each. Large frames are vectored all the same.
     fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
+        self.begun && self.io.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use crate::catalog::kit::{asks, id, service};
 use crate::catalog::{
-    Beat, BeatOutcome, Granted, LeaseId, Liveness, Presence, Register, ServiceView, ServingStatus, StoreId, StreamId,
+    Beat, BeatOutcome, Granted, LeaseId, Liveness, Presence, Register, ServingStatus, StoreId, StreamId,
 };
-use crate::engine::{Departure, Engine, EngineError, EngineSettings, EngineTask, Metrics};
+use crate::engine::{Departure, Engine, EngineError, EngineSettings, EngineTask, Metrics, Published};
 use crate::storage::{MemoryStore, Store};
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
@@ -74,7 +74,7 @@ impl Rig {
         }
     }
 
-    pub(super) fn users(&self) -> Arc<ServiceView> {
+    pub(super) fn users(&self) -> Arc<Published> {
         self.engine.view().service(&service("user-svc")).unwrap()
     }
 

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use mesh_runtime::clock;
 use pb::watch_response::Event;
 use proptest::prelude::*;
+use prost::Message as _;
 use uuid::Uuid;
 
 use super::*;
@@ -18,7 +19,7 @@ use crate::catalog::{
 /// A store with one service that is looked at and one that is not, driven commit by commit.
 struct World {
     state: State,
-    view: Arc<ServiceView>,
+    view: Arc<Published>,
     complete: Complete,
     now: Instant,
     press: Press,
@@ -38,8 +39,8 @@ impl World {
     fn new() -> Self {
         let store = StoreId::parse("test").expect("a valid id");
         let state = State::empty(Position { store, generation: Generation(1), revision: Revision::new(10) });
-        let view = Arc::new(state.view(&key("seen")));
-        Self { state, view, complete: Complete::Whole, now: clock::now(), press: Press::new(), label_bytes: 0 }
+        let view = Arc::new(Published::new(state.view(&key("seen"))));
+        Self { state, view, complete: Complete::Whole, now: clock::now(), press: Press::default(), label_bytes: 0 }
     }
 
     fn commit(&mut self, service: &str, number: u8, live: Option<ServingStatus>, reason: Option<RemovalReason>) {
@@ -79,7 +80,7 @@ impl World {
         let op = OpId(u128::from(revision.get()).to_be_bytes());
         for change in self.state.apply(&Committed { revision, op, writes: vec![write] }) {
             if change.service == key("seen") {
-                self.view = Arc::new(self.view.advanced(change));
+                self.view = Arc::new(Published::new(self.view.advanced(change)));
             }
         }
     }
@@ -118,7 +119,7 @@ impl World {
                 soft.instances.remove(&id(number));
             }
         }
-        self.view = Arc::new(self.view.with_soft(Arc::new(soft)));
+        self.view = Arc::new(Published::new(self.view.with_soft(Arc::new(soft))));
     }
 
     fn outlook<T>(&self, with: impl FnOnce(&Outlook<'_>) -> T) -> T {
@@ -132,7 +133,8 @@ impl World {
     }
 
     fn subscribe(&self, after: Option<Position>) -> Subscription {
-        Subscription::resume(after, self.state.position(), self.complete, self.now)
+        let told = |_| self.complete;
+        Subscription::resume(after, self.state.position(), told, self.now)
     }
 
     fn due(&self, subscription: &Subscription) -> Due {
@@ -150,7 +152,7 @@ impl World {
                 return false;
             }
             match self.next(subscription) {
-                Next::Send(message) => replica.apply(message.into_response()),
+                Next::Send(message) => replica.apply(response(&message)),
                 Next::Rest => return false,
                 Next::Behind { asked } => panic!("this node is never behind, and was asked for {asked:?}"),
             }
@@ -167,16 +169,22 @@ impl World {
         let mut kinds = Vec::new();
         while self.due(subscription) == Due::Now {
             let Next::Send(message) = self.next(subscription) else { break };
-            kinds.push(match &message.response().event {
+            let told = response(&message);
+            kinds.push(match &told.event {
                 Some(Event::Snapshot(_)) => "snapshot",
                 Some(Event::Delta(_)) => "delta",
                 Some(Event::SoftState(_)) => "soft state",
                 Some(Event::Bookmark(_) | Event::Error(_)) | None => "other",
             });
-            replica.apply(message.into_response());
+            replica.apply(told);
         }
         kinds
     }
+}
+
+/// A message as its receiver reads it.
+fn response(message: &Encoded) -> pb::WatchResponse {
+    pb::WatchResponse::decode(message.encode_to_vec().as_slice()).expect("a response")
 }
 
 /// A watcher that believes the protocol and nothing else.
@@ -350,7 +358,7 @@ proptest! {
                 }
                 Step::Bookmark => {
                     while let Next::Send(message) = world.next(&mut subscription) {
-                        replica.apply(message.into_response());
+                        replica.apply(response(&message));
                     }
                     replica.position = Some(wire::position(world.state.position()));
                 }
@@ -538,7 +546,40 @@ fn watchers_that_hold_the_same_share_one_message() {
         Next::Send(message) => message,
         other => panic!("a delta is due, not {other:?}"),
     });
-    assert!(std::ptr::eq(first.response(), second.response()));
+    assert_eq!(first.shared().as_ptr(), second.shared().as_ptr());
+}
+
+#[test]
+fn a_change_that_is_too_long_for_a_message_comes_in_chunks() {
+    let mut world = World { label_bytes: 4000, ..World::new() };
+    let (mut subscription, mut replica) = (world.subscribe(None), Replica::default());
+    world.take_all(&mut subscription, &mut replica);
+    for number in 0..=255 {
+        world.put(number, ServingStatus::Serving);
+    }
+    let mut longest = 0;
+    while let Next::Send(message) = world.next(&mut subscription) {
+        longest = longest.max(message.encoded_len());
+        replica.apply(response(&message));
+    }
+    assert!(longest <= crate::watch::DELTA_BYTES_MAX, "{longest}");
+    replica.assert_converged(&world);
+}
+
+#[test]
+fn what_was_told_while_the_state_was_not_whole_is_told_again_whole() {
+    let mut world = World { complete: Complete::Warming, ..World::new() };
+    world.put(1, ServingStatus::Serving);
+    let (mut subscription, mut replica) = (world.subscribe(None), Replica::default());
+    world.take_all(&mut subscription, &mut replica);
+    let warmed = world.state.position().revision;
+    world.complete = Complete::Whole;
+    world.put(2, ServingStatus::Serving);
+    let told = |revision: Revision| Complete::from_wire(revision > warmed);
+    let mut resumed = Subscription::resume(replica.held(), world.state.position(), told, world.now);
+    assert_eq!(world.kinds(&mut resumed, &mut replica), ["snapshot", "soft state"]);
+    let mut again = Subscription::resume(replica.held(), world.state.position(), told, world.now);
+    assert_eq!(world.kinds(&mut again, &mut replica), ["soft state"]);
 }
 
 #[test]
@@ -553,13 +594,14 @@ fn a_large_service_comes_in_chunks_that_fit_a_queue_and_are_applied_together() {
     let (mut subscription, mut replica) = (world.subscribe(None), Replica::default());
     let mut chunks = 0;
     while let Next::Send(message) = world.next(&mut subscription) {
-        if matches!(message.response().event, Some(Event::Snapshot(_))) {
+        let told = response(&message);
+        if matches!(told.event, Some(Event::Snapshot(_))) {
             chunks += 1;
-            assert!(message.bytes() <= 2 * crate::watch::snapshot::CHUNK_BYTES, "{}", message.bytes());
+            assert!(message.encoded_len() <= 2 * wire::CHUNK_BYTES, "{}", message.encoded_len());
             // What happens meanwhile belongs to the next delta, not into the snapshot.
             world.put(0, ServingStatus::NotServing);
         }
-        replica.apply(message.into_response());
+        replica.apply(told);
     }
     assert!(chunks > 5, "{chunks}");
     world.now += SETTLE;
