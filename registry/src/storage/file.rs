@@ -223,7 +223,7 @@ impl Keeper {
                 let begun = limbo.as_ref().map(|group| group.outcomes.clone());
                 self.shut(&tables, fault.clone(), limbo);
                 drop(tables);
-                let known = self.open(shared).is_ok();
+                let known = self.open(shared).is_ok() || self.was_in_vain();
                 let begun = begun.unwrap_or_else(|| refused(&fault));
                 let became = proposals.iter().zip(begun).map(|(proposal, outcome)| match outcome {
                     Outcome::Committed(_) if !known => Outcome::Unknown,
@@ -236,6 +236,13 @@ impl Keeper {
                 became.collect()
             }
         }
+    }
+
+    /// Whether the file, which cannot be opened anew, stands where it stood before the group that was under way: then
+    /// opening it later finds nothing of that group either. So who writes to a full disk is told at once.
+    fn was_in_vain(&self) -> bool {
+        let file = self.disk.as_ref().and_then(|disk| disk.open().ok().flatten());
+        file.and_then(|file| Tables::peek(file).ok()).is_some_and(|head| head == self.head)
     }
 
     /// Something went wrong: the file has to be opened anew.

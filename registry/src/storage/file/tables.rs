@@ -144,6 +144,13 @@ impl Tables {
         catch_unwind(AssertUnwindSafe(look)).unwrap_or_else(|_| Err(Fault::damaged("it cannot be read")))
     }
 
+    /// Where the store in a file stands, as opening it would find. Changes nothing of it.
+    pub(super) fn peek(file: Box<dyn StorageBackend>) -> Result<Head, Fault> {
+        let overlay = Held::new(Box::new(Overlay::over(file)?));
+        let (database, _) = open(overlay.clone())?;
+        Self { database, held: overlay }.head()
+    }
+
     /// Opens a file that was looked at. What is read of it from then on is on the disk.
     pub(super) fn open(file: Box<dyn StorageBackend>) -> Result<Self, Fault> {
         if file.len()? == 0 {
