@@ -142,7 +142,11 @@ pub(crate) async fn renew_under_callgrind(args: &RenewArgs, profile: &Path) -> R
     let mut lines = BufReader::new(tells).lines();
     let said = lines.next_line().await.map_err(Failure::io("read from the renewals"))?;
     let pid = process.id().ok_or_else(|| Failure::Child(format!("the renewals have ended; they said {said:?}")))?;
-    let on = Command::new("callgrind_control").args(["--instr=on", &pid.to_string()]).stdout(Stdio::null()).status();
+    let on = Command::new("callgrind_control")
+        .args(["--instr=on", &pid.to_string()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
     let on = on.await.map_err(Failure::io("start callgrind_control"))?;
     if !on.success() {
         return Err(Failure::Child(format!("callgrind_control ended with {on}")));

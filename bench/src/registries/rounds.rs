@@ -9,9 +9,17 @@ use crate::failure::Failure;
 use crate::report::{self, Record, median};
 
 /// A result.
-const FULL: Depth = Depth { registrations: 10_000, warm_up_ms: 500, millis: 2_000, watchers: 1_000, changes: 100 };
+const FULL: Depth = Depth {
+    registrations: 10_000,
+    warm_up_ms: 500,
+    millis: 2_000,
+    connections: 8,
+    watchers: 1_000,
+    watch_connections: 20,
+    changes: 100,
+};
 /// A look.
-const QUICK: Depth = Depth { registrations: 2_000, warm_up_ms: 200, millis: 500, watchers: 1_000, changes: 20 };
+const QUICK: Depth = Depth { registrations: 2_000, warm_up_ms: 200, millis: 500, changes: 20, ..FULL };
 
 /// Tables, records, and the loads that are void.
 pub(super) struct Results {

@@ -22,10 +22,8 @@ use crate::registries::payload::{INSTANCES_PER_SERVICE, Instance, Service};
 
 /// Operations in flight of the loads that go on by themselves.
 pub(crate) const IN_FLIGHT: usize = 64;
-/// Connections that those share.
-pub(crate) const CONNECTIONS: usize = 8;
-/// Connections that the watchers share.
-pub(crate) const WATCH_CONNECTIONS: usize = 20;
+/// Connections of what only fills a server.
+const FILL_CONNECTIONS: usize = 8;
 /// How soon after everybody has been told of a change the next one follows at the earliest: past the 20 ms for which ours
 /// gathers the changes of a busy service.
 const PACE: Duration = Duration::from_millis(30);
@@ -36,7 +34,7 @@ const CHANGE_MAX: Duration = Duration::from_secs(10);
 pub(super) async fn run<S: Side>(order: &Order) -> Result<Vec<Measured>, Failure> {
     match &order.task {
         Task::Fill { first, count } => {
-            let sides = connect::<S>(order.server, CONNECTIONS).await?;
+            let sides = connect::<S>(order.server, FILL_CONNECTIONS).await?;
             register(&sides, *first, *count, order.pid).await?;
             Ok(Vec::new())
         }
@@ -51,7 +49,12 @@ async fn connect<S: Side>(server: SocketAddr, connections: usize) -> Result<Vec<
 async fn channels(server: SocketAddr, connections: usize) -> Result<Vec<Channel>, Failure> {
     let failed = |error: tonic::transport::Error| Failure::Child(format!("connect to {server}: {error}"));
     let endpoint = Endpoint::from_shared(format!("http://{server}")).map_err(failed)?;
-    try_join_all((0..connections).map(|_| endpoint.connect())).await.map_err(failed)
+    let mut channels = Vec::new();
+    for _ in 0..connections {
+        // One after the other: a server that is asked for a thousand at once may have a backlog that is shorter.
+        channels.push(endpoint.connect().await.map_err(failed)?);
+    }
+    Ok(channels)
 }
 
 /// One side with what it has been filled with.
@@ -67,7 +70,7 @@ struct Bench<S: Side> {
 impl<S: Side> Bench<S> {
     /// Registers what the loads are about, after as many more as warm up what is on the way.
     async fn new(order: &Order, depth: Depth) -> Result<Self, Failure> {
-        let sides = connect(order.server, CONNECTIONS).await?;
+        let sides = connect(order.server, depth.connections).await?;
         let warm_up = depth.registrations / 10;
         register(&sides, depth.registrations, warm_up, order.pid).await?;
         let (registered, leases) = register(&sides, 0, depth.registrations, order.pid).await?;
@@ -116,7 +119,7 @@ impl<S: Side> Bench<S> {
     async fn renew_batched(&self) -> Result<Option<Figures>, Failure> {
         let leases: &dyn std::any::Any = &self.leases;
         let Some(leases) = leases.downcast_ref::<Vec<super::ours::Lease>>() else { return Ok(None) };
-        let channels = channels(self.order.server, CONNECTIONS).await?;
+        let channels = channels(self.order.server, self.depth.connections).await?;
         let [warm_up, length] = [self.depth.warm_up_ms, self.depth.millis].map(Duration::from_millis);
         let figures = batched::renew(&channels, leases, warm_up, length, self.order.pid).await;
         Ok(Some(figures.map_err(Box::new)?))
@@ -164,7 +167,7 @@ impl<S: Side> Bench<S> {
         let Depth { watchers, changes, .. } = self.depth;
         let (told, mut news) = watch::channel(Told::default());
         let mut watching = JoinSet::new();
-        let sides = connect::<S>(self.order.server, WATCH_CONNECTIONS).await?;
+        let sides = connect::<S>(self.order.server, self.depth.watch_connections).await?;
         let opened = (0..watchers as usize).map(|index| sides[index % sides.len()].watch(Service(0)));
         for stream in try_join_all(opened).await.map_err(Box::new)? {
             watching.spawn(follow(stream, watchers.into(), told.clone()));

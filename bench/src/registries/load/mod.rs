@@ -93,7 +93,11 @@ pub(crate) struct Depth {
     /// How long a load that goes on for a time goes on before it is measured, and while it is.
     pub(crate) warm_up_ms: u64,
     pub(crate) millis: u64,
+    /// Connections that the loads but the watchers share.
+    pub(crate) connections: usize,
     pub(crate) watchers: u32,
+    /// Connections that the watchers share.
+    pub(crate) watch_connections: usize,
     pub(crate) changes: u32,
 }
 
