@@ -344,6 +344,90 @@ async fn a_store_that_lost_its_past_is_of_a_new_generation() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_etcd_that_went_back_to_a_backup_is_noticed_while_the_registry_runs() {
+    let Some(mut turn) = Turn::take("etcd_store backup", 1) else { return };
+    let store = open(&turn.etcd).await;
+    let first = made(&store, put(1, "a", Expected::Absent)).await;
+    turn.etcd.back_up(0);
+    kit::until_made(&store, put(2, "a", Expected::At(first)), Duration::from_secs(15)).await;
+    let before = store.load().await.expect("it can be read").position;
+    let mut feed = store.follow(before.revision);
+    assert!(timeout(Duration::from_millis(500), feed.next()).await.is_err(), "there is nothing to tell");
+
+    turn.etcd.restore(0);
+    let told = kit::until_compacted(&store, before.revision).await;
+    assert!(told <= before.revision, "what was there is gone: {told}");
+    let after = kit::until_loaded(&store).await;
+    assert_eq!(
+        (&after.position.store, after.position.generation.0),
+        (&before.store, 2),
+        "the same store, another life"
+    );
+    assert_eq!(after.entries[0].revision, first);
+    // It goes on from there, with revisions that were there before.
+    let mut feed = store.follow(after.position.revision);
+    let second = made(&store, put(3, "a", Expected::At(first))).await;
+    assert_eq!(contract::next(&mut feed).await.revision, second);
+    assert_eq!(store.load().await.expect("it can be read").position.generation.0, 2);
+
+    turn.etcd.wipe(0);
+    kit::until_compacted(&store, Revision::new(second.get() + 1_000)).await;
+    let empty = kit::until_loaded(&store).await;
+    assert!(empty.entries.is_empty() && empty.position.store != before.store, "another store: {:?}", empty.position);
+    made(&store, put(4, "a", Expected::Absent)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_etcd_refuses_and_says_so() {
+    // A quota that a few of the largest records exceed.
+    let flags = ["--quota-backend-bytes", "1000000"];
+    let Some(turn) = Turn::take_with("etcd_store full", 1, &flags) else { return };
+    let store = open(&turn.etcd).await;
+    let mut refused = None;
+    for number in 1..200 {
+        let names = (0..100).map(|name| format!("{}-{number}-{name}", "n".repeat(40)));
+        let writes = names.map(|name| Write::Put(key(&name), record(Emptiness::Lapsed))).collect();
+        let begin = now();
+        match one(&store, Proposal { op: op(number), expected: Vec::new(), writes }).await {
+            Outcome::Committed(_) => {}
+            outcome => {
+                refused = Some((outcome, now() - begin));
+                break;
+            }
+        }
+    }
+    let (outcome, took) = refused.expect("it is full at some time");
+    let Outcome::Refused(reason) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(reason, "etcdserver: mvcc: database space exceeded");
+    assert!(took < Duration::from_millis(500), "it took {took:?}");
+    let loaded = store.load().await.expect("it can be read");
+    println!("full after {} records, refused after {took:.1?}", loaded.entries.len());
+
+    // What etcd takes in no case is refused before it is asked, or by it.
+    let writes: Vec<Write> = (0..200).map(|name| Write::Delete(key(&format!("s{name}")))).collect();
+    let outcome = one(&store, Proposal { op: op(1_000), expected: Vec::new(), writes }).await;
+    assert!(matches!(&outcome, Outcome::Refused(reason) if reason.contains("more than 120 keys")), "{outcome:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_records_are_read_in_pages_as_of_one_revision() {
+    let Some(turn) = Turn::take("etcd_store pages", 1) else { return };
+    let store = open(&turn.etcd).await;
+    let proposals = (0..100_u128).map(|number| {
+        let names = (0..100).map(|name| format!("service-{number}-{name}"));
+        let writes = names.map(|name| Write::Put(key(&name), record(Emptiness::Lapsed))).collect();
+        Proposal { op: op(number + 1), expected: Vec::new(), writes }
+    });
+    contract::group(&store, proposals).await.iter().for_each(|outcome| _ = contract::revision(outcome));
+    let begin = now();
+    let loaded = store.load().await.expect("it can be read");
+    println!("10 000 records are read in {:.1?}", now() - begin);
+    assert_eq!(loaded.entries.len(), 10_000);
+    let keys: BTreeSet<_> = loaded.entries.iter().map(|entry| &entry.key).collect();
+    assert_eq!(keys.len(), 10_000, "each once");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn where_no_etcd_is_the_start_fails_in_time_and_says_why() {
     let begin = now();
     let nobody = EtcdAddress::parse("127.0.0.1:9,127.0.0.1:10").expect("URLs");

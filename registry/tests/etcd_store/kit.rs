@@ -11,7 +11,7 @@ use mesh_api::etcd::etcdserverpb::{CompactionRequest, PutRequest};
 use mesh_client::{Mesh, MeshChannel};
 use mesh_runtime::clock::now;
 use registry::catalog::{OpId, Proposal, Revision};
-use registry::storage::{EtcdAddress, EtcdStore, FollowError, Outcome, Store};
+use registry::storage::{EtcdAddress, EtcdStore, FollowError, Loaded, Outcome, Store};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -30,8 +30,12 @@ pub(crate) struct Turn {
 
 impl Turn {
     pub(crate) fn take(test: &str, members: usize) -> Option<Self> {
+        Self::take_with(test, members, &[])
+    }
+
+    pub(crate) fn take_with(test: &str, members: usize, flags: &[&str]) -> Option<Self> {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(Self { etcd: Etcd::start(test, members)?, _turn: turn })
+        Some(Self { etcd: Etcd::start_with(test, members, flags)?, _turn: turn })
     }
 }
 
@@ -143,6 +147,30 @@ pub(crate) async fn until_made(store: &EtcdStore, proposal: Proposal, patience: 
         match contract::one(store, proposal.clone()).await {
             Outcome::Committed(revision) => return revision,
             outcome => assert!(now() < until, "{outcome:?} after {patience:?}"),
+        }
+    }
+}
+
+/// Follows until it is told that what it asks for is gone; the oldest revision that is there.
+pub(crate) async fn until_compacted(store: &EtcdStore, after: Revision) -> Revision {
+    let until = now() + Duration::from_secs(20);
+    loop {
+        match store.follow(after).next().await {
+            Some(Err(FollowError::Compacted { oldest })) => return oldest,
+            Some(Err(FollowError::Broken { reason })) => assert!(now() < until, "{reason}"),
+            news => panic!("{news:?}"),
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Reads until that works.
+pub(crate) async fn until_loaded(store: &EtcdStore) -> Loaded {
+    let until = now() + Duration::from_secs(20);
+    loop {
+        match store.load().await {
+            Ok(loaded) => return loaded,
+            Err(error) => assert!(now() < until, "{error}"),
         }
     }
 }

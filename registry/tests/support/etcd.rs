@@ -114,6 +114,29 @@ impl Etcd {
         self.spawn(member, "existing");
     }
 
+    /// Keeps a copy of a member's data, as an operator's backup of a killed one would be.
+    pub(crate) fn back_up(&mut self, member: usize) {
+        self.kill(member);
+        copy(&self.data(member), &self.folder.path().join("backup"));
+        self.restart(member);
+    }
+
+    /// Puts the copy in the place of what a member has now.
+    pub(crate) fn restore(&mut self, member: usize) {
+        self.kill(member);
+        let data = self.data(member);
+        fs::remove_dir_all(&data).expect("its data");
+        copy(&self.folder.path().join("backup"), &data);
+        self.spawn(member, "existing");
+    }
+
+    /// Takes everything away that a member has.
+    pub(crate) fn wipe(&mut self, member: usize) {
+        self.kill(member);
+        fs::remove_dir_all(self.data(member)).expect("its data");
+        self.spawn(member, "new");
+    }
+
     /// The member that leads, as far as the members that run say.
     pub(crate) fn leader(&self) -> Option<usize> {
         let leads = |member: &usize| {
@@ -170,6 +193,10 @@ impl Etcd {
         kill_process(pid, signal).expect("it runs");
     }
 
+    fn data(&self, member: usize) -> PathBuf {
+        self.folder.path().join(format!("m{member}"))
+    }
+
     fn log(&self, member: usize) -> PathBuf {
         self.folder.path().join(format!("{member}.log"))
     }
@@ -180,7 +207,7 @@ impl Etcd {
         let log = File::options().create(true).append(true).open(self.log(member)).expect("a log file");
         let Member { client, peer, .. } = self.members[member];
         let (client, peer) = (format!("http://{client}"), format!("http://{peer}"));
-        let data = self.folder.path().join(format!("m{member}"));
+        let data = self.data(member);
         let process = Command::new(binary().expect("it was there"))
             .env_clear()
             .current_dir(self.folder.path())
@@ -237,6 +264,15 @@ fn skipped(test: &str, reason: &str) {
 pub(crate) fn binary() -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|folder| folder.join("etcd")).find(|file| is_program(file))
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a folder");
+    for entry in fs::read_dir(from).expect("a folder") {
+        let entry = entry.expect("an entry");
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() { copy(&entry.path(), &to) } else { _ = fs::copy(entry.path(), to).expect("a file") }
+    }
 }
 
 fn is_program(file: &Path) -> bool {
