@@ -19,8 +19,8 @@ use std::time::Duration;
 
 use super::drawn::DrawnMap;
 use super::{
-    AdminState, IdentityKey, Incarnation, Instance, InstanceId, LeaseId, LoadReport, NodeId, RemovalHold,
-    ServiceChange, ServiceKey, ServingStatus, SoftState, State, StreamId, Timestamp, Ttl,
+    AdminState, IdentityKey, Incarnation, Instance, InstanceHealth, InstanceId, LeaseId, LoadReport, NodeId,
+    RemovalHold, ServiceChange, ServiceKey, ServingStatus, SoftState, State, StreamId, Timestamp, Ttl,
 };
 use deadlines::Deadlines;
 use held::{Carrier, Exit, Lease, Phase};
@@ -91,6 +91,8 @@ pub struct Leases {
     last_instance_hold: Duration,
     /// Whose leases are kept here; `None` keeps all.
     node: Option<NodeId>,
+    /// What other nodes said last of the leases that they keep.
+    heard: BTreeMap<NodeId, BTreeMap<ServiceKey, BTreeMap<InstanceId, InstanceHealth>>>,
     slots: Slab<Lease>,
     by_lease: DrawnMap<LeaseId, Slot>,
     /// The leases whose last beat came on a stream: where their list begins, and the lists.
@@ -115,6 +117,7 @@ impl Leases {
         Self {
             last_instance_hold,
             node: None,
+            heard: BTreeMap::new(),
             slots: Slab::default(),
             by_lease: DrawnMap::default(),
             streams: DrawnMap::default(),
@@ -366,6 +369,10 @@ impl Leases {
             lease.sync(instance);
             return if keeps { self.take_over(slot, now) } else { self.hand_over(slot, now) };
         }
+        if !kept && lease.instance.owner() != registration.owner {
+            lease.sync(instance);
+            return self.retell(slot, now);
+        }
         let shorter = registration.ttl < lease.ttl;
         let counted = lease.counts();
         lease.sync(instance);
@@ -396,6 +403,9 @@ impl Leases {
         }
         if let Some(at) = review {
             self.reviews.file(slot, at);
+        }
+        if !keeps {
+            self.retell(slot, now);
         }
     }
 

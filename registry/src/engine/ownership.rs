@@ -179,6 +179,17 @@ impl Ownership {
         self.known.members.get(&owner?).filter(|member| Some(member.node) != self.node).copied()
     }
 
+    /// Passes a beat on to every other node that was there last. A node that is not sure of itself does not learn who adopts
+    /// what it kept; whoever does hears of it this way, and nobody's answer is waited for.
+    pub(super) fn tell_all(&mut self, identity: &IdentityKey, beat: &RelayedBeat) {
+        let others = self.known.members.values().filter(|member| Some(member.node) != self.node);
+        for other in others {
+            let errand = Errand { identity: identity.clone(), beat: beat.clone(), via: None, awaited: None };
+            // Where the queue is full, the next beat may find a place.
+            let _ = self.relays.push(*other, beat.clone(), errand);
+        }
+    }
+
     /// Whether nobody who is there owns it.
     fn is_orphan(&self, owner: Option<NodeId>) -> bool {
         owner != self.node && owner.is_none_or(|owner| !self.known.members.contains_key(&owner))

@@ -27,6 +27,12 @@ impl Leases {
         healths: &BTreeMap<InstanceId, InstanceHealth>,
         now: Timestamp,
     ) {
+        let heard = self.heard.entry(by).or_default();
+        if healths.is_empty() {
+            heard.remove(service);
+        } else {
+            heard.insert(service.clone(), healths.clone());
+        }
         let Some(attendance) = self.services.get(service) else { return };
         let (mut changed, mut silenced) = (false, false);
         for (id, slot) in &attendance.members {
@@ -60,6 +66,27 @@ impl Leases {
         for service in services {
             self.told(by, &service, &BTreeMap::new(), now);
         }
+        self.heard.remove(&by);
+    }
+
+    /// A lease is another keeper's now: what that one says of it counts, and it may have said so before the store told that
+    /// it keeps it.
+    pub(super) fn retell(&mut self, slot: Slot, now: Timestamp) {
+        let Some(lease) = self.slots.get_mut(slot).filter(|lease| lease.is_elsewhere()) else { return };
+        let heard = lease.instance.owner().and_then(|owner| self.heard.get(&owner)?.get(lease.service()));
+        let health = heard.and_then(|healths| healths.get(&lease.instance_id()));
+        let health = health.filter(|health| health.incarnation == lease.incarnation);
+        let said = lease.health();
+        lease.phase = Phase::Elsewhere(health.map_or(Liveness::Alive, |health| health.liveness));
+        lease.load = health.and_then(|health| health.load).map(|load| Box::new(load.sane()));
+        if said == lease.health() {
+            return;
+        }
+        let service = lease.service().clone();
+        if self.services.get(&service).is_some_and(|attendance| !attendance.silent.is_empty()) {
+            self.service_reviews.file_by(service.clone(), now);
+        }
+        self.changed.insert(service);
     }
 
     /// What there is to say of the leases kept here in a service.
@@ -119,6 +146,7 @@ impl Leases {
         if said {
             self.changed.insert(service);
         }
+        self.retell(slot, now);
     }
 
     /// Counts a removal by silence that another node made against what may go in this window.

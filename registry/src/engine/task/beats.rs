@@ -15,16 +15,6 @@ enum Todo {
     Elsewhere(usize, Box<Errand>, Keeper),
 }
 
-impl Todo {
-    /// Whether the answer waits for it. A node that is not sure of itself lets no stream wait.
-    fn is_awaited(&self, sure: bool) -> bool {
-        match self {
-            Self::Report(_) => true,
-            Self::Elsewhere(_, errand, _) => sure || errand.via.is_none(),
-        }
-    }
-}
-
 impl Task {
     pub(super) fn beat(&mut self, request: BeatRequest) {
         let BeatRequest { beats, via, reply } = request;
@@ -49,21 +39,14 @@ impl Task {
         }
         let id = self.next_batch;
         self.next_batch = BatchId(id.0 + 1);
-        let unsettled = todo.iter().filter(|what| what.is_awaited(self.ownership.unsure().is_none())).count();
-        let batch = Batch { answers, unsettled, reply };
-        if unsettled == 0 {
-            batch.settle();
-        } else {
-            self.batches.insert(id, batch);
-        }
+        self.batches.insert(id, Batch { answers, unsettled: todo.len(), reply });
         for what in todo {
-            let awaited = what.is_awaited(self.ownership.unsure().is_none());
             match what {
                 Todo::Report(report) => {
                     self.waiting.push(Pending::new(Command::Report(report), Waiter::Beat(id)));
                 }
                 Todo::Elsewhere(index, mut errand, keeper) => {
-                    errand.awaited = awaited.then_some((id, index));
+                    errand.awaited = Some((id, index));
                     self.elsewhere(*errand, keeper, now);
                 }
             }
@@ -93,7 +76,13 @@ impl Task {
             let identity = renewal.identity.clone();
             todo.push(Todo::Report(self.wishes.complete(Report { identity, lease, serving, services })));
         }
-        if renewal.keeper != Keeper::Here {
+        if self.ownership.unsure().is_some() {
+            // Whose it is by now nobody here knows.
+            if via.is_some() && renewal.keeper != Keeper::Here {
+                self.ownership.wish(renewal.identity.clone(), lease, now);
+            }
+            self.ownership.tell_all(renewal.identity, &RelayedBeat { lease, incarnation, load });
+        } else if renewal.keeper != Keeper::Here {
             let beat = RelayedBeat { lease, incarnation, load };
             let errand = Errand { identity: renewal.identity.clone(), beat, via, awaited: None };
             todo.push(Todo::Elsewhere(index, Box::new(errand), renewal.keeper));

@@ -76,17 +76,11 @@ impl Task {
     }
 
     /// A beat came for a lease that another node keeps. One on a stream claims it; another is that node's to hear of, and is
-    /// a claim only where that node is not there. A node that may not claim does what it can: it passes the beat on, and
-    /// keeps the claim in mind.
+    /// a claim only where that node is not there.
     pub(super) fn elsewhere(&mut self, errand: Errand, keeper: Keeper, now: Timestamp) {
         let Keeper::Elsewhere(owner) = keeper else { return };
-        let peer = self.ownership.keeper(owner);
-        let sure = self.ownership.unsure().is_none();
-        if errand.via.is_some() && !sure {
-            self.ownership.wish(errand.identity.clone(), errand.beat.lease, now);
-        }
-        match peer {
-            Some(peer) if errand.via.is_none() || !sure => {
+        match self.ownership.keeper(owner) {
+            Some(peer) if errand.via.is_none() => {
                 let beat = errand.beat.clone();
                 if let Err(errand) = self.ownership.relays.push(peer, beat, errand) {
                     self.claim(errand, now);
@@ -127,7 +121,10 @@ impl Task {
             }
             None => {
                 self.metrics.relayed("unreached").inc();
-                self.claim(errand, now);
+                // What was told to everybody by a node that was not sure of itself asks for nothing.
+                if errand.awaited.is_some() {
+                    self.claim(errand, now);
+                }
             }
         }
     }

@@ -176,3 +176,24 @@ fn a_registry_that_was_late_says_nothing_of_what_is_kept_elsewhere() {
     assert_eq!(ward.liveness(101), Some(Liveness::Stale), "its keeper says so");
     assert_eq!(ward.keeper(theirs[0]), there());
 }
+
+#[test]
+fn what_one_keeper_said_is_worth_nothing_when_another_keeps_the_lease() {
+    let (mut ward, _, theirs) = shared(1, 1);
+    ward.told(Liveness::Suspect, &[(101, theirs[0])]);
+    ward.claimed_by(3, 101, theirs[0]);
+    assert_eq!(ward.liveness(101), Some(Liveness::Alive));
+    ward.told(Liveness::Alive, &[]);
+    assert_eq!(ward.liveness(101), Some(Liveness::Alive));
+}
+
+#[test]
+fn a_keeper_may_speak_before_the_store_tells_that_it_keeps_the_lease() {
+    let (mut ward, ours, _) = shared(1, 1);
+    ward.told(Liveness::Suspect, &[(1, ours[0])]);
+    assert_eq!(ward.liveness(1), Some(Liveness::Alive));
+    ward.claimed_by(THERE, 1, ours[0]);
+    assert_eq!(ward.liveness(1), Some(Liveness::Suspect));
+    ward.leases.untold(node(THERE), ward.now());
+    assert_eq!(ward.liveness(1), Some(Liveness::Alive));
+}
