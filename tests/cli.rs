@@ -214,6 +214,7 @@ async fn completions_know_every_command() {
             "call",
             "drain",
             "enable",
+            "registry",
             "completions",
         ] {
             assert!(done(&ran).contains(command), "{shell} does not complete {command}");

@@ -97,11 +97,58 @@ pub(crate) enum Command {
     Drain(AdminArgs),
     /// Take a drained instance back in.
     Enable(EnableArgs),
+    /// Keep what a registry has stored elsewhere, bring it back, and look it through.
+    #[command(subcommand)]
+    Registry(RegistryCommand),
     /// Print a completion script.
     Completions {
         /// For which shell.
         shell: Shell,
     },
+}
+
+/// What is done with the store of a registry.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum RegistryCommand {
+    /// Write all that a store holds to a new file, with a checksum. A registry that has it open goes on meanwhile.
+    ///
+    /// The file holds the same secrets as the store, and only its owner may read it. A store in etcd is backed up with
+    /// `etcdctl snapshot save`.
+    Backup {
+        /// Folder of the store: DIR or file:DIR, as given to the registry with --store.
+        #[arg(value_parser = store_folder)]
+        source: PathBuf,
+        /// File to write; one that exists is not overwritten.
+        file: PathBuf,
+    },
+    /// Make a store from a backup, in a folder that does not exist or is empty.
+    ///
+    /// The store keeps its identity and gets a higher generation: callers that have seen what came after the backup take
+    /// what is restored for newer all the same.
+    Restore {
+        /// File of the backup.
+        file: PathBuf,
+        /// Folder of the new store: DIR or file:DIR.
+        #[arg(value_parser = store_folder)]
+        dir: PathBuf,
+    },
+    /// Read all of a store or of a backup and say whether it is sound; changes nothing.
+    Verify {
+        /// Folder of a store (DIR or file:DIR), or file of a backup.
+        #[arg(value_parser = store_folder)]
+        path: PathBuf,
+    },
+}
+
+/// Reads the folder of a store, also as a registry is told it.
+fn store_folder(text: &str) -> Result<PathBuf, String> {
+    if text.starts_with("etcd:") {
+        return Err("a store in etcd is backed up with `etcdctl snapshot save`, wanted DIR or file:DIR".to_owned());
+    }
+    match text.strip_prefix("file:").unwrap_or(text) {
+        "" | "memory" => Err("wanted the folder of a store: DIR or file:DIR".to_owned()),
+        folder => Ok(PathBuf::from(folder)),
+    }
 }
 
 /// What `events` tells.

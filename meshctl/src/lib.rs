@@ -94,6 +94,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::Call(args) => commands::call::call(&globals, &args).await,
             Command::Drain(args) => commands::admin::drain(&globals, &args).await,
             Command::Enable(args) => commands::admin::enable(&globals, &args).await,
+            Command::Registry(command) => commands::registry_store::registry(&globals, &command).await,
             Command::Completions { shell } => commands::completions::completions(shell),
         }
     });

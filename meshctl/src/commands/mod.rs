@@ -9,6 +9,7 @@ pub(crate) mod events;
 pub(crate) mod explain;
 pub(crate) mod list;
 pub(crate) mod reflection;
+pub(crate) mod registry_store;
 pub(crate) mod serve;
 pub(crate) mod watch;
 pub(crate) mod words;
