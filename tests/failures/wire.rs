@@ -41,12 +41,37 @@ pub(crate) enum Answer {
 pub(crate) struct Push {
     /// Id of the store that it claims to have.
     pub(crate) store: String,
+    /// Which generation of that store.
+    pub(crate) generation: u64,
     /// Revision of the snapshot.
     pub(crate) revision: u64,
+    /// What is wrong with what is listed.
+    pub(crate) spoil: Spoil,
     /// What it says about the service as a whole.
     pub(crate) presence: ServicePresence,
     /// Who is listed.
     pub(crate) listed: Vec<SocketAddr>,
+}
+
+/// What is wrong with a list of instances.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Spoil {
+    /// Nothing.
+    Whole,
+    /// There is none: the message says what it is about, and then nothing.
+    Null,
+    /// Its entries are empty messages.
+    Blank,
+    /// Each id stands there twice, the second time at an address where nobody is.
+    Twice,
+    /// Each instance has a megabyte of metadata.
+    Megabyte,
+    /// No port is one: 0 and 99 999 by turns.
+    BadPorts,
+}
+
+impl Spoil {
+    const ALL: [Spoil; 6] = [Spoil::Whole, Spoil::Null, Spoil::Blank, Spoil::Twice, Spoil::Megabyte, Spoil::BadPorts];
 }
 
 /// What a server tells.
@@ -124,7 +149,8 @@ impl FromStr for Manners {
 
 impl fmt::Display for Push {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {}", self.store, self.revision, i32::from(self.presence))?;
+        let Push { store, generation, revision, presence, spoil, .. } = self;
+        write!(f, "{store} {generation} {revision} {} {spoil:?}", i32::from(*presence))?;
         self.listed.iter().try_for_each(|address| write!(f, " {address}"))
     }
 }
@@ -135,11 +161,14 @@ impl FromStr for Push {
     fn from_str(line: &str) -> Result<Self, Garbled> {
         let garbled = || Garbled(line.to_owned());
         let words: Vec<&str> = line.split_whitespace().collect();
-        let [store, revision, presence, listed @ ..] = &words[..] else { return Err(garbled()) };
+        let [store, generation, revision, presence, spoil, listed @ ..] = &words[..] else { return Err(garbled()) };
+        let spoilt = |known: &Spoil| format!("{known:?}") == **spoil;
         let presence: i32 = presence.parse().map_err(|_| garbled())?;
         let listed: Result<_, _> = listed.iter().map(|address| address.parse()).collect();
         Ok(Push {
             store: (*store).to_owned(),
+            generation: generation.parse().map_err(|_| garbled())?,
+            spoil: Spoil::ALL.into_iter().find(spoilt).ok_or_else(garbled)?,
             revision: revision.parse().map_err(|_| garbled())?,
             presence: presence.try_into().map_err(|_| garbled())?,
             listed: listed.map_err(|_| garbled())?,

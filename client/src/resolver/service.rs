@@ -315,7 +315,15 @@ impl ServiceState {
             self.remove(&position.epoch, removal, now);
         }
         let mut entries_rejected = 0;
+        let contradicted = contradicted(&entries);
         for entry in entries {
+            // What is known of it stays; of who is not known the first is taken.
+            let entry = match entry {
+                Entry::Good(Instance { id, .. }) if contradicted.contains(&id) && self.held.contains_key(&id) => {
+                    Entry::Bad(Some(id))
+                }
+                entry => entry,
+            };
             if !self.list(&position.epoch, entry) {
                 entries_rejected += 1;
             }
@@ -448,6 +456,23 @@ impl Instance {
     fn is_newer_than(&self, other: &Self) -> bool {
         (self.incarnation, self.revision) > (other.incarnation, other.revision)
     }
+}
+
+/// Ids of which a list says two things at once: the same change of the same start, at two addresses.
+fn contradicted(entries: &[Entry]) -> HashSet<Uuid> {
+    let mut latest: HashMap<Uuid, &Instance> = HashMap::with_capacity(entries.len());
+    let mut contradicted = HashSet::new();
+    for entry in entries {
+        let Entry::Good(instance) = entry else { continue };
+        let known = *latest.entry(instance.id).or_insert(instance);
+        if instance.is_newer_than(known) {
+            latest.insert(instance.id, instance);
+            contradicted.remove(&instance.id);
+        } else if !known.is_newer_than(instance) && known.address != instance.address {
+            contradicted.insert(instance.id);
+        }
+    }
+    contradicted
 }
 
 /// The one place where listing, liveness, serving status and the operators' wish become one answer. `None` is "not to be

@@ -103,6 +103,8 @@ pub(crate) const ROWS: &[Row] = rows![
     "deadline_and_cancel": "taken back within 100 ms; at most 1 % is worked on past its deadline; expired work is refused"
         => deadline::deadline_and_cancel;
     "empty_push": "0 failed; nobody goes for an empty, a short or an old snapshot" => registry::empty_push;
+    "hostile_push": "0 failed; nobody goes for lists that are null, blank, doubled, huge, of no port, or of another time"
+        => registry::hostile_push;
     "registry_down": "0 failed, and everybody stays ready, for a minute; in full for ten minutes" => shop::registry_down;
     "connection_age": "0 failed on connections that live for 2 s" => shop::connection_age;
     "rolling_restart": "0 failed, repeatable or not, while every process is replaced twice; optimised, at 400 calls/s"

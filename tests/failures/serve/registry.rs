@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
 use crate::load::SERVICE;
-use crate::wire::Push;
+use crate::wire::{Push, Spoil};
 
 /// News that wait for one watcher; more are not pushed in one row.
 const NEWS_MAX: usize = 64;
@@ -28,7 +28,7 @@ struct Puppet {
 }
 
 fn snapshot(push: &Push) -> wire::WatchResponse {
-    let instance = |address: &std::net::SocketAddr| wire::Instance {
+    let instance = |address: std::net::SocketAddr| wire::Instance {
         namespace: "default".to_owned(),
         service: SERVICE.to_owned(),
         instance_id: Uuid::from_u128(address.port().into()).to_string(),
@@ -43,17 +43,37 @@ fn snapshot(push: &Push) -> wire::WatchResponse {
         revision: push.revision,
         ..Default::default()
     };
+    let mut instances: Vec<_> = push.listed.iter().copied().map(instance).collect();
+    match push.spoil {
+        Spoil::Whole | Spoil::Null => {}
+        Spoil::Blank => instances.fill(wire::Instance::default()),
+        Spoil::Twice => {
+            // Port 1 of loopback refuses.
+            let elsewhere = wire::Endpoint { port: 1, ..instances[0].endpoints[0].clone() };
+            let twin =
+                |instance: &wire::Instance| wire::Instance { endpoints: vec![elsewhere.clone()], ..instance.clone() };
+            let twins: Vec<_> = instances.iter().map(twin).collect();
+            instances.extend(twins);
+        }
+        Spoil::Megabyte => {
+            for instance in &mut instances {
+                instance.metadata.insert("waste".to_owned(), "x".repeat(1 << 20));
+            }
+        }
+        Spoil::BadPorts => {
+            for (instance, port) in instances.iter_mut().zip([0, 99_999].into_iter().cycle()) {
+                instance.endpoints[0].port = port;
+            }
+        }
+    }
+    let chunk = wire::SnapshotChunk { instances, last: true, presence: push.presence.into(), ..Default::default() };
+    let Push { store, generation, revision, .. } = push;
     wire::WatchResponse {
         namespace: "default".to_owned(),
         service: SERVICE.to_owned(),
-        position: Some(wire::Position { store_id: push.store.clone(), generation: 0, revision: push.revision }),
+        position: Some(wire::Position { store_id: store.clone(), generation: *generation, revision: *revision }),
         complete: true,
-        event: Some(Event::Snapshot(wire::SnapshotChunk {
-            instances: push.listed.iter().map(instance).collect(),
-            last: true,
-            presence: push.presence.into(),
-            ..Default::default()
-        })),
+        event: (push.spoil != Spoil::Null).then_some(Event::Snapshot(chunk)),
     }
 }
 

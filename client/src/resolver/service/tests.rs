@@ -448,3 +448,17 @@ fn tombstones_are_bounded() {
     }
     assert!(tombstones.by_id.len() <= TOMBSTONES_MAX && tombstones.order.len() <= TOMBSTONES_MAX);
 }
+
+#[test]
+fn an_id_that_is_listed_twice_at_once_stays_what_it_was() {
+    let mut state = ten();
+    let elsewhere = |n| Entry::Good(Instance { address: SocketAddr::from(([127, 0, 0, 1], 1)), ..instance(n, 1, 1) });
+    let entries = [good(1), elsewhere(1), elsewhere(2), good(2), good(3), elsewhere(11), good(11)];
+    let chunk = snapshot(Presence::Populated, entries.into(), vec![]);
+    let verdict = state.chunk(&at("a", 11), Completeness::Complete, chunk, clock::now().into_std());
+    assert_eq!(verdict, Verdict::Applied { entries_rejected: 5 });
+    let addresses: Vec<_> =
+        state.held.values().take(3).map(|held| (held.instance.address.port(), held.listing)).collect();
+    assert_eq!(addresses, [(10_001, Listing::Listed), (10_002, Listing::Listed), (10_003, Listing::Listed)]);
+    assert_eq!(state.held[&Uuid::from_u128(11)].instance.address.port(), 1, "of who is not known the first is taken");
+}
