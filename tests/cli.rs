@@ -5,7 +5,7 @@ mod harness;
 use std::process::Stdio;
 use std::time::Duration;
 
-use harness::{LONG, Ran, Story, run, run_with_input};
+use harness::{LONG, Ran, Story, nobody_there, run, run_with_input};
 use mesh_api::registry::v1::AdminState;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -40,6 +40,13 @@ async fn a_mesh_is_looked_at_and_changed() {
             vec!["user-svc", "2", "2", "0", "0", "POPULATED", "-"],
         ]
     );
+    // Of several registries one is dead, and one takes the connection and says nothing.
+    let mute = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let mute_at = mute.local_addr().expect("bound");
+    for several in [format!("{},{mute_at},{at}", nobody_there()), format!("{at},{mute_at}")] {
+        let ran = run(["--registry", &several, "services"]).await;
+        assert_eq!(rows(done(&ran)).len(), 3);
+    }
     let ran = run(["services", "-o", "json", "--registry", at]).await;
     let first: serde_json::Value =
         serde_json::from_str(done(&ran).lines().next().expect("a line")).expect("an object a line");

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use mesh_api::registry::v1::registry_service_client::RegistryServiceClient;
 use mesh_api::registry::v1::{
     Instance, ListServicesRequest, ListServicesResponse, ResolveRequest, ResolveResponse, ServiceSummary,
@@ -18,6 +20,9 @@ const PAGE_SIZE: i32 = 1000;
 /// Most pages read of one listing: a million services. More is a registry that repeats itself.
 const PAGES_MAX: usize = 1000;
 
+/// How long one registry is waited for before the next one is asked beside it.
+const ANSWER_SOON: Duration = Duration::from_secs(1);
+
 /// A registry that has answered, and the namespace that is asked about.
 #[derive(Debug, Clone)]
 pub(crate) struct RegistryClient {
@@ -30,15 +35,38 @@ impl RegistryClient {
     /// Connects to the first registry that answers. This is one plain connection on purpose: a command that looks at a
     /// registry should say at once that it is not there, which is what the mesh client is built to hide.
     pub(crate) async fn connect(globals: &Globals) -> Result<RegistryClient, Failure> {
+        let several = globals.registry.len() > 1;
+        let mut untried = globals.registry.iter();
+        let mut trying = FuturesUnordered::new();
         let mut faults = Vec::new();
-        for registry in &globals.registry {
-            match connect_to(registry, globals.timeout).await {
-                Ok(channel) => {
-                    let stubs = RegistryServiceClient::new(channel).max_decoding_message_size(64 * 1024 * 1024);
-                    let namespace = globals.namespace.clone();
-                    return Ok(RegistryClient { stubs, namespace, timeout: globals.timeout });
+        loop {
+            if let Some(registry) = untried.next() {
+                trying.push(async move {
+                    let channel = connect_to(registry, globals.timeout).await.map_err(|fault| (registry, fault))?;
+                    // One that stands still takes connections all the same; where there is another it has to answer.
+                    if several {
+                        answers(channel.clone(), globals).await.map_err(|fault| (registry, fault))?;
+                    }
+                    Ok::<_, (&RegistryUrl, String)>(channel)
+                });
+            }
+            let patience = async {
+                match untried.len() {
+                    0 => std::future::pending().await,
+                    _ => tokio::time::sleep(ANSWER_SOON).await,
                 }
-                Err(fault) => faults.push(format!("{registry} ({fault})")),
+            };
+            tokio::select! {
+                tried = trying.next() => match tried {
+                    Some(Ok(channel)) => {
+                        let stubs = RegistryServiceClient::new(channel).max_decoding_message_size(64 * 1024 * 1024);
+                        let namespace = globals.namespace.clone();
+                        return Ok(RegistryClient { stubs, namespace, timeout: globals.timeout });
+                    }
+                    Some(Err((registry, fault))) => faults.push(format!("{registry} ({fault})")),
+                    None => break,
+                },
+                () = patience => {}
             }
         }
         Err(Failure::Failed(format!(
@@ -144,6 +172,18 @@ pub(crate) struct Listing {
     pub(crate) complete: bool,
     /// For how long the registry has not reached the store that it shares with others; absent while it does.
     pub(crate) stale_for: Option<prost_types::Duration>,
+}
+
+/// Whether the registry at the other end answers, whatever that is.
+async fn answers(channel: Channel, globals: &Globals) -> Result<(), String> {
+    let glance = ListServicesRequest { namespace: globals.namespace.clone(), page_size: 1, ..Default::default() };
+    let mut stubs = RegistryServiceClient::new(channel);
+    match tokio::time::timeout(globals.timeout, stubs.list_services(glance)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(status)) if status.code() == Code::Unavailable => Err(status.message().to_owned()),
+        Ok(Err(_)) => Ok(()),
+        Err(_) => Err(format!("no answer within {:?}", globals.timeout)),
+    }
 }
 
 /// Opens a connection, or says in a few words why not.
