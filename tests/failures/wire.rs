@@ -64,7 +64,7 @@ pub(crate) enum Spoil {
     Blank,
     /// Each id stands there twice, the second time at an address where nobody is.
     Twice,
-    /// Each instance has a megabyte of metadata.
+    /// The first instance has a megabyte of metadata.
     Megabyte,
     /// No port is one: 0 and 99 999 by turns.
     BadPorts,
