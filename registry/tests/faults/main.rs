@@ -3,11 +3,15 @@
 
 #[path = "../support/process.rs"]
 mod process;
+#[path = "../support/mod.rs"]
+mod support;
 
 mod clock_jump;
 mod crowd;
+mod linearizable;
 mod reregister;
 mod sigstop_gap;
+mod watcher_storm;
 
 use std::sync::Once;
 
