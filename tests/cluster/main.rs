@@ -126,9 +126,8 @@ async fn etcd_quorum_lost() {
     sleep(harness::TTL * 5).await;
     let losses = cluster.losses();
     println!(
-        "T25: quorum lost for {:?}: writes refused {refusals:?}, resolved at {held:?} nodes; processor use {steady:.3?} before, \
+        "T25: quorum lost for {QUORUM_AWAY:?}: writes refused {refusals:?}, resolved at {held:?} nodes; processor use {steady:.3?} before, \
          {without:.3?} without; a write is taken {taken:?} after the return ({refused} refusals); {losses:?}",
-        QUORUM_AWAY,
     );
     cluster.everybody_listed().await;
     nobody_noticed(load).await;

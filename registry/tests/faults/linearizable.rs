@@ -45,7 +45,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// again and again on its file. Every service's history must be one that an order explains.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn registry_linearizable() {
-    let seed = std::env::var("MESH_SIM_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = std::env::var_os("MESH_SIM_SEED").and_then(|seed| seed.to_str()?.parse().ok());
     let seed: u64 = seed.unwrap_or_else(mesh_runtime::entropy::seed);
     let full = std::env::var_os("MESH_STORY").is_some_and(|story| story == "full");
     let operations = if full { OPERATIONS_FULL } else { OPERATIONS };
