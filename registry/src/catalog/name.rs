@@ -90,6 +90,11 @@ impl ServiceKey {
 }
 
 impl ServiceKey {
+    /// Whether both keys are the same memory, not just equal.
+    pub(super) fn shares(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.name.0, &other.name.0) && Arc::ptr_eq(&self.namespace.0, &other.namespace.0)
+    }
+
     /// Takes both names from a key that is equal.
     pub(super) fn share(&mut self, other: &Self) {
         share(&mut self.namespace.0, &other.namespace.0);

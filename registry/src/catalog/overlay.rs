@@ -188,6 +188,11 @@ impl<'a> Overlay<'a> {
         held.saturating_add_signed(self.members.get(service).map_or(0, |moves| moves.live))
     }
 
+    /// A live instance of a service, whichever.
+    pub(super) fn sibling(&self, service: &ServiceKey) -> Option<&Registration> {
+        Some(&self.state.services.get(service)?.instances.values().next()?.registration)
+    }
+
     /// How many live instances of a service a selector means.
     pub(super) fn selected(&self, service: &ServiceKey, selector: &Selector) -> usize {
         let moves = self.members.get(service).map(|moves| &moves.to);

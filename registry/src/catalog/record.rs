@@ -121,12 +121,10 @@ impl Registration {
         self.owner != from.owner && *self == Self { owner: self.owner, ..from.clone() }
     }
 
-    /// The same registration with as much of a sibling's memory as it can use.
-    pub(super) fn sharing(&self, sibling: &Self) -> Self {
-        let mut shared = self.clone();
-        shared.service.share(&sibling.service);
-        shared.spec.share(&sibling.spec);
-        shared
+    /// Takes what is equal in another registration of its service from there.
+    pub(super) fn share(&mut self, sibling: &Self) {
+        self.service.share(&sibling.service);
+        self.spec.share(&sibling.spec);
     }
 
     /// About how much memory it takes.

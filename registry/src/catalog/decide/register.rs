@@ -47,7 +47,7 @@ pub(super) fn register(
         Claim::Repeat(live) => (live.incarnation, live.lease),
         Claim::Takeover(_) | Claim::Vacant => (next_incarnation(on, &known), fresh),
     };
-    let registration = Registration {
+    let mut registration = Registration {
         service: request.service.clone(),
         incarnation,
         nonce: request.nonce,
@@ -57,6 +57,9 @@ pub(super) fn register(
         serving: request.serving,
         spec: request.spec.clone(),
     };
+    if let Some(sibling) = on.sibling(&request.service) {
+        registration.share(sibling);
+    }
     let answer = Answer::Granted { lease, incarnation, ttl };
     if matches!(&claim, Claim::Repeat(live) if **live == registration) {
         return Ok(Decision::nothing(answer));

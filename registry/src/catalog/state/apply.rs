@@ -150,7 +150,10 @@ impl State {
             && let Some(sibling) =
                 self.services.get(&live.service).and_then(|service| service.instances.values().next())
         {
-            *live = Arc::new(live.sharing(&sibling.registration));
+            // One that was decided here shares already; one from a store or another node does not.
+            if !live.service.shares(&sibling.registration.service) {
+                Arc::make_mut(live).share(&sibling.registration);
+            }
             key.namespace = live.service.namespace.clone();
         }
         let before = self.identities.remove(&key).map(|kept| kept.value).unwrap_or_default();
