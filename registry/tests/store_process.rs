@@ -6,16 +6,19 @@ mod process;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_api::registry::v1 as pb;
+use parking_lot::Mutex;
 use pb::registry_service_client::RegistryServiceClient;
-use process::{LONG, Process, folder, now, until};
+use process::{LONG, Process, folder, nobody_there, now, until};
 use registry::storage::FileStore;
 use registry::store::{Summary, verify};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
@@ -151,7 +154,7 @@ async fn register_many(
     all
 }
 
-async fn beat(client: &mut Client, leases: &[pb::RegisterResponse]) -> BTreeMap<i32, usize> {
+async fn try_beat(client: &mut Client, leases: &[pb::RegisterResponse]) -> Result<BTreeMap<i32, usize>, Status> {
     let mut outcomes = BTreeMap::new();
     for some in leases.chunks(1_000) {
         let beat = |granted: &pb::RegisterResponse| pb::Beat {
@@ -160,12 +163,15 @@ async fn beat(client: &mut Client, leases: &[pb::RegisterResponse]) -> BTreeMap<
             ..pb::Beat::default()
         };
         let beats = some.iter().map(beat).collect();
-        let answer = client.heartbeat(pb::HeartbeatRequest { beats }).await.expect("an answer");
-        for result in answer.into_inner().results {
+        for result in client.heartbeat(pb::HeartbeatRequest { beats }).await?.into_inner().results {
             *outcomes.entry(result.outcome).or_default() += 1;
         }
     }
-    outcomes
+    Ok(outcomes)
+}
+
+async fn beat(client: &mut Client, leases: &[pb::RegisterResponse]) -> BTreeMap<i32, usize> {
+    try_beat(client, leases).await.expect("an answer")
 }
 
 /// Each as large as a service may be.
@@ -210,28 +216,78 @@ async fn a_restart_with_ten_thousand_instances() {
     );
 }
 
+/// Keeps leases alive as their registrars would, whatever becomes of the registry, and remembers what it was answered.
+struct Beater {
+    told: Arc<Mutex<BTreeMap<i32, usize>>>,
+    task: JoinHandle<()>,
+}
+
+impl Beater {
+    fn start(at: SocketAddr, leases: Vec<pb::RegisterResponse>, every: Duration) -> Self {
+        let told = Arc::new(Mutex::new(BTreeMap::new()));
+        let tell = Arc::clone(&told);
+        let channel = Endpoint::from_shared(format!("http://{at}")).expect("an address").timeout(LONG).connect_lazy();
+        let task = tokio::spawn(async move {
+            let mut client = RegistryServiceClient::new(channel);
+            loop {
+                tokio::time::sleep(every).await;
+                if let Ok(outcomes) = try_beat(&mut client, &leases).await {
+                    let mut told = tell.lock();
+                    outcomes.into_iter().for_each(|(outcome, count)| *told.entry(outcome).or_default() += count);
+                }
+            }
+        });
+        Self { told, task }
+    }
+
+    /// Every answer was that the lease is renewed.
+    fn expect_renewed(&self) {
+        let told = self.told.lock();
+        let renewed = i32::from(pb::BeatOutcome::Renewed);
+        assert!(told.len() == 1 && told.contains_key(&renewed), "no live lease ends: {told:?}");
+    }
+}
+
+impl Drop for Beater {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The removals that a watcher is told who has seen everything up to here: by a delta, not by a snapshot.
+async fn missed(client: &mut Client, after: Option<pb::Position>) -> Vec<String> {
+    let subscription = pb::Subscription { service: "user-svc".to_owned(), after, ..pb::Subscription::default() };
+    let request = pb::WatchRequest { subscribe: vec![subscription], unsubscribe: Vec::new() };
+    let answers = client.watch(futures_util::stream::iter([request])).await.expect("a stream");
+    let first = answers.into_inner().message().await.expect("no error").expect("an answer");
+    match first.event {
+        Some(pb::watch_response::Event::Delta(delta)) => {
+            assert!(delta.upserts.is_empty(), "{} did not change", delta.upserts.len());
+            delta.removals.into_iter().map(|removal| removal.instance_id).collect()
+        }
+        other => panic!("not a delta: {other:?}"),
+    }
+}
+
 /// T07. The registry is killed and away for longer than a lease: who lives keeps its lease, who has died meanwhile goes soon.
 #[tokio::test(flavor = "multi_thread")]
 async fn restart_keeps_leases() {
     const TTL: Duration = Duration::from_secs(3);
-    let (live, dead) = if full() { (4_750, 250) } else { (950, 50) };
+    let (live, dead) = if full() { (900, 45) } else { (400, 20) };
     let folder = folder("leases-");
-    let dir = folder.path().join("registry");
-    let store = on(&dir);
+    let store = on(&folder.path().join("registry"));
     let flags = flags(&store);
-    let mut registry = Process::start(None, &flags);
+    let mut registry = Process::start(Some(nobody_there()), &flags);
     let place = registry.place();
-    let mut next = 0;
     let living = register_many(&connect(&registry).await, "user-svc", 0..live, TTL).await;
-    next += live;
+    let beater = Beater::start(registry.grpc, living, TTL / 6);
+    let mut next = live;
     for away in [TTL / 2, 3 * TTL] {
-        let dying = register_many(&connect(&registry).await, "user-svc", next..next + dead, TTL).await;
         let died: BTreeSet<String> = (next..next + dead).map(instance_id).collect();
+        // They are alive as the registry is killed, and beat no more.
+        register_many(&connect(&registry).await, "user-svc", next..next + dead, TTL).await;
         next += dead;
-        assert_eq!(dying.len() as u64, dead);
-        // Everybody is alive as the registry is killed.
-        let mut client = connect(&registry).await;
-        beat(&mut client, &living).await;
+        let seen = resolve(&mut connect(&registry).await, "user-svc").await.expect("known").position;
         registry.kill();
         tokio::time::sleep(away).await;
 
@@ -240,12 +296,6 @@ async fn restart_keeps_leases() {
         let mut client = connect(&registry).await;
         let mut gone_after = None;
         while gone_after.is_none() || ready.elapsed() < 2 * TTL {
-            let renewed = beat(&mut client, &living).await;
-            assert_eq!(
-                renewed,
-                BTreeMap::from([(pb::BeatOutcome::Renewed.into(), live as usize)]),
-                "no live lease ends"
-            );
             let found = resolve(&mut client, "user-svc").await.expect("known");
             let listed: BTreeSet<String> = found.instances.into_iter().map(|instance| instance.instance_id).collect();
             assert!((0..live).all(|number| listed.contains(&instance_id(number))), "nobody who lives goes");
@@ -253,13 +303,18 @@ async fn restart_keeps_leases() {
                 gone_after = Some(ready.elapsed());
             }
             assert!(ready.elapsed() < LONG, "{} of the dead are still there", listed.intersection(&died).count());
-            tokio::time::sleep(TTL / 6).await;
+            tokio::time::sleep(TTL / 30).await;
         }
+        beater.expect_renewed();
+        let gone: BTreeSet<String> = missed(&mut client, seen).await.into_iter().collect();
+        assert_eq!(gone, died, "who had seen everything is told what has gone since, and nothing else");
         let gone_after = gone_after.expect("set");
         println!(
             "T07: away {away:.1?}: {live} live leases, 0 expired; {dead} dead ones gone {gone_after:.1?} after ready"
         );
-        assert!(gone_after <= TTL + Duration::from_secs(2), "TTL + 1 s, and the pace of this test");
+        // A registry that was held up gives every lease a full TTL anew: on a busy machine that is right, and later.
+        let held_up = registry.metric("registry_clock_gaps_total") > 0;
+        assert!(held_up || gone_after <= TTL + Duration::from_secs(1), "the dead are gone after {gone_after:?}");
     }
 }
 
