@@ -212,7 +212,8 @@ async fn names_that_nobody_registered_are_bounded_by_themselves() {
         let names: Vec<String> = (0..1_000).map(|number| format!("s{stream}-{number}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let (mut news, asks) = watch(&mut client, &names).await.expect("open");
-        for _ in 0..1_000 {
+        // A snapshot and the soft state of each.
+        for _ in 0..2_000 {
             news.message().await.expect("it goes on").expect("it goes on");
         }
         open.push((news, asks));

@@ -150,7 +150,7 @@ impl FrontError {
             Self::OtherStore { .. } => Verdict::new(Code::FailedPrecondition, "OTHER_STORE"),
             Self::TooManyStreams { .. } => Verdict::full("TOO_MANY_STREAMS", RETRY_LATER),
             Self::PeerOfOtherStore { .. } => Verdict::new(Code::FailedPrecondition, "OTHER_STORE"),
-            Self::TooManyPeers { .. } => Verdict::new(Code::ResourceExhausted, "TOO_MANY_PEERS").retry(RETRY_LATER),
+            Self::TooManyPeers { .. } => Verdict::full("TOO_MANY_PEERS", RETRY_LATER),
             Self::TooManyFollowed { .. } | Self::TooManySubscriptions { .. } => {
                 Verdict::full("TOO_MANY_SUBSCRIPTIONS", RETRY_LATER)
             }
@@ -310,6 +310,7 @@ mod tests {
             FrontError::TooManyStreams { kind: "watch", full: Full::InAll(1) },
             FrontError::TooManyFollowed { full: Full::OfConnection(1) },
             FrontError::TooManySubscriptions { max: 1 },
+            FrontError::TooManyPeers { max: 1 },
             FrontError::TooManyRegistrations { too_fast },
             FrontError::SlowWatcher { stalled: Duration::from_secs(30) },
             EngineError::Overloaded { lane: crate::engine::Lane::Beats }.into(),

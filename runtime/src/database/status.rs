@@ -55,7 +55,7 @@ impl From<DatabaseError> for Status {
         match error {
             DatabaseError::Busy => refusal_with(Code::Unavailable, "DATABASE_BUSY", message, later()),
             DatabaseError::QueueFull => refusal_with(Code::ResourceExhausted, "WRITE_QUEUE_FULL", message, later()),
-            DatabaseError::LedgerFull => refusal(Code::ResourceExhausted, "LEDGER_FULL", message),
+            DatabaseError::LedgerFull => refusal_with(Code::ResourceExhausted, "LEDGER_FULL", message, later()),
             DatabaseError::NotUnique => refusal(Code::AlreadyExists, "NOT_UNIQUE", message),
             DatabaseError::Unreadable { .. } | DatabaseError::Failed(_) => {
                 // What the database says is for the operator: paths and SQL do not leave the process.

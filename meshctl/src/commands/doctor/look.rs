@@ -46,6 +46,8 @@ pub(super) struct Seen {
     clock: Option<ClockDifference>,
     position: Position,
     complete: bool,
+    /// How long it has not been sure that what it tells is what the store holds; `None` while it is.
+    stale_for: Option<Duration>,
     pub(super) services: Vec<ServiceSummary>,
 }
 
@@ -104,6 +106,7 @@ impl Seen {
             "generation": self.position.generation,
             "revision": self.position.revision,
             "complete": self.complete,
+            "staleForSeconds": self.stale_for.map(|time| time.as_secs_f64()),
             "clockAheadSeconds": self.clock.map(|clock| clock.ahead_s),
             "clockUnsureSeconds": self.clock.map(|clock| clock.unsure_s),
             "services": self.services.len(),
@@ -128,6 +131,7 @@ async fn seen(stubs: RegistryServiceClient<Channel>, namespace: &str, limit: Dur
         clock: None,
         position: Position::default(),
         complete: true,
+        stale_for: None,
         services: Vec::new(),
     };
     let mut page_token = String::new();
@@ -144,6 +148,8 @@ async fn seen(stubs: RegistryServiceClient<Channel>, namespace: &str, limit: Dur
                 seen.clock = theirs.map(|theirs| ClockDifference::between(asked, theirs, answered));
             }
             seen.position = page.position.unwrap_or_default();
+            let stale_for = || page.stale_for.and_then(|time| Duration::try_from(time).ok()).unwrap_or_default();
+            seen.stale_for = page.stale.then(stale_for);
         }
         seen.complete &= page.complete;
         seen.services.extend(page.services);
@@ -188,6 +194,14 @@ pub(super) fn findings(looked: &[Looked]) -> Vec<Finding> {
                 place.clone(),
                 format!("its clock is {clock}, compared with this machine's"),
                 "synchronise both clocks; a registry reads its own when it starts, so restart it after that",
+            ));
+        }
+        if let Some(time) = seen.stale_for {
+            findings.push(Finding::error(
+                "cut_off",
+                place.clone(),
+                format!("it has not heard from its store for {}: what it tells may be old", words::span(time)),
+                "look at the store (etcd) and at the way there; callers go on with what they know, changes are refused",
             ));
         }
         if !seen.complete {
@@ -372,6 +386,7 @@ mod tests {
             clock: None,
             position: Position { store_id: store.to_owned(), generation: 0, revision },
             complete: true,
+            stale_for: None,
             services: Vec::new(),
         }
     }
@@ -405,8 +420,10 @@ mod tests {
     fn what_a_registry_says_of_itself_is_looked_at() {
         let old = Seen { version: "0.0.9".to_owned(), ..seen("a", 7) };
         let warming = Seen { complete: false, ..seen("a", 7) };
+        let cut_off = Seen { stale_for: Some(Duration::from_secs(9)), ..seen("a", 7) };
         let down = looked(3, Err("connection refused".to_owned()));
-        assert_eq!(checks(&[looked(1, Ok(old)), looked(2, Ok(warming)), down]), ["warming", "unreachable", "version"]);
+        let all = [looked(1, Ok(old)), looked(2, Ok(warming)), down, looked(4, Ok(cut_off))];
+        assert_eq!(checks(&all), ["warming", "unreachable", "cut_off", "version"]);
     }
 
     #[test]
