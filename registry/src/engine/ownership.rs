@@ -73,6 +73,9 @@ pub(super) struct Ownership {
     known: Arc<Membership>,
     /// Since when this node is not sure.
     unsure: Option<Timestamp>,
+    /// Until when beats are passed on to everybody: this node was not sure of itself lately, and its records may not have
+    /// caught up.
+    telling_until: Option<Timestamp>,
     /// Nobody is adopted before.
     adopt_after: Timestamp,
     /// At most one a live instance.
@@ -99,6 +102,7 @@ impl Ownership {
             membership,
             known,
             unsure: None,
+            telling_until: None,
             adopt_after: now,
             orphans: BTreeMap::new(),
             adopting: false,
@@ -164,6 +168,7 @@ impl Ownership {
             (Some(_), Authority::Sure) => {
                 self.unsure = None;
                 self.adopt_after = now.after(NODE_LEASE);
+                self.telling_until = Some(now.after(NODE_LEASE));
                 self.claim_at = Some(now);
                 Turn::Regained
             }
@@ -177,6 +182,11 @@ impl Ownership {
     /// The node that keeps an instance, if it can be asked.
     pub(super) fn keeper(&self, owner: Option<NodeId>) -> Option<Member> {
         self.known.members.get(&owner?).filter(|member| Some(member.node) != self.node).copied()
+    }
+
+    /// Whether beats are passed on to everybody, whoever is thought to keep the leases.
+    pub(super) fn tells_all(&self, now: Timestamp) -> bool {
+        self.unsure.is_some() || self.telling_until.is_some_and(|until| now < until)
     }
 
     /// Passes a beat on to every other node that was there last. A node that is not sure of itself does not learn who adopts

@@ -55,6 +55,13 @@ fn cluster_sim_seeds() {
     eprintln!("T22: {count} seeds, {events} events, {:.1} s", begun.elapsed().as_secs_f64());
 }
 
+/// A node that had come back to the store for 80 ms thought itself sure, and of leases that others had adopted it told
+/// nobody that they beat.
+#[test]
+fn a_node_that_comes_back_for_a_moment_does_not_keep_beats_to_itself() {
+    try_seed(231);
+}
+
 #[test]
 fn one_seed_gives_one_trace() {
     let (first, second) = (try_seed(1), try_seed(1));

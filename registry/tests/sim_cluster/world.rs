@@ -54,12 +54,12 @@ impl Fault {
     fn draw(rng: &mut StdRng) -> Self {
         let place = rng.random_range(PLACES);
         let long = Duration::from_millis(rng.random_range(200..40_000));
-        match rng.random_range(0..7) {
+        match rng.random_range(0..8) {
             0 | 1 => Self::Crash(place, long),
             2 | 3 => Self::Storeless(place, long),
             4 => Self::NoStore(long),
             5 => Self::Apart(place, (place + 1) % 3, long),
-            _ if rng.random_bool(0.5) => Self::Death(rng.random_range(0..INSTANCES)),
+            6 => Self::Death(rng.random_range(0..INSTANCES)),
             _ => Self::Peace(long),
         }
     }

@@ -76,12 +76,14 @@ impl Task {
             let identity = renewal.identity.clone();
             todo.push(Todo::Report(self.wishes.complete(Report { identity, lease, serving, services })));
         }
-        if self.ownership.unsure().is_some() {
+        if self.ownership.tells_all(now) {
             // Whose it is by now nobody here knows.
+            self.ownership.tell_all(renewal.identity, &RelayedBeat { lease, incarnation, load });
+        }
+        if self.ownership.unsure().is_some() {
             if via.is_some() && renewal.keeper != Keeper::Here {
                 self.ownership.wish(renewal.identity.clone(), lease, now);
             }
-            self.ownership.tell_all(renewal.identity, &RelayedBeat { lease, incarnation, load });
         } else if renewal.keeper != Keeper::Here {
             let beat = RelayedBeat { lease, incarnation, load };
             let errand = Errand { identity: renewal.identity.clone(), beat, via, awaited: None };
