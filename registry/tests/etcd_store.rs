@@ -220,6 +220,32 @@ async fn without_a_quorum_every_answer_comes_in_time_and_the_processor_rests() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_etcd_that_is_gone_is_refused_in_words_and_found_again() {
+    let Some(mut turn) = Turn::take("etcd_store gone", 1) else { return };
+    let store = open(&turn.etcd).await;
+    let first = made(&store, put(1, "a", Expected::Absent)).await;
+    let follower = Follower::start(&store, first);
+    turn.etcd.kill(0);
+    // What was under way when it died is unknown; what comes after certainly went nowhere.
+    sleep(Duration::from_secs(2)).await;
+    let (used, begin) = (cpu(), now());
+    let proposal = put(2, "a", Expected::At(first));
+    for _ in 0..2 {
+        let outcome = one(&store, proposal.clone()).await;
+        assert!(matches!(&outcome, Outcome::Refused(reason) if reason.contains("refused")), "{outcome:?}");
+    }
+    let (took, share) = (now() - begin, (cpu() - used).as_secs_f64() / (now() - begin).as_secs_f64());
+    println!("without an etcd: refused after {:.1?}, {:.1} % of a core", took / 2, share * 100.0);
+    assert!(took < Duration::from_millis(5_200) && share < 0.20, "{took:?}, {share}");
+    turn.etcd.restart(0);
+    let back = now();
+    let second = kit::until_made(&store, proposal, Duration::from_secs(20)).await;
+    let told = follower.up_to(second).await;
+    println!("restarted: a commit and its news after {:.1?}", told.last().expect("the commit").at - back);
+    assert_eq!(told.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_watch_is_noticed_and_taken_up_elsewhere() {
     let Some(turn) = Turn::take("etcd_store dead watch", 3) else { return };
     let store = open(&turn.etcd).await;

@@ -28,6 +28,9 @@ const TOO_MANY_IN_FLIGHT: &str = "TOO_MANY_IN_FLIGHT";
 /// This client's own refusal of a call beyond [`Policy::waiting_max`](crate::Policy::waiting_max).
 const TOO_MANY_WAITING: &str = "TOO_MANY_WAITING";
 
+/// This client's own word that a call found nobody to be sent to. One that may not be repeated was then never processed.
+const NOBODY_READY: &str = "NOBODY_READY";
+
 /// HTTP/2 error codes that say more than "it broke" (RFC 9113 section 7).
 mod reset {
     pub(super) const CANCEL: u32 = 0x8;
@@ -60,7 +63,7 @@ pub(super) fn of_stranger(service: &str, address: &Address, remark: impl fmt::Di
 
 /// Nobody could be picked in time.
 pub(super) fn nobody(service: &str, outlook: &Outlook) -> Status {
-    Status::unavailable(format!("{service}: {outlook}"))
+    refused(Code::Unavailable, format!("{service}: {outlook}"), NOBODY_READY)
 }
 
 /// Too many calls wait already.

@@ -14,7 +14,7 @@ use super::Inner;
 use super::backoff::Backoff;
 use super::fault::Fault;
 use super::history::{self, Search};
-use super::link::led_within;
+use super::link::{FAILFAST, led_within};
 use super::plan::Plan;
 use super::recent::Made;
 use super::transaction::{KEYS_MAX, Verdict, Wanted, transaction, verdict};
@@ -122,7 +122,7 @@ async fn make(inner: &Inner, proposal: &Proposal, wanted: &[Wanted<'_>], until: 
         }
         pauses.failed();
         let pause = pauses.wait();
-        if attempt.is_refused_for_good() || clock::now() + pause >= until {
+        if attempt.is_refused_for_good() || clock::now() + pause + attempt.needs() >= until {
             return attempt.given_up();
         }
         sleep(pause).await;
@@ -159,8 +159,8 @@ impl Attempt<'_> {
         tracing::debug!(?op, reason, ?fault, "a transaction was not answered");
         match fault {
             Fault::Unknown => self.maybe = true,
-            Fault::NotNow | Fault::Never if !self.maybe => inner.recent.lock().came_to_nothing(op),
-            Fault::NotNow | Fault::Never => {}
+            Fault::NotNow | Fault::Unsent | Fault::Never if !self.maybe => inner.recent.lock().came_to_nothing(op),
+            Fault::NotNow | Fault::Unsent | Fault::Never => {}
         }
         self.reason = Some((reason, fault));
         None
@@ -196,10 +196,19 @@ impl Attempt<'_> {
         matches!(self.reason, Some((_, Fault::Never)))
     }
 
+    /// What is left of the time has to be enough for more than to lose sight of it again: a request that waits for somebody to
+    /// be sent to when the time is over may have been sent in the last moment.
+    fn needs(&self) -> Duration {
+        match self.reason {
+            Some((_, Fault::Unsent)) => FAILFAST + FAILFAST / 4,
+            _ => Duration::ZERO,
+        }
+    }
+
     /// The time is over.
     fn given_up(self) -> Outcome {
         match self.reason {
-            Some((reason, Fault::NotNow | Fault::Never)) if !self.maybe => Outcome::Refused(reason),
+            Some((reason, Fault::NotNow | Fault::Unsent | Fault::Never)) if !self.maybe => Outcome::Refused(reason),
             _ => Outcome::Unknown,
         }
     }

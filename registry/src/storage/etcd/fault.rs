@@ -1,12 +1,15 @@
 //! What an error of etcd's, or of the way to it, says about whether something was done.
 
 use tonic::{Code, Status};
+use tonic_types::StatusExt;
 
 /// What is known after a call that failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Fault {
     /// Nothing was done, and the same call may succeed in a moment.
     NotNow,
+    /// Nothing was done: there was nobody to send the call to.
+    Unsent,
     /// Nothing was done, and the same call will not succeed before somebody does something about it.
     Never,
     /// It may have been done, or may yet be.
@@ -23,6 +26,9 @@ impl Fault {
     pub(super) fn of(status: &Status) -> Self {
         if NOT_NOW.contains(&status.message()) {
             return Self::NotNow;
+        }
+        if was_not_sent(status) {
+            return Self::Unsent;
         }
         // Of etcd's own words, those with these codes come before the request is in its log or turn it away whole
         // ("database space exceeded" among them). The same codes without its words may be about a stream that broke.
@@ -46,6 +52,14 @@ impl Fault {
     }
 }
 
+/// Whether the client says that it had nobody to send the request to. It repeats nothing that changes something, so then the
+/// request was never sent.
+fn was_not_sent(status: &Status) -> bool {
+    let info = status.get_details_error_info();
+    status.code() == Code::Unavailable
+        && info.is_some_and(|info| (&*info.domain, &*info.reason) == ("meshwork", "NOBODY_READY"))
+}
+
 /// Whether a revision that was asked for is compacted away.
 pub(super) fn is_compacted(status: &Status) -> bool {
     status.code() == Code::OutOfRange && status.message().contains("compacted")
@@ -53,6 +67,10 @@ pub(super) fn is_compacted(status: &Status) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
+    use tonic_types::ErrorDetails;
+
     use super::*;
 
     #[test]
@@ -65,6 +83,9 @@ mod tests {
         let full = Status::resource_exhausted("etcdserver: mvcc: database space exceeded");
         assert_eq!(Fault::of(&full), Fault::Never);
         assert_eq!(Fault::of(&Status::resource_exhausted("etcd: stream reset")), Fault::Unknown);
+        let nobody = ErrorDetails::with_error_info("NOBODY_READY", "meshwork", HashMap::new());
+        let nobody = Status::with_error_details(Code::Unavailable, "etcd: no endpoint is ready", nobody);
+        assert_eq!(Fault::of(&nobody), Fault::Unsent);
         assert!(is_compacted(&Status::out_of_range("etcdserver: mvcc: required revision has been compacted")));
         assert!(!is_compacted(&Status::out_of_range("etcdserver: mvcc: required revision is a future revision")));
     }

@@ -15,8 +15,9 @@ use tonic::metadata::MetadataValue;
 const WRITES: &str = "etcd-writes";
 const WATCHES: &str = "etcd-watches";
 
-/// How long a request waits while no member answers. Less than a commit may take, so that it ends with a reason.
-const FAILFAST: Duration = Duration::from_millis(1_500);
+/// How long a request waits while no member answers. Less than an attempt at a commit may take, so that it is known that it
+/// was not sent.
+pub(super) const FAILFAST: Duration = Duration::from_millis(700);
 
 /// Largest answer taken: a page of records and the events of a compaction's worth of commits are far below.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
