@@ -40,16 +40,24 @@ fn try_seed(seed: u64) -> Vec<String> {
     }
 }
 
+/// The seeds to try.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how a failing seed is replayed alone, and how a full run is asked for; nothing but this test reads it"
+)]
+fn seeds() -> Vec<u64> {
+    match (std::env::var("MESH_SIM_SEED"), std::env::var("MESH_STORY").as_deref()) {
+        (Ok(seed), _) => vec![seed.parse().expect("MESH_SIM_SEED is a number")],
+        (Err(_), Ok("full")) => SEEDS_FULL.collect(),
+        (Err(_), _) => SEEDS.collect(),
+    }
+}
+
 #[test]
+#[expect(clippy::disallowed_methods, reason = "how long it took is printed; the clock of the runs is paused")]
 fn cluster_sim_seeds() {
     let begun = Instant::now();
-    let named = std::env::var("MESH_SIM_SEED").ok().map(|seed| seed.parse::<u64>().unwrap());
-    let full = std::env::var("MESH_STORY").is_ok_and(|length| length == "full");
-    let seeds: Vec<u64> = match named {
-        Some(seed) => vec![seed],
-        None if full => SEEDS_FULL.collect(),
-        None => SEEDS.collect(),
-    };
+    let seeds = seeds();
     let count = seeds.len();
     let events: usize = seeds.into_iter().map(|seed| try_seed(seed).len()).sum();
     eprintln!("T22: {count} seeds, {events} events, {:.1} s", begun.elapsed().as_secs_f64());
