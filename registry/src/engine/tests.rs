@@ -3,4 +3,5 @@
 mod hostile;
 mod kit;
 mod lifecycle;
+mod ownership;
 mod writes;
