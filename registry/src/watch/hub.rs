@@ -14,6 +14,7 @@ use tonic::Streaming;
 
 use super::STALL_MAX;
 use super::metrics::Metrics;
+use super::pace::Pace;
 use super::press::Press;
 use super::seat::{Pull, Seat};
 use super::watcher::Watcher;
@@ -30,6 +31,7 @@ const ROUND: Duration = Duration::from_secs(1);
 pub(crate) struct Hub {
     pub(super) engine: Engine,
     pub(super) press: Press,
+    pub(super) pace: Pace,
     pub(super) metrics: Metrics,
     pub(super) refusals: Refusals,
     pub(super) subscriptions: Places,
@@ -64,6 +66,7 @@ impl Hub {
         let hub = Arc::new(Self {
             engine,
             press: Press::default(),
+            pace: Pace::default(),
             metrics: Metrics::default(),
             refusals: Refusals::default(),
             subscriptions: Places::new(quotas.watched_names),

@@ -8,6 +8,7 @@
 
 mod hub;
 mod metrics;
+mod pace;
 mod press;
 mod seat;
 mod subscription;

@@ -143,6 +143,18 @@ impl Subscription {
         }
     }
 
+    /// Whether what is due now is the beginning of a snapshot.
+    pub(super) fn begins_snapshot(&self, outlook: &Outlook<'_>) -> bool {
+        match &self.held {
+            Held::Nothing => true,
+            Held::Ahead { .. } | Held::Part(_) => false,
+            Held::Until(held, complete) => {
+                let turned_whole = (*complete, outlook.complete) == (Complete::Warming, Complete::Whole);
+                turned_whole || outlook.view.since(*held) == Resume::Snapshot
+            }
+        }
+    }
+
     fn changes_due(&self, held: Revision, outlook: &Outlook<'_>) -> Due {
         let urgent = match outlook.view.since(held) {
             Resume::Current => return Due::Idle,

@@ -81,6 +81,8 @@ struct Followed {
     stands: Stands,
     /// What is aimed at while messages of one turn go out. Fixed, so that a turn ends however fast the service changes.
     turn: Option<Turn>,
+    /// When a snapshot of it may begin, where one is due.
+    begins: Option<Instant>,
     /// The service changed during its turn.
     rung: bool,
     _place: Place,
@@ -283,8 +285,16 @@ impl Watcher {
         }
         self.names.insert(service.clone(), number);
         let stands = Stands::Aside;
-        self.followed[number] =
-            Some(Followed { service, subscription, follow, stands, turn: None, rung: false, _place: place });
+        self.followed[number] = Some(Followed {
+            service,
+            subscription,
+            follow,
+            stands,
+            turn: None,
+            begins: None,
+            rung: false,
+            _place: place,
+        });
         self.hub.metrics.subscriptions.inc();
         self.consider(number, Haste::AsDue);
     }
@@ -323,7 +333,17 @@ impl Watcher {
             return;
         }
         let turn = followed.look(&self.hub);
-        let due = followed.subscription.due(&turn.outlook(&self.hub));
+        let outlook = turn.outlook(&self.hub);
+        let due = match followed.subscription.due(&outlook) {
+            Due::Now if haste == Haste::AsDue && followed.subscription.begins_snapshot(&outlook) => {
+                let at = *followed.begins.get_or_insert_with(|| self.hub.pace.reserve(outlook.now));
+                if at > outlook.now { Due::At(at) } else { Due::Now }
+            }
+            due => due,
+        };
+        if due == Due::Now {
+            followed.begins = None;
+        }
         if let Stands::Later(at) = followed.stands {
             self.later.remove(&(at, number));
         }
