@@ -26,16 +26,17 @@ const BUDGETS: [(&str, Budget); 7] = [
 pub(super) fn block(records: &[Record]) -> String {
     let lines = BUDGETS.iter().filter_map(|(name, budget)| {
         let record = records.iter().find(|record| record.name == *name)?;
-        let (figure, allowed, holds) = match *budget {
+        let own = report::grouped(record.ours);
+        let (figure, unit, allowed, holds) = match *budget {
             Budget::RatioAtMost(most) => {
                 let ratio = record.ratio?;
-                (format!("{ratio:.3}x"), format!("{most:.2}x"), ratio <= most)
+                (format!("{ratio:.3}x"), "", format!("{most:.2}x"), ratio <= most)
             }
-            Budget::AtMost(most) => (report::grouped(record.ours), report::grouped(most), record.ours <= most),
-            Budget::AtLeast(least) => (report::grouped(record.ours), report::grouped(least), record.ours >= least),
+            Budget::AtMost(most) => (own, record.unit, report::grouped(most), record.ours <= most),
+            Budget::AtLeast(least) => (own, record.unit, report::grouped(least), record.ours >= least),
         };
         let verdict = if holds { "holds" } else { "DOES NOT HOLD" };
-        Some(format!("{name:<20} {figure:>10} {:<12}  budget {allowed:>9}: {verdict}\n", record.unit))
+        Some(format!("{name:<20} {figure:>10} {unit:<12}  budget {allowed:>9}: {verdict}\n"))
     });
     lines.collect()
 }
