@@ -1,5 +1,6 @@
 //! Clocks that are elsewhere.
 
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
@@ -108,7 +109,8 @@ async fn a_monotonic_clock_that_is_years_ahead_changes_nothing() {
     let ahead = ["--time", "--fork", "--kill-child", "--monotonic", "315360000", "--boottime", "315360000"];
     let allowed = Command::new("unshare").args(ahead).arg("true").status().is_ok_and(|status| status.success());
     if !allowed {
-        println!("SKIPPED T08 time namespace: `unshare --time` is not allowed here");
+        // Past the capture of the test runner, so that it is counted where the log is read.
+        let _ = writeln!(io::stdout(), "SKIPPED T08 in a time namespace: `unshare --time` is not allowed here");
         return;
     }
     let mut unshare = Command::new("unshare");
