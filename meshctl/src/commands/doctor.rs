@@ -111,11 +111,15 @@ fn show(format: Format, findings: &[Finding], totals: &Totals) -> Result<(), Fai
         });
         return print(&json!({ "summary": summary }).to_string());
     }
+    let looked_at = [
+        many(*registries, "registry", "registries"),
+        many(*services, "service", "services"),
+        many(*instances, "instance", "instances"),
+        many(*addresses, "address", "addresses"),
+    ]
+    .join(", ");
     if findings.is_empty() {
-        return print(&format!(
-            "nothing is wrong: {registries} registries, {services} services, {instances} instances and {addresses} \
-             addresses were looked at"
-        ));
+        return print(&format!("nothing is wrong; looked at: {looked_at}"));
     }
     let mut table = columns(&["LEVEL", "WHERE", "WHAT", "WHAT TO DO"]);
     for finding in findings {
@@ -123,10 +127,11 @@ fn show(format: Format, findings: &[Finding], totals: &Totals) -> Result<(), Fai
     }
     print(&trimmed(&table))?;
     let errors = findings.iter().filter(|finding| finding.level == Level::Error).count();
-    note(&format!(
-        "{errors} errors and {} warnings in {registries} registries, {services} services, {instances} instances and \
-         {addresses} addresses",
-        findings.len() - errors
-    ));
+    let (errors, warnings) = (many(errors, "error", "errors"), many(findings.len() - errors, "warning", "warnings"));
+    note(&format!("{errors} and {warnings}; looked at: {looked_at}"));
     Ok(())
+}
+
+fn many(count: usize, one: &str, several: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { several })
 }
