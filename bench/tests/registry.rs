@@ -8,7 +8,7 @@ use std::process::Command;
 fn a_run_without_a_peer_says_so_and_writes_ours_alone() {
     let out = tempfile::tempdir().unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_bench"))
-        .args(["registry", "--quick", "--store", "memory", "--only", "heartbeat,renew-batched"])
+        .args(["registry", "--quick", "--store", "memory", "--only", "heartbeat,renew-batched,resolve"])
         .args(["--etcd", "no-such-etcd", "--out"])
         .arg(out.path())
         .output()
@@ -20,7 +20,10 @@ fn a_run_without_a_peer_says_so_and_writes_ours_alone() {
     let json = fs::read_to_string(out.path().join("registry.json")).unwrap();
     let records: Vec<serde_json::Value> = serde_json::from_str(&json).unwrap();
     let names: Vec<&str> = records.iter().filter_map(|record| record["name"].as_str()).collect();
-    assert!(names.contains(&"heartbeat_cpu") && names.contains(&"renew_batched_rate"), "{names:?}");
+    assert!(
+        names.contains(&"heartbeat_cpu") && names.contains(&"resolve_cpu") && names.contains(&"renew_batched_rate"),
+        "{names:?}"
+    );
     assert!(records.iter().all(|record| record["peer"].is_null() && record["ours"].as_f64() > Some(0.0)), "{json}");
     // The servers' folders are gone with them.
     assert_eq!(fs::read_dir(out.path()).unwrap().count(), 1);

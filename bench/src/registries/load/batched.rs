@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::Bytes;
 use futures_util::future::try_join_all;
 use http::uri::PathAndQuery;
 use mesh_api::registry::v1 as pb;
@@ -12,10 +12,10 @@ use prost::Message;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::client::Grpc;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 
+use super::as_it_is::AsItIs;
 use super::figures::{Figures, Times};
 use super::ours::Lease;
 use crate::clock;
@@ -25,14 +25,14 @@ use crate::drive::Span;
 pub(crate) const BATCH: usize = 1_000;
 const PATH: PathAndQuery = PathAndQuery::from_static("/mesh.registry.v1.RegistryService/KeepAlive");
 
-/// Renews all leases over and over, a stream on each of the channels.
+/// Renews all leases over and over, a stream on each of the channels. The streams come back, still open.
 pub(super) async fn renew(
     channels: &[Channel],
     leases: &[Lease],
     warm_up: Duration,
     length: Duration,
     pid: u32,
-) -> Result<Figures, Status> {
+) -> Result<(Figures, Vec<Stream>), Status> {
     let mut shares: Vec<Vec<Bytes>> = vec![Vec::new(); channels.len()];
     for (index, batch) in leases.chunks_exact(BATCH).enumerate() {
         let request = pb::KeepAliveRequest { beats: batch.iter().map(Lease::beat).collect() };
@@ -49,14 +49,14 @@ pub(super) async fn renew(
         if measured {
             let mut all = Times::new();
             times.into_iter().flatten().for_each(|time| all.took(time));
-            return Ok(all.over(all.count() * BATCH as u64, 0, &spent));
+            return Ok((all.over(all.count() * BATCH as u64, 0, &spent), streams));
         }
     }
     Err(Status::internal("nothing was measured"))
 }
 
 /// One stream with messages of its own.
-struct Stream {
+pub(super) struct Stream {
     asks: mpsc::Sender<Bytes>,
     answers: Streaming<Bytes>,
     messages: Vec<Bytes>,
@@ -113,42 +113,5 @@ impl Stream {
             times.push(now - start);
         }
         Ok(times)
-    }
-}
-
-/// Messages that are encoded already.
-struct AsItIs;
-
-impl Codec for AsItIs {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for AsItIs {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, message: Bytes, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        into.put(message);
-        Ok(())
-    }
-}
-
-impl Decoder for AsItIs {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(from.copy_to_bytes(from.remaining())))
     }
 }

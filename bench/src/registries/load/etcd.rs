@@ -1,16 +1,19 @@
 //! etcd, as it is used as a registry: a lease for each instance, its record under that lease, and a watch on a prefix.
 
+use bytes::Bytes;
+use http::uri::PathAndQuery;
 use mesh_api::etcd::etcdserverpb as pb;
 use mesh_api::registry::v1::RegisterRequest;
 use pb::kv_client::KvClient;
 use pb::lease_client::LeaseClient;
 use pb::watch_client::WatchClient;
-use prost::Message;
+use prost::{DecodeError, Message};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
+use super::as_it_is;
 use super::side::{Beats, Read, Side, Watch};
 use crate::registries::payload::{Instance, Service, TTL_SECONDS, change_of};
 
@@ -59,14 +62,19 @@ impl Side for Etcd {
         Ok(beats)
     }
 
-    async fn resolve(&self, service: Service, read: Read) -> Result<usize, Status> {
+    async fn resolve(&self, service: Service, read: Read) -> Result<Bytes, Status> {
+        const PATH: PathAndQuery = PathAndQuery::from_static("/etcdserverpb.KV/Range");
         let request = pb::RangeRequest {
             key: service.prefix().into_bytes().into(),
             range_end: service.prefix_end().into_bytes().into(),
             serializable: read == Read::Local,
             ..Default::default()
         };
-        Ok(KvClient::new(self.0.clone()).range(request).await?.into_inner().kvs.len())
+        as_it_is::call(&self.0, PATH, request).await
+    }
+
+    fn instances(answer: Bytes) -> Result<usize, DecodeError> {
+        pb::RangeResponse::decode(answer).map(|answer| answer.kvs.len())
     }
 
     async fn watch(&self, service: Service) -> Result<EtcdWatch, Status> {

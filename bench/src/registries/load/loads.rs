@@ -1,5 +1,6 @@
 //! The loads, one after the other on the same server; what one leaves behind is what the next one finds.
 
+use std::any::Any;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,7 +39,10 @@ pub(super) async fn run<S: Side>(order: &Order) -> Result<Vec<Measured>, Failure
             register(&sides, *first, *count, order.pid).await?;
             Ok(Vec::new())
         }
-        Task::Loads(loads, depth) => Bench::<S>::new(order, *depth).await?.measure(loads).await,
+        Task::Loads(loads, depth) => {
+            let mut bench = Bench::<S>::new(order, *depth).await?;
+            bench.measure(loads).await
+        }
     }
 }
 
@@ -65,6 +69,9 @@ struct Bench<S: Side> {
     /// Of the first instances, by their numbers.
     leases: Vec<S::Lease>,
     registered: Figures,
+    /// Heartbeat streams that have done their load. They stay open: the instances whose stream breaks are suspected, and
+    /// the loads that follow are not about that.
+    open: Vec<Box<dyn Any>>,
 }
 
 impl<S: Side> Bench<S> {
@@ -74,10 +81,10 @@ impl<S: Side> Bench<S> {
         let warm_up = depth.registrations / 10;
         register(&sides, depth.registrations, warm_up, order.pid).await?;
         let (registered, leases) = register(&sides, 0, depth.registrations, order.pid).await?;
-        Ok(Self { order: order.clone(), depth, sides, leases, registered })
+        Ok(Self { order: order.clone(), depth, sides, leases, registered, open: Vec::new() })
     }
 
-    async fn measure(&self, loads: &[Load]) -> Result<Vec<Measured>, Failure> {
+    async fn measure(&mut self, loads: &[Load]) -> Result<Vec<Measured>, Failure> {
         let mut measured = Vec::new();
         for &load in loads {
             let figures = match load {
@@ -99,7 +106,7 @@ impl<S: Side> Bench<S> {
     }
 
     /// One lease a message, each stream with leases of its own.
-    async fn heartbeat(&self) -> Result<Figures, Failure> {
+    async fn heartbeat(&mut self) -> Result<Figures, Failure> {
         let streams = IN_FLIGHT.min(self.leases.len());
         let share = self.leases.len() / streams;
         let mut lanes = Vec::new();
@@ -107,36 +114,51 @@ impl<S: Side> Bench<S> {
             let beats = self.sides[stream % self.sides.len()].beats(&leases[0]).await.map_err(Box::new)?;
             lanes.push(Lane { beats, leases: leases.to_vec(), turn: 0 });
         }
-        self.closed_loop(lanes, |mut lane: Lane<S>| async move {
+        let closed_loop = self.closed_loop(lanes, |mut lane: Lane<S>| async move {
             lane.turn = (lane.turn + 1) % lane.leases.len();
             lane.beats.beat(&lane.leases[lane.turn]).await?;
             Ok(lane)
-        })
-        .await
+        });
+        let (figures, lanes) = closed_loop.await?;
+        self.open.push(Box::new(lanes));
+        Ok(figures)
     }
 
     /// A thousand leases a message. `None` where the side has no such message.
-    async fn renew_batched(&self) -> Result<Option<Figures>, Failure> {
-        let leases: &dyn std::any::Any = &self.leases;
+    async fn renew_batched(&mut self) -> Result<Option<Figures>, Failure> {
+        let leases: &dyn Any = &self.leases;
         let Some(leases) = leases.downcast_ref::<Vec<super::ours::Lease>>() else { return Ok(None) };
         let channels = channels(self.order.server, self.depth.connections).await?;
         let [warm_up, length] = [self.depth.warm_up_ms, self.depth.millis].map(Duration::from_millis);
-        let figures = batched::renew(&channels, leases, warm_up, length, self.order.pid).await;
-        Ok(Some(figures.map_err(Box::new)?))
+        let renewed = batched::renew(&channels, leases, warm_up, length, self.order.pid).await;
+        let (figures, streams) = renewed.map_err(Box::new)?;
+        self.open.push(Box::new(streams));
+        Ok(Some(figures))
     }
 
+    /// Answers are read whole; the first of each lane is decoded, and the others must be as long. Decoding a hundred
+    /// instances again and again takes the generator longer than the server takes to send them.
     async fn resolve(&self, read: Read) -> Result<Figures, Failure> {
-        let lanes = self.sides.iter().cycle().take(IN_FLIGHT).cloned().collect();
         let count = INSTANCES_PER_SERVICE.min(self.depth.registrations) as usize;
-        self.closed_loop(lanes, move |side: S| async move {
-            let resolved = side.resolve(Service(0), read).await?;
-            if resolved == count { Ok(side) } else { Err(Status::data_loss(format!("{resolved} instances"))) }
-        })
-        .await
+        let mut lanes = Vec::new();
+        for side in self.sides.iter().cycle().take(IN_FLIGHT).cloned() {
+            let answer = side.resolve(Service(0), read).await.map_err(Box::new)?;
+            let bytes = answer.len();
+            match S::instances(answer) {
+                Ok(instances) if instances == count => lanes.push((side, bytes)),
+                other => return Err(Failure::Child(format!("asked for {count} instances, answered {other:?}"))),
+            }
+        }
+        let closed_loop = self.closed_loop(lanes, move |(side, bytes): (S, usize)| async move {
+            let answer = side.resolve(Service(0), read).await?;
+            if answer.len() == bytes { Ok((side, bytes)) } else { Err(Status::data_loss("another answer")) }
+        });
+        Ok(closed_loop.await?.0)
     }
 
-    /// Each lane does one operation after the other, first for the warm-up and then for as long as it is measured.
-    async fn closed_loop<L, O, F>(&self, mut lanes: Vec<L>, operation: O) -> Result<Figures, Failure>
+    /// Each lane does one operation after the other, first for the warm-up and then for as long as it is measured; the
+    /// lanes come back.
+    async fn closed_loop<L, O, F>(&self, mut lanes: Vec<L>, operation: O) -> Result<(Figures, Vec<L>), Failure>
     where
         L: Send + 'static,
         O: Fn(L) -> F + Clone + Send + 'static,
@@ -158,7 +180,7 @@ impl<S: Side> Bench<S> {
                 took.into_iter().for_each(|time| times.took(time));
             }
         }
-        Ok(times.over(times.count(), 0, &span.spent()))
+        Ok((times.over(times.count(), 0, &span.spent()), lanes))
     }
 
     /// Changes one instance again and again. Every watcher must be told every change: the next one comes when all have

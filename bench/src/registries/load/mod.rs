@@ -3,6 +3,7 @@
 //! One thread, whatever it is that it asks; so what it takes of a CPU bounds what it can ask for, and stands beside what
 //! the server took.
 
+mod as_it_is;
 mod batched;
 mod etcd;
 mod figures;

@@ -1,19 +1,25 @@
 //! Our registry.
 
 use bytes::Bytes;
+use http::uri::PathAndQuery;
 use mesh_api::registry::v1 as pb;
 use pb::registry_service_client::RegistryServiceClient;
 use pb::watch_response::Event;
+use prost::{DecodeError, Message};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
+use super::as_it_is;
 use super::side::{Beats, Read, Side, Watch};
 use crate::registries::payload::{Instance, Service, change_of};
 
 #[derive(Clone)]
-pub(super) struct Ours(RegistryServiceClient<Channel>);
+pub(super) struct Ours {
+    client: RegistryServiceClient<Channel>,
+    channel: Channel,
+}
 
 /// What is beaten for.
 #[derive(Clone, Debug)]
@@ -35,30 +41,35 @@ impl Side for Ours {
     type Watch = OurWatch;
 
     fn over(channel: Channel) -> Self {
-        Self(RegistryServiceClient::new(channel))
+        Self { client: RegistryServiceClient::new(channel.clone()), channel }
     }
 
     async fn register(&self, instance: Instance) -> Result<Lease, Status> {
-        let granted = self.0.clone().register(instance.registration(0)).await?.into_inner();
+        let granted = self.client.clone().register(instance.registration(0)).await?.into_inner();
         Ok(Lease { id: granted.lease_id, incarnation: granted.incarnation })
     }
 
     async fn change(&self, instance: Instance, _lease: &Lease, change: u32) -> Result<(), Status> {
-        self.0.clone().register(instance.registration(change)).await.map(drop)
+        self.client.clone().register(instance.registration(change)).await.map(drop)
     }
 
     async fn beats(&self, first: &Lease) -> Result<OurBeats, Status> {
         let (asks, requests) = mpsc::channel(1);
         asks.try_send(pb::KeepAliveRequest { beats: vec![first.beat()] }).map_err(super::closed)?;
-        let answers = self.0.clone().keep_alive(ReceiverStream::new(requests)).await?.into_inner();
+        let answers = self.client.clone().keep_alive(ReceiverStream::new(requests)).await?.into_inner();
         let mut beats = OurBeats { asks, answers };
         beats.answer().await?;
         Ok(beats)
     }
 
-    async fn resolve(&self, service: Service, _read: Read) -> Result<usize, Status> {
+    async fn resolve(&self, service: Service, _read: Read) -> Result<Bytes, Status> {
+        const PATH: PathAndQuery = PathAndQuery::from_static("/mesh.registry.v1.RegistryService/Resolve");
         let request = pb::ResolveRequest { service: service.name(), ..Default::default() };
-        Ok(self.0.clone().resolve(request).await?.into_inner().instances.len())
+        as_it_is::call(&self.channel, PATH, request).await
+    }
+
+    fn instances(answer: Bytes) -> Result<usize, DecodeError> {
+        pb::ResolveResponse::decode(answer).map(|answer| answer.instances.len())
     }
 
     async fn watch(&self, service: Service) -> Result<OurWatch, Status> {
@@ -66,7 +77,7 @@ impl Side for Ours {
         let subscription = pb::Subscription { service: service.name(), ..Default::default() };
         let request = pb::WatchRequest { subscribe: vec![subscription], unsubscribe: Vec::new() };
         asks.try_send(request).map_err(super::closed)?;
-        let mut answers = self.0.clone().watch(ReceiverStream::new(requests)).await?.into_inner();
+        let mut answers = self.client.clone().watch(ReceiverStream::new(requests)).await?.into_inner();
         loop {
             match answers.message().await?.ok_or_else(super::ended)?.event {
                 Some(Event::Snapshot(chunk)) if chunk.last => return Ok(OurWatch { answers, _asks: asks }),

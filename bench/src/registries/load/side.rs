@@ -3,6 +3,8 @@
 use std::fmt::Debug;
 use std::future::Future;
 
+use bytes::Bytes;
+use prost::DecodeError;
 use tonic::Status;
 use tonic::transport::Channel;
 
@@ -33,8 +35,11 @@ pub(super) trait Side: Clone + Send + Sync + 'static {
     /// Opens a stream with a first beat.
     fn beats(&self, first: &Self::Lease) -> impl Future<Output = Result<Self::Beats, Status>> + Send;
 
-    /// How many instances a service has now, all of them read.
-    fn resolve(&self, service: Service, read: Read) -> impl Future<Output = Result<usize, Status>> + Send;
+    /// The instances of a service now, as the answer came.
+    fn resolve(&self, service: Service, read: Read) -> impl Future<Output = Result<Bytes, Status>> + Send;
+
+    /// How many there are in such an answer.
+    fn instances(answer: Bytes) -> Result<usize, DecodeError>;
 
     /// Follows a service; the stream is past what is there already.
     fn watch(&self, service: Service) -> impl Future<Output = Result<Self::Watch, Status>> + Send;
