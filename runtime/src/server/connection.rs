@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -131,7 +131,7 @@ where
         }
     };
     tokio::select! {
-        ended = connection.as_mut() => return Ok(ended?),
+        ended = patiently(connection.as_mut()) => return Ok(ended?),
         () = ends.goaway.cancelled() => {}
         () = old => {}
         () = idle(&open, limits.connection_idle) => {}
@@ -160,6 +160,22 @@ where
         ended = connection.as_mut() => Ok(ended?),
         () = overdue => Err(ConnectionError::NoGoodbye),
     }
+}
+
+/// Lets what else is ready run before the connection does. Every stream that has something to send wakes the connection, and
+/// the runtime would run it right after the first of them: a write for each, where one could carry what all of them have.
+async fn patiently<C: Future>(mut connection: Pin<&mut C>) -> C::Output {
+    let mut stood_back = false;
+    poll_fn(|cx| {
+        stood_back = !stood_back;
+        if stood_back {
+            // A task that wakes itself goes to the end of the queue.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        connection.as_mut().poll(cx)
+    })
+    .await
 }
 
 /// Resolves when no call has been open for so long.
