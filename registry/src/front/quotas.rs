@@ -24,7 +24,7 @@ pub struct Rate {
 /// Quotas of the doors (S10).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quotas {
-    /// Watch streams. Each costs its subscriptions and at most a queue.
+    /// Watch streams. Each costs its subscriptions and at most a message.
     pub watch_streams: Share,
     /// Heartbeat streams. Each costs a connection's stream and no task.
     pub heartbeat_streams: Share,
