@@ -231,6 +231,8 @@ impl Keeper {
                         Some(revision) => Outcome::Committed(revision),
                         None => Outcome::Refused(fault.to_string()),
                     },
+                    // It may be with one of this group, that was not made: nobody may wait for a revision that does not come.
+                    Outcome::Conflict(at) => Outcome::Conflict(at.min(self.head.position.revision)),
                     outcome => outcome,
                 });
                 became.collect()

@@ -220,6 +220,27 @@ async fn writes_that_fail() {
     }
 }
 
+/// A conflict with a proposal of the same group that fails with it is none with anything that there is: who was told of a
+/// revision that does not come would wait for it for ever.
+#[tokio::test(start_paused = true)]
+async fn a_conflict_in_a_group_that_failed_names_no_revision_that_is_not_there() {
+    let put = |op| proposal(op, key(1), Expected::Absent, Some(record(op)));
+    let mut in_vain = 0;
+    for (k, full) in (1..=8).flat_map(|k| [(k, false), (k, true)]) {
+        let sim = Sim::with(None);
+        let store = open(&sim).expect("an empty disk");
+        sim.plan(Plan { writes: Some((k, k)), full, ..Plan::default() });
+        let outcomes = store.try_commit(&[put(1), put(2)]);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let (stands_at, _) = contents(&store);
+        if let Outcome::Conflict(at) = outcomes[1] {
+            assert!(at.get() <= stands_at, "{k}: {outcomes:?}, and the store stands at {stands_at}");
+            in_vain += u64::from(stands_at == 0);
+        }
+    }
+    assert!(in_vain > 0, "a group fails after it was tried");
+}
+
 /// While there is no room, everything is refused and says why; what is there stays readable. Room again, it goes on by
 /// itself.
 #[tokio::test(start_paused = true)]
