@@ -180,11 +180,7 @@ impl FileStore {
     /// Closes the file and lets go of the disk, on this thread, once a group that is under way is done; from then on
     /// everything is refused.
     pub fn close(&self) {
-        let mut keeper = self.shared.keeper.lock();
-        let why = Fault::Io("the store is closed".to_owned());
-        let again_at = clock::now();
-        keeper.file = File::Shut(Shut { trust: Trust::Kept, limbo: None, why, again_at });
-        keeper.disk = None;
+        self.shared.keeper.lock().close();
     }
 
     /// Tries proposals, on this thread.
@@ -247,6 +243,21 @@ impl Keeper {
         file.and_then(|file| Tables::peek(file).ok()).is_some_and(|head| head == self.head)
     }
 
+    /// Closes the file, then lets go of the disk. Who still reads the file, which only a backup does, has it taken away:
+    /// what the last to let go of it writes would come after what the next process has written.
+    fn close(&mut self) {
+        let why = Fault::Io("the store is closed".to_owned());
+        let shut = Shut { trust: Trust::Kept, limbo: None, why, again_at: clock::now() };
+        if let File::Open(tables) = std::mem::replace(&mut self.file, File::Shut(shut)) {
+            match Arc::try_unwrap(tables) {
+                Ok(tables) => drop(tables),
+                // Before this share of it goes, so that whichever goes last writes nothing.
+                Err(shared) => drop(shared.give_up()),
+            }
+        }
+        self.disk = None;
+    }
+
     /// Something went wrong: the file has to be opened anew.
     fn shut(&mut self, tables: &Tables, why: Fault, limbo: Option<Box<Group>>) {
         let now = clock::now();
@@ -287,6 +298,12 @@ impl Keeper {
                 Err(fault)
             }
         }
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::fs::{self, Permissions};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
@@ -45,15 +46,11 @@ impl Control {
         let listener = UnixListener::bind(&path)?;
         fs::set_permissions(&path, Permissions::from_mode(0o600))?;
         let stop = CancellationToken::new();
-        let serving = serve(listener, store, stop.clone());
-        let until = stop.clone();
-        let task = tokio::spawn(async move {
-            until.run_until_cancelled_owned(serving).await;
-        });
+        let task = tokio::spawn(serve(listener, store, stop.clone()));
         Ok(Self { path, stop, task })
     }
 
-    /// Ends it; a backup under way breaks off.
+    /// Ends it; a backup under way breaks off, and when this returns it has let go of the store's file.
     pub(crate) async fn stop(self) {
         self.stop.cancel();
         let _ = self.task.await;
@@ -62,11 +59,11 @@ impl Control {
 }
 
 async fn serve(listener: UnixListener, store: FileStore, stop: CancellationToken) {
-    loop {
-        let answered = match listener.accept().await {
+    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+        let answered = match accepted {
             Ok((stream, _)) => answer(stream, store.clone(), stop.clone()).await,
             Err(error) => {
-                tokio::time::sleep(ACCEPT_AGAIN).await;
+                stop.run_until_cancelled(tokio::time::sleep(ACCEPT_AGAIN)).await;
                 Err(error)
             }
         };
@@ -77,13 +74,15 @@ async fn serve(listener: UnixListener, store: FileStore, stop: CancellationToken
     }
 }
 
-/// Answers one caller; how long the backup was.
+/// Answers one caller; how long the backup was. Ends with its thread, which has the store's file.
 async fn answer(stream: UnixStream, store: FileStore, stop: CancellationToken) -> io::Result<u64> {
     let stream = stream.into_std()?;
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(STALL))?;
     stream.set_write_timeout(Some(STALL))?;
-    let answering = tokio::task::spawn_blocking(move || {
+    let line = stream.try_clone()?;
+    let until = stop.clone();
+    let mut answering = tokio::task::spawn_blocking(move || {
         let mut request = String::new();
         BufReader::new(&stream).take(REQUEST.len() as u64).read_line(&mut request)?;
         if request != REQUEST {
@@ -92,7 +91,15 @@ async fn answer(stream: UnixStream, store: FileStore, stop: CancellationToken) -
         }
         stream_backup(&stream, &store, &stop)
     });
-    answering.await.map_err(io::Error::other)?
+    let answered = tokio::select! {
+        answered = &mut answering => answered,
+        () = until.cancelled() => {
+            // Whatever waits for the other side ends at once.
+            let _ = line.shutdown(Shutdown::Both);
+            answering.await
+        }
+    };
+    answered.map_err(io::Error::other)?
 }
 
 fn stream_backup(stream: &StdStream, store: &FileStore, stop: &CancellationToken) -> io::Result<u64> {
@@ -132,7 +139,7 @@ impl<W: Write> Write for Counted<W> {
 }
 
 /// Asks the registry that has a folder open for a backup: the stream of it.
-pub(super) fn ask(dir: &Path) -> Result<impl Read, String> {
+pub(super) fn ask(dir: &Path) -> Result<impl Read + use<>, String> {
     let path = dir.join(SOCKET);
     let asked = StdStream::connect(&path).and_then(|mut stream| {
         stream.set_read_timeout(Some(STALL))?;
@@ -148,3 +155,6 @@ pub(super) fn ask(dir: &Path) -> Result<impl Read, String> {
         other => Err(other.strip_prefix("error ").unwrap_or("it does not answer like one").to_owned()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -138,6 +138,31 @@ fn a_folder_has_one_store_at_a_time() {
     open(folder.path());
 }
 
+/// Who still reads a file that is closed, and lets go of it later, changes nothing of what the next one has written.
+#[test]
+fn a_closed_file_is_not_written_by_who_still_reads_it() {
+    for dropped in [false, true] {
+        let folder = folder();
+        let store = open(folder.path());
+        store.try_commit(&[put(1, "a", Expected::Absent)]);
+        let read = store.tables().unwrap();
+        if dropped {
+            drop(store)
+        } else {
+            store.close()
+        }
+
+        let path = folder.path().join("registry.redb");
+        let next = open(folder.path());
+        next.try_commit(&[put(2, "b", Expected::Absent)]);
+        let before = std::fs::read(&path).unwrap();
+        drop(read);
+        assert!(std::fs::read(&path).unwrap() == before, "something was written");
+        drop(next);
+        assert_eq!(open(folder.path()).try_load().unwrap().position.revision, Revision::new(2));
+    }
+}
+
 #[test]
 fn folder_and_files_are_the_owner_s_alone() {
     use std::os::unix::fs::PermissionsExt;
