@@ -96,7 +96,10 @@ pub fn backup(dir: &Path, file: &Path) -> Result<Summary, BackupError> {
     let part = with_suffix(file, ".part");
     let written = write_backup(dir, &part).and_then(|()| {
         let summary = verify_file(&part)?;
-        fs::rename(&part, file).map_err(|error| system(file, &error))?;
+        put_in_place(&part, file).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => BackupError::Exists(file.to_owned()),
+            _ => system(file, &error),
+        })?;
         let folder = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| system(folder, &error))?;
         Ok(summary)
@@ -161,7 +164,7 @@ fn write_backup(dir: &Path, part: &Path) -> Result<(), BackupError> {
     if !Folder::has_store(dir) {
         return Err(BackupError::NoStore(dir.to_owned()));
     }
-    let create = || OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(part);
+    let create = || create_anew(part);
     let mut out = match Folder::claim(dir) {
         Ok(folder) => {
             let (head, entries) = look(&folder, dir)?;
@@ -178,6 +181,29 @@ fn write_backup(dir: &Path, part: &Path) -> Result<(), BackupError> {
         Err(claim) => return Err(OpenError::claim(dir, claim).into()),
     };
     out.flush().and_then(|()| out.get_ref().sync_all()).map_err(|error| system(part, &error))
+}
+
+/// A file for the owner alone, as a backup has secrets: what is there under this name, with a mode of its own or leading
+/// elsewhere, is not written to but removed.
+fn create_anew(path: &Path) -> io::Result<File> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
+/// Gives a file its name, unless another has it meanwhile.
+fn put_in_place(part: &Path, file: &Path) -> io::Result<()> {
+    match fs::hard_link(part, file) {
+        Ok(()) => fs::remove_file(part),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
+        // Where there are no links, the name is taken first.
+        Err(_) => {
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
+            fs::rename(part, file).inspect_err(|_| drop(fs::remove_file(file)))
+        }
+    }
 }
 
 fn write_entries(out: BufWriter<File>, head: &Head, entries: &[Entry]) -> io::Result<BufWriter<File>> {
@@ -275,3 +301,6 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 fn system(path: &Path, error: &io::Error) -> BackupError {
     BackupError::Io { path: path.to_owned(), reason: error.to_string() }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,10 @@
 //! A socket in the folder of a running store, through which a backup can be had: `backup\n` in, `ok\n` and the backup out,
 //! or `error` and why.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::net::Shutdown;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,6 +18,8 @@ use super::format::Writer;
 use crate::storage::file::{FileStore, Head};
 
 const SOCKET: &str = "control.sock";
+/// Where the socket is made.
+const PRIVATE: &str = "control";
 const REQUEST: &str = "backup\n";
 
 /// How long either side waits for the other's next byte.
@@ -38,13 +40,7 @@ impl Control {
     /// Listens in the folder of a store. Must be called inside a tokio runtime, by the process that has the folder.
     pub(crate) fn listen(dir: &Path, store: FileStore) -> io::Result<Self> {
         let path = dir.join(SOCKET);
-        // Of a process that was killed: the folder is ours, so nobody listens there.
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let listener = UnixListener::bind(&path)?;
-        fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+        let listener = bind(dir, &path)?;
         let stop = CancellationToken::new();
         let task = tokio::spawn(serve(listener, store, stop.clone()));
         Ok(Self { path, stop, task })
@@ -56,6 +52,28 @@ impl Control {
         let _ = self.task.await;
         let _ = fs::remove_file(&self.path);
     }
+}
+
+/// Binds a socket that at no moment anybody but its owner can connect to, whoever may enter the folder of the store: it is
+/// made in a folder for the owner alone and moved. What a process that was killed has left is removed: the store's
+/// folder is ours, so nobody listens there.
+fn bind(dir: &Path, path: &Path) -> io::Result<UnixListener> {
+    // Not longer than the socket's own path, whose length is bounded.
+    let inner = dir.join(PRIVATE);
+    match fs::remove_dir_all(&inner) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    DirBuilder::new().mode(0o700).create(&inner)?;
+    let made = inner.join("s");
+    let listener = UnixListener::bind(&made).and_then(|listener| {
+        fs::set_permissions(&made, Permissions::from_mode(0o600))?;
+        fs::rename(&made, path)?;
+        Ok(listener)
+    });
+    // Only after a failure something is left in it.
+    fs::remove_dir_all(&inner)?;
+    listener
 }
 
 async fn serve(listener: UnixListener, store: FileStore, stop: CancellationToken) {

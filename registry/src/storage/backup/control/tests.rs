@@ -1,5 +1,6 @@
 //! The socket as the registry ends it.
 
+use std::os::unix::net::UnixListener as StdListener;
 use std::sync::Arc;
 
 use super::*;
@@ -38,4 +39,23 @@ async fn a_backup_that_nobody_reads_ends_with_the_registry() {
     store.close();
     assert_eq!(file.strong_count(), 0);
     drop(stalled);
+}
+
+#[tokio::test]
+async fn a_socket_is_the_owner_s_alone_and_replaces_what_was_left() {
+    let folder = tempfile::Builder::new().prefix("control-").tempdir().unwrap();
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).unwrap();
+    let store = FileStore::open(folder.path(), StoreId::parse("first").unwrap()).unwrap();
+    let path = folder.path().join(SOCKET);
+    drop(StdListener::bind(&path).unwrap());
+    fs::create_dir(folder.path().join(PRIVATE)).unwrap();
+    drop(StdListener::bind(folder.path().join(PRIVATE).join("s")).unwrap());
+
+    let control = Control::listen(folder.path(), store.clone()).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(!folder.path().join(PRIVATE).exists());
+    let dir = folder.path().to_owned();
+    tokio::task::spawn_blocking(move || ask(&dir).map(drop)).await.unwrap().unwrap();
+    control.stop().await;
+    assert!(!path.exists());
 }
