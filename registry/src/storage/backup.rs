@@ -120,11 +120,16 @@ pub fn restore(file: &Path, dir: &Path) -> Result<Summary, BackupError> {
     let folder = Folder::claim(dir).map_err(|claim| OpenError::claim(dir, claim))?;
     let was = &summary.position;
     let now = clock::wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
+    let next = was.generation.0.checked_add(1).zip(was.revision.get().checked_add(RESTORED_GAP));
+    let Some((generation, revision)) = next else {
+        let reason = format!("nothing can follow its generation {} and revision {}", was.generation.0, was.revision);
+        return Err(BackupError::Unsound { path: file.to_owned(), reason });
+    };
     let position = Position {
         store: was.store.clone(),
         // By the calendar, so that two stores made from one backup are two generations.
-        generation: Generation(now.max(was.generation.0 + 1)),
-        revision: Revision::new(was.revision.get() + RESTORED_GAP),
+        generation: Generation(now.max(generation)),
+        revision: Revision::new(revision),
     };
     let head = Head { position, last_group: Vec::new(), completeness: Completeness::Fresh };
     let mut reader = Reader::of(BufReader::new(File::open(file).map_err(|error| system(file, &error))?))

@@ -49,3 +49,17 @@ fn a_file_that_came_meanwhile_is_not_replaced() {
     put_in_place(&part, &file).unwrap();
     assert_eq!((fs::read_to_string(&file).unwrap().as_str(), part.exists()), ("new", false));
 }
+
+#[test]
+fn a_backup_that_nothing_can_follow_is_refused() {
+    let folder = folder();
+    let (file, dir) = (folder.path().join("a"), folder.path().join("b"));
+    for (generation, revision) in [(u64::MAX, 1), (1, u64::MAX), (1, u64::MAX - RESTORED_GAP + 1)] {
+        let position = Position { store: id(), generation: Generation(generation), revision: Revision::new(revision) };
+        Writer::begin(File::create(&file).unwrap(), &position, SystemTime::UNIX_EPOCH).unwrap().end().unwrap();
+        let error = restore(&file, &dir).unwrap_err();
+        assert!(matches!(error, BackupError::Unsound { .. }), "{error}");
+        assert!(error.to_string().contains(&format!("generation {generation} and revision {revision}")), "{error}");
+        assert!(!dir.join("registry.redb").exists());
+    }
+}
