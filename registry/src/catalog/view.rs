@@ -197,7 +197,7 @@ impl ServiceView {
     pub(crate) fn reloaded(&self, loaded: Self, position: Revision) -> Self {
         let told = |id: &InstanceId| loaded.instances.contains_key(id) || loaded.removals.contains_key(id);
         let lost = self.instances.keys().any(|id| !told(&id));
-        let floor = if lost { position } else { loaded.floor };
+        let floor = self.floor.max(if lost { position } else { loaded.floor });
         let revision = if lost { position } else { loaded.revision };
         Self { revision: revision.max(self.revision), floor, soft: self.soft.clone(), ..loaded }
     }

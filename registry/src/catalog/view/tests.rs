@@ -257,3 +257,14 @@ fn the_soft_state_of_another_incarnation_says_nothing() {
     published.follow();
     assert_eq!(published.view.liveness(&published.view.instances()[&id(1)]), Liveness::Alive);
 }
+
+#[test]
+fn a_removal_that_was_forgotten_once_stays_forgotten_after_a_reload() {
+    let view = |floor| {
+        let (revision, floor) = (Revision::new(9), Revision::new(floor));
+        ServiceView::of(service("user-svc"), revision, floor, Presence::Populated, Roster::default(), Roster::default())
+    };
+    let reloaded = view(5).reloaded(view(3), Revision::new(9));
+    assert_eq!(reloaded.since(Revision::new(4)), Resume::Snapshot);
+    assert_eq!(reloaded.since(Revision::new(5)), Resume::Delta);
+}
