@@ -86,6 +86,12 @@ pub struct Position {
 }
 
 impl Position {
+    /// Whether both count the revisions of the same life of the same store.
+    #[must_use]
+    pub fn is_of(&self, other: &Self) -> bool {
+        (&self.store, self.generation) == (&other.store, other.generation)
+    }
+
     /// Whether everything up to `other` is included here; `None` where the two belong to different stores.
     #[must_use]
     pub fn includes(&self, other: &Self) -> Option<bool> {

@@ -193,6 +193,7 @@ impl ServiceView {
     }
 
     /// The service as a state that was loaded anew shows it. What went without leaving a removal is told by snapshot.
+    /// Both are of one life of one store; between two lives see [`Self::replaced`].
     #[must_use]
     pub(crate) fn reloaded(&self, loaded: Self, position: Revision) -> Self {
         let told = |id: &InstanceId| loaded.instances.contains_key(id) || loaded.removals.contains_key(id);
@@ -200,6 +201,12 @@ impl ServiceView {
         let floor = self.floor.max(if lost { position } else { loaded.floor });
         let revision = if lost { position } else { loaded.revision };
         Self { revision: revision.max(self.revision), floor, soft: self.soft.clone(), ..loaded }
+    }
+
+    /// The service as another store, or another life of the same, has it. The revisions of the two count different things.
+    #[must_use]
+    pub(crate) fn replaced(&self, loaded: Self) -> Self {
+        loaded.with_soft(self.soft.clone())
     }
 
     /// The service with another soft state.

@@ -183,10 +183,16 @@ impl Publisher {
 
     /// Takes over a state that was loaded anew.
     pub(super) fn reloaded(&mut self, state: &State) {
+        let same = state.position().is_of(&self.position);
+        if !same && self.complete {
+            // What is told of this life is told of a whole state from its first revision on.
+            self.warmed_at = None;
+        }
         let here = self.services.keys().chain(self.unknown.keys());
         let names: BTreeSet<ServiceKey> = here.chain(state.services()).cloned().collect();
         for name in names {
-            let view = self.current(&name).reloaded(state.view(&name), state.position().revision);
+            let (before, loaded) = (self.current(&name), state.view(&name));
+            let view = if same { before.reloaded(loaded, state.position().revision) } else { before.replaced(loaded) };
             self.pending.insert(name, view);
         }
     }
@@ -230,10 +236,17 @@ impl Publisher {
         if same && Arc::ptr_eq(&published.services, &self.services) {
             return;
         }
+        let replaced = !published.position.is_of(&self.position);
         let (position, services) = (self.position.clone(), self.services.clone());
         self.metrics.revision.set(position.revision.get().try_into().unwrap_or(i64::MAX));
         let (complete, stale_since, warmed_at) = (self.complete, self.stale_since, self.warmed_at);
         self.view.store(Arc::new(View { position: position.clone(), complete, stale_since, warmed_at, services }));
+        if replaced {
+            // Who looked before the position was there took the services for those of the former life, and looks again.
+            for cell in self.services.values().chain(self.unknown.values()) {
+                cell.publish(Arc::new(Published::new(ServiceView::clone(&cell.view()))));
+            }
+        }
         self.positions.send_if_modified(|published| {
             let moved = *published != position;
             *published = position;

@@ -13,7 +13,8 @@ use tokio::time::Instant;
 
 use super::press::{Complete, Press};
 use crate::catalog::{
-    Instance, Liveness, Position, Resume, Revision, ServiceView, ServingStatus, SoftState, Timestamp,
+    Generation, Instance, Liveness, Position, Resume, Revision, ServiceView, ServingStatus, SoftState, StoreId,
+    Timestamp,
 };
 use crate::engine::Published;
 use crate::wire::{self, Chunks};
@@ -47,6 +48,8 @@ pub(super) struct Outlook<'a> {
 #[derive(Debug)]
 pub(super) struct Subscription {
     held: Held,
+    /// Whose revisions `held` counts: which store, and which life of it.
+    origin: (StoreId, Generation),
     soft: Soft,
     /// Until when changes that can wait do.
     settles: Option<Instant>,
@@ -129,12 +132,18 @@ impl Subscription {
             }
             Some(_) | None => Held::Nothing,
         };
-        Self { held, soft: Soft::Unsent, settles: None }
+        Self { held, origin: origin(here), soft: Soft::Unsent, settles: None }
+    }
+
+    /// What of the stored state helps the watcher here. Under another store, or another life of it, nothing does.
+    fn held(&self, here: &Position) -> &Held {
+        let same = (&self.origin.0, self.origin.1) == (&here.store, here.generation);
+        if same { &self.held } else { &Held::Nothing }
     }
 
     /// When there is something to send, seen from here.
     pub(super) fn due(&self, outlook: &Outlook<'_>) -> Due {
-        match &self.held {
+        match self.held(outlook.here) {
             Held::Nothing | Held::Part(_) => Due::Now,
             Held::Ahead { asked, .. } if asked.revision <= outlook.here.revision => Due::Now,
             Held::Ahead { until, .. } => at(*until, outlook.now),
@@ -145,7 +154,7 @@ impl Subscription {
 
     /// Whether what is due now is the beginning of a snapshot.
     pub(super) fn begins_snapshot(&self, outlook: &Outlook<'_>) -> bool {
-        match &self.held {
+        match self.held(outlook.here) {
             Held::Nothing => true,
             Held::Ahead { .. } | Held::Part(_) => false,
             Held::Until(held, complete) => {
@@ -181,6 +190,9 @@ impl Subscription {
 
     /// The next message, whatever could still wait.
     pub(super) fn next(&mut self, outlook: &Outlook<'_>, press: &Press) -> Next {
+        if matches!(self.held(outlook.here), Held::Nothing) {
+            (self.held, self.origin) = (Held::Nothing, origin(outlook.here));
+        }
         if let Held::Ahead { asked, until } = &self.held {
             if asked.revision <= outlook.here.revision {
                 self.held = Held::Until(asked.revision, outlook.complete);
@@ -272,6 +284,10 @@ fn only_loads_differ(sent: &SoftState, now: &SoftState) -> bool {
         ill.map(|(id, health)| (*id, health.incarnation, health.liveness)).collect()
     };
     sent.hold == now.hold && judged(sent) == judged(now)
+}
+
+fn origin(here: &Position) -> (StoreId, Generation) {
+    (here.store.clone(), here.generation)
 }
 
 fn at(instant: Instant, now: Instant) -> Due {

@@ -447,6 +447,39 @@ fn a_position_of_another_store_or_life_gives_a_snapshot() {
 }
 
 #[test]
+fn a_store_that_is_restored_or_replaced_gives_a_snapshot_to_who_is_there() {
+    let other = StoreId::parse("other").expect("a valid id");
+    for label_bytes in [0, 1_000] {
+        for (store, generation) in [(None, 2), (Some(&other), 1)] {
+            let mut world = World { label_bytes, ..World::new() };
+            for number in 1..150 {
+                world.put(number, ServingStatus::Serving);
+            }
+            let (mut whole, mut part) = (world.subscribe(None), world.subscribe(None));
+            world.take_all(&mut whole, &mut Replica::default());
+            world.take(&mut part, &mut Replica::default(), 1);
+            let before = world.state.position().clone();
+
+            let store = store.unwrap_or(&before.store).clone();
+            let revision = Revision::new(3);
+            world.state = State::empty(Position { store, generation: Generation(generation), revision });
+            world.view = Arc::new(Published::new(world.view.replaced(world.state.view(&key("seen")))));
+            world.put(77, ServingStatus::Serving);
+            assert!(world.view.revision() < before.revision);
+            for subscription in [&mut whole, &mut part] {
+                assert!(world.outlook(|outlook| subscription.begins_snapshot(outlook)));
+                let mut replica = Replica::default();
+                assert_eq!(world.kinds(subscription, &mut replica), ["snapshot", "soft state"]);
+                replica.assert_converged(&world);
+            }
+            world.now += SETTLE;
+            world.put(78, ServingStatus::Serving);
+            assert_eq!(world.due(&whole), Due::Now, "and goes on from there");
+        }
+    }
+}
+
+#[test]
 fn a_position_ahead_of_this_node_is_waited_for_and_then_refused() {
     let mut world = World::new();
     let ahead = Position { revision: Revision::new(12), ..world.state.position().clone() };
