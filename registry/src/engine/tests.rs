@@ -4,4 +4,5 @@ mod hostile;
 mod kit;
 mod lifecycle;
 mod ownership;
+mod restored;
 mod writes;

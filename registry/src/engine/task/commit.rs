@@ -8,7 +8,9 @@ use rand::Rng;
 use rand::rngs::StdRng;
 
 use super::{RETRY, Task};
-use crate::catalog::{Answer, Command, Context, Decision, Granted, OpId, Overlay, Proposal, Report, Timestamp, decide};
+use crate::catalog::{
+    Answer, Command, Context, Decision, Granted, OpId, Overlay, Proposal, Report, Revision, Timestamp, decide,
+};
 use crate::engine::audit;
 use crate::engine::error::EngineError;
 use crate::engine::feed::News;
@@ -189,11 +191,15 @@ impl Task {
 
     fn reload(&mut self, loaded: Loaded, now: Timestamp) {
         self.metrics.resyncs.inc();
+        let restored = !loaded.position.is_of(self.state.position());
         self.state = loaded.into_state();
         self.leases.reconcile(&self.state, now);
         self.ownership.survey(&self.state, now);
         self.publisher.reloaded(&self.state);
         self.publisher.reached(self.state.position());
+        if restored {
+            return self.forget_before(now);
+        }
         let position = self.state.position().revision;
         let included = |sent: &Sent| sent.committed.is_some_and(|revision| revision <= position);
         let ops: Vec<OpId> = self.sent.iter().filter(|(_, sent)| included(sent)).map(|(op, _)| *op).collect();
@@ -203,6 +209,22 @@ impl Task {
         // What was lost with the commits that are missing is asked for by its op id.
         if self.sent.values().any(|sent| sent.committed.is_none()) && self.in_flight.is_none() {
             self.hand_in_again.get_or_insert(now);
+        }
+    }
+
+    /// The store is another than before, or was put back to an earlier state: what was handed to it, what it said and how
+    /// far it was count something else. What is loaded may or may not have what is not told yet.
+    fn forget_before(&mut self, now: Timestamp) {
+        tracing::warn!(position = ?self.state.position(), "the store was replaced or restored: starting from what it has now");
+        self.catch_up = Revision::ZERO;
+        self.hand_in_again = None;
+        // Its outcomes come no more.
+        self.in_flight = None;
+        for sent in std::mem::take(&mut self.sent).into_values() {
+            self.failed(sent.pending, EngineError::OutcomeUnknown, now);
+        }
+        for (waiter, _) in std::mem::take(&mut self.answers) {
+            refuse(waiter, EngineError::OutcomeUnknown);
         }
     }
 
