@@ -9,7 +9,8 @@ use rand::rngs::StdRng;
 
 use super::{RETRY, Task};
 use crate::catalog::{
-    Answer, Command, Context, Decision, Granted, OpId, Overlay, Proposal, Report, Revision, Timestamp, decide,
+    Answer, CatalogError, Command, Context, Decision, Granted, OpId, Overlay, Proposal, Report, Revision, Timestamp,
+    decide,
 };
 use crate::engine::audit;
 use crate::engine::error::EngineError;
@@ -86,16 +87,24 @@ impl Task {
             }
             let op = draw_op(&mut self.rng);
             let (limits, default_ttl) = (self.settings.limits, self.settings.default_ttl);
-            match decide(&overlay, &pending.command, Context { now, op, limits, default_ttl, node }) {
+            let on = |overlay: &Overlay<'_>| {
+                decide(overlay, &pending.command, Context { now, op, limits, default_ttl, node })
+            };
+            match on(&overlay) {
                 Ok(Decision { proposal: Some(proposal), answer }) => {
                     overlay.add(&proposal);
                     let proposal = Arc::new(proposal);
                     self.sent.insert(op, Sent { pending, proposal, answer, order, committed: None, unknown: 0 });
                 }
-                // What is refused or needs nothing on top of a change that may fail is decided again once that is known.
-                Err(_) | Ok(_) if !self.sent.is_empty() => depends.push(pending),
-                Ok(Decision { proposal: None, answer }) => ready.push((pending, Ok(answer))),
-                Err(error) => ready.push((pending, Err(error))),
+                // What is refused or needs nothing on top of changes that may fail is so, whatever becomes of them, if it
+                // is so without them too: it stands before them. Otherwise it is decided again once that is known.
+                on_top => match on(&Overlay::new(&self.state)) {
+                    Ok(Decision { proposal: None, answer }) if stands_without(&on_top, &answer) => {
+                        ready.push((pending, Ok(answer)));
+                    }
+                    Err(error) if on_top.is_err() => ready.push((pending, Err(error))),
+                    _ => depends.push(pending),
+                },
             }
         }
         self.waiting.put_back(depends);
@@ -312,6 +321,16 @@ impl Task {
             Outcome::Unknown => "unknown",
         };
         self.metrics.commits(outcome).inc();
+    }
+}
+
+/// Whether what is answered without the changes before it in its group is also right on top of them, where it needs
+/// nothing either. A lease may have ended and been granted anew there: who asks for it must not get the one that ends.
+fn stands_without(on_top: &Result<Decision, CatalogError>, answer: &Answer) -> bool {
+    match (on_top, answer) {
+        (Ok(on_top), Answer::Granted { .. }) => on_top.answer == *answer,
+        (Ok(_), Answer::Selected(_) | Answer::Done) => true,
+        (Err(_), _) => false,
     }
 }
 

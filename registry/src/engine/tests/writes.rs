@@ -9,9 +9,10 @@ use parking_lot::Mutex;
 use super::kit::{Rig, SECOND, memory, settings};
 use crate::catalog::kit::{asks, id, in_zone, nonce, service};
 use crate::catalog::{
-    AdminState, BeatOutcome, Committed, Liveness, Proposal, Register, Revision, RuleSet, Selector, ServingStatus,
+    AdminState, BeatOutcome, Committed, Limits, Liveness, Proposal, Register, Revision, RuleSet, Selector,
+    ServingStatus,
 };
-use crate::engine::{EngineError, Lane};
+use crate::engine::{EngineError, EngineSettings, Lane};
 use crate::storage::{FollowError, Loaded, MemoryStore, Outcome, Store, StoreError};
 
 /// A memory store that answers every proposal as it is told.
@@ -304,6 +305,38 @@ async fn a_lane_that_is_full_refuses() {
         std::task::Poll::Ready(refused)
     });
     assert_eq!(refused.await, 10_000 - 4_096);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_refused_is_told_so_while_others_keep_the_store_busy() {
+    let store = Told::new();
+    let two_at_most = Limits { instances: 2, ..Limits::default() };
+    let rig = Rig::on(store.clone(), EngineSettings { limits: two_at_most, ..settings(1) }).await;
+    let (one, two) = (rig.register(1).await, rig.register(2).await);
+    let statuses = async |granted| {
+        for _ in 0..100 {
+            for serving in [ServingStatus::NotServing, ServingStatus::Serving] {
+                assert_eq!(rig.says(granted, serving).await, BeatOutcome::Renewed);
+            }
+        }
+    };
+    let later = async {
+        // One status is in the store's hands and one waits, from here on.
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        statuses(&two).await;
+    };
+    let refused = async {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let asked = (3..=242).map(|instance| tokio::time::timeout(SECOND / 2, rig.try_register(asks(instance))));
+        for answer in join_all(asked).await {
+            let answer = answer.expect("an answer while the statuses flow");
+            assert!(matches!(answer, Err(EngineError::Catalog(_))), "{answer:?}");
+        }
+        store.groups.lock().len()
+    };
+    let (.., groups) = futures_util::join!(statuses(&one), later, refused);
+    assert!(groups < 20, "within a few groups: {groups}");
+    assert!(store.groups.lock().len() > 300, "the store was never idle");
 }
 
 #[tokio::test(start_paused = true)]
