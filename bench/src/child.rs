@@ -178,15 +178,16 @@ fn callgrind(collected: &str, profile: &Path) -> Command {
 }
 
 async fn run<A: DeserializeOwned>(command: &mut Command) -> Result<A, Failure> {
+    // Both of its outputs are taken, whatever was set before.
     let output = command
         .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
         .kill_on_drop(true)
         .output()
         .await
         .map_err(Failure::io(format!("start {:?}", command.as_std().get_program())))?;
     if !output.status.success() {
-        return Err(Failure::Child(format!("a driver ended with {}", output.status)));
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(Failure::Child(format!("a driver ended with {}: {}", output.status, said.trim_end())));
     }
     serde_json::from_slice(&output.stdout).map_err(|error| Failure::Child(format!("a driver's answer: {error}")))
 }
