@@ -14,7 +14,7 @@ use support::{
     Client, Door, Held, beat_of, expect_refusal, instance_id, lease_of, refusal, register, registration, resolve,
 };
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, advance, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Streaming};
 use tonic_types::StatusExt as _;
@@ -385,6 +385,45 @@ async fn a_stream_follows_a_thousand_names_and_no_more() {
         }
     };
     assert_eq!(refusal(&end).1, "TOO_MANY_ENTRIES");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscription_that_is_refused_late_leaves_the_ones_behind_it_alone() {
+    let (_door, mut client) = whole().await;
+    let granted = register(&mut client, lasting(1)).await;
+    let here = granted.position.expect("a position");
+    let ahead = pb::Position { revision: here.revision + 1_000_000, ..here };
+    let name = |number: usize| pb::Subscription { service: format!("s{number}"), ..pb::Subscription::default() };
+    let mut request = subscribe("user-svc", Some(ahead));
+    request.subscribe.extend((1..1000).map(name));
+    let mut watch = Watch::open(&mut client, request).await;
+    // The first is given up on while the engine is asked for one of the others.
+    for _ in 0..10 {
+        watch.news().await;
+    }
+    advance(Duration::from_millis(1_100)).await;
+    let (mut refused, mut last_begun) = (None, false);
+    while refused.is_none() || !last_begun {
+        let response = watch.news().await;
+        match response.event.expect("an event") {
+            Event::Error(error) => {
+                assert!(!last_begun, "it was refused after all the others were followed: nothing is shown");
+                refused = Some((response.service, error.reason));
+            }
+            Event::SoftState(_) => last_begun |= response.service == "s999",
+            _ => {}
+        }
+    }
+    assert_eq!(refused, Some(("user-svc".to_owned(), "NODE_BEHIND".to_owned())));
+
+    // Each of those asked for around then is told of what happens.
+    for number in 1..=100 {
+        let (service, instance_id) = (format!("s{number}"), format!("00000000-0000-7000-8000-{number:012x}"));
+        register(&mut client, pb::RegisterRequest { service, instance_id, ..lasting(2) }).await;
+        let told = watch.news().await;
+        assert_eq!(told.service, format!("s{number}"));
+        assert!(matches!(told.event, Some(Event::Delta(_))), "{told:?}");
+    }
 }
 
 /// The longest time between two bookmarks within `time`.

@@ -46,7 +46,8 @@ pub(super) struct Watcher {
     /// A name that the engine is asked for, with what it is to be followed as.
     asking: Option<Asking>,
     names: BTreeMap<ServiceKey, usize>,
-    /// By the numbers that the bell rings for them; at most [`SUBSCRIPTIONS_MAX`], and as many free places.
+    /// By the numbers that the bell rings for them; at most [`SUBSCRIPTIONS_MAX`], with the free ones and the one that the
+    /// engine is asked for.
     followed: Vec<Option<Followed>>,
     /// Places in `followed` that are free.
     free: Vec<usize>,
@@ -66,11 +67,17 @@ pub(super) struct Watcher {
 }
 
 struct Asking {
+    newcomer: Newcomer,
+    follow: BoxFuture<'static, Result<Follow, EngineError>>,
+}
+
+/// A service that is to be followed.
+struct Newcomer {
     service: ServiceKey,
     after: Option<Position>,
+    /// Its place in `followed`: its own from now on, as others may be forgotten before it is followed.
     number: usize,
     place: Place,
-    follow: BoxFuture<'static, Result<Follow, EngineError>>,
 }
 
 /// One followed service.
@@ -237,14 +244,13 @@ impl Watcher {
         loop {
             if let Some(asking) = &mut self.asking {
                 let Poll::Ready(follow) = asking.follow.poll_unpin(context) else { return Ok(()) };
-                let Some(Asking { service, after, number, place, follow: _ }) = self.asking.take() else {
-                    return Ok(());
-                };
+                let Some(Asking { newcomer, follow: _ }) = self.asking.take() else { return Ok(()) };
                 match follow {
-                    Ok(follow) => self.add(service, after, number, follow, place),
+                    Ok(follow) => self.add(newcomer, follow),
                     Err(EngineError::Stopped) => return Err(EngineError::Stopped.into()),
                     Err(why) => {
-                        let (namespace, name) = (service.namespace.as_str(), service.name.as_str());
+                        self.free.push(newcomer.number);
+                        let (namespace, name) = (newcomer.service.namespace.as_str(), newcomer.service.name.as_str());
                         self.refuse(namespace.to_owned(), name.to_owned(), &FrontError::from(why));
                     }
                 }
@@ -264,25 +270,27 @@ impl Watcher {
             return Err(FrontError::TooManySubscriptions { max: SUBSCRIPTIONS_MAX });
         }
         let place = self.hub.subscriptions.take(self.peer).map_err(|full| FrontError::TooManyFollowed { full })?;
-        // Nothing else is followed or forgotten before this one is.
-        let number = self.free.last().copied().unwrap_or(self.followed.len());
-        match self.hub.engine.follow_known(&service, &self.bell, number) {
-            Some(follow) => self.add(service, after, number, follow, place),
+        let number = self.free.pop().unwrap_or_else(|| {
+            self.followed.push(None);
+            self.followed.len() - 1
+        });
+        let follow = self.hub.engine.follow_known(&service, &self.bell, number);
+        let newcomer = Newcomer { service, after, number, place };
+        match follow {
+            Some(follow) => self.add(newcomer, follow),
             None => {
-                let follow = self.hub.engine.follow_unknown(&service, &self.bell, number).boxed();
-                self.asking = Some(Asking { service, after, number, place, follow });
+                let follow = self.hub.engine.follow_unknown(&newcomer.service, &self.bell, number).boxed();
+                self.asking = Some(Asking { newcomer, follow });
             }
         }
         Ok(())
     }
 
-    fn add(&mut self, service: ServiceKey, after: Option<Position>, number: usize, follow: Follow, place: Place) {
+    fn add(&mut self, newcomer: Newcomer, follow: Follow) {
+        let Newcomer { service, after, number, place } = newcomer;
         let here = self.hub.engine.view();
         let told = |revision: Revision| Complete::from_wire(here.was_whole_at(revision));
         let subscription = Subscription::resume(after, here.position(), told, clock::now());
-        if self.free.pop().is_none() {
-            self.followed.push(None);
-        }
         self.names.insert(service.clone(), number);
         let stands = Stands::Aside;
         self.followed[number] = Some(Followed {
