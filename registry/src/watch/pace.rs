@@ -11,6 +11,9 @@ const INTERVAL: Duration = Duration::from_micros(80);
 /// So many may begin at once after a rest.
 const BURST: u32 = 64;
 
+/// Furthest ahead that one is put off. Far less than a bookmark is, which sends whatever stands before it without waiting.
+const AHEAD_MAX: Duration = Duration::from_millis(500);
+
 /// Gives out the times at which snapshots begin.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
@@ -18,10 +21,12 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// When the snapshot that is asked for now may begin: at once, or once those asked for before have.
+    /// When the snapshot that is asked for now may begin: at once, or once those asked for before have, but within
+    /// [`AHEAD_MAX`]. Times that are not used are not given back. When all of them until then are given out, they are given
+    /// out once more: a caller that asks over and over makes the others wait no longer than this.
     pub(super) fn reserve(&self, now: Instant) -> Instant {
         let mut next = self.next.lock();
-        let turn = next.map_or(now, |next| next.max(now));
+        let turn = next.filter(|next| *next <= now + AHEAD_MAX).map_or(now, |next| next.max(now));
         *next = Some(turn + INTERVAL);
         turn.checked_sub(INTERVAL * BURST).map_or(now, |at| at.max(now))
     }
@@ -43,5 +48,19 @@ mod tests {
         assert!(last > Duration::from_millis(150) && last < Duration::from_millis(160), "{last:?}");
         let later = now + Duration::from_secs(1);
         assert_eq!(pace.reserve(later), later);
+    }
+
+    #[test]
+    fn who_asks_over_and_over_puts_nobody_off_for_longer_than_the_furthest_ahead() {
+        let (pace, now) = (Pace::default(), clock::now());
+        let waits: Vec<Duration> = (0..100_000).map(|_| pace.reserve(now) - now).collect();
+        let longest = waits.iter().max().expect("some");
+        assert!(*longest <= AHEAD_MAX, "{longest:?}");
+        // They are spread all the same: each tenth of the time has about a tenth of them.
+        for tenth in 0..10 {
+            let (from, to) = (AHEAD_MAX * tenth / 10, AHEAD_MAX * (tenth + 1) / 10);
+            let begin = waits.iter().filter(|wait| (from..to).contains(*wait)).count();
+            assert!((8_000..12_000).contains(&begin), "{begin} within {from:?} to {to:?}");
+        }
     }
 }
