@@ -668,6 +668,36 @@ async fn a_watcher_that_does_not_read_is_bounded_and_then_cut_and_others_do_not_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_watcher_that_dawdles_over_one_snapshot_is_cut() {
+    let (door, mut client) = whole().await;
+    let metadata = BTreeMap::from([("blob".to_owned(), "x".repeat(8000))]);
+    for number in 1..=200 {
+        let instance_id = format!("00000000-0000-7000-8000-{number:012x}");
+        let request = pb::RegisterRequest { metadata: metadata.clone(), instance_id, ..lasting(1) };
+        register(&mut client, request).await;
+    }
+    let mut narrow = door.narrow_client(65_535).await;
+    let mut dawdling = Watch::open(&mut narrow, subscribe("user-svc", None)).await;
+    let begun = clock::now();
+    while metric(&door, "registry_watch_cuts_total") == 0.0 {
+        assert!(clock::now() - begun < Duration::from_secs(95), "nobody cuts it");
+        let Some(Event::Snapshot(chunk)) = dawdling.next().await.event else { panic!("a chunk is due") };
+        assert!(!chunk.last);
+        sleep(Duration::from_secs(29)).await;
+    }
+    assert!(clock::now() - begun > Duration::from_secs(60), "it has its time");
+    let end = loop {
+        match dawdling.responses.message().await {
+            Ok(response) => assert!(response.is_some(), "a status is due"),
+            Err(status) => break status,
+        }
+    };
+    assert!(end.message().starts_with("one snapshot"), "{end:?}");
+    expect_refusal(Err::<(), _>(end), Code::ResourceExhausted, "SLOW_WATCHER");
+    assert_eq!(metric(&door, "registry_watch_streams"), 0.0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn watches_end_with_the_registry_and_leave_nothing_behind() {
     let (door, mut client) = whole().await;
     let mut watches = Vec::new();

@@ -109,6 +109,14 @@ pub(crate) enum FrontError {
         /// How long.
         stalled: Duration,
     },
+    /// A watcher took one snapshot too slowly.
+    #[error(
+        "one snapshot was not read to its end within {taken:?}: read faster, or follow large services by a stream of their own"
+    )]
+    SlowSnapshot {
+        /// How long it took so far.
+        taken: Duration,
+    },
 }
 
 impl From<CatalogError> for FrontError {
@@ -157,7 +165,7 @@ impl FrontError {
             Self::TooManyRegistrations { too_fast } => {
                 Verdict::full("TOO_MANY_REGISTRATIONS", too_fast.retry_in.max(RETRY_SOON))
             }
-            Self::SlowWatcher { .. } => Verdict::full("SLOW_WATCHER", RETRY_LATER),
+            Self::SlowWatcher { .. } | Self::SlowSnapshot { .. } => Verdict::full("SLOW_WATCHER", RETRY_LATER),
         }
     }
 }
@@ -313,6 +321,7 @@ mod tests {
             FrontError::TooManyPeers { max: 1 },
             FrontError::TooManyRegistrations { too_fast },
             FrontError::SlowWatcher { stalled: Duration::from_secs(30) },
+            FrontError::SlowSnapshot { taken: Duration::from_secs(61) },
             EngineError::Overloaded { lane: crate::engine::Lane::Beats }.into(),
             EngineError::Overloaded { lane: crate::engine::Lane::Registrations }.into(),
             EngineError::StoreRefused { reason: "disk full".to_owned() }.into(),

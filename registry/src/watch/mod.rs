@@ -4,7 +4,8 @@
 //! out the next message from that and the latest [`ServiceView`](crate::catalog::ServiceView). A watcher is pulled: the
 //! transport asks it for a message when there is room for one, so nothing waits anywhere for who does not read, and what he
 //! misses shrinks to the latest state meanwhile. It has no task and shares nothing that blocks: a stalled one costs the
-//! message at hand, for 30 s at most.
+//! message at hand and the snapshot it is in the middle of, for 30 s at most; one that reads slowly, that snapshot for a
+//! minute, and 30 s more where it stalls at last.
 
 mod hub;
 mod metrics;

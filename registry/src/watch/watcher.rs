@@ -171,9 +171,13 @@ impl Watcher {
     /// The next message, once there is one.
     pub(super) fn pull(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Encoded, Status>>> {
         loop {
-            if let Some(message) = self.next_message() {
-                self.hub.metrics.messages.inc();
-                return Poll::Ready(Some(Ok(message)));
+            match self.next_message() {
+                Ok(None) => {}
+                Ok(Some(message)) => {
+                    self.hub.metrics.messages.inc();
+                    return Poll::Ready(Some(Ok(message)));
+                }
+                Err(why) => return Poll::Ready(Some(Err(why.into()))),
             }
             let other = self.bell.collect(&mut self.rung, context.waker());
             let mut rung = std::mem::take(&mut self.rung);
@@ -370,31 +374,31 @@ impl Watcher {
     }
 
     /// Works off what is ready, up to one message.
-    fn next_message(&mut self) -> Option<Encoded> {
+    fn next_message(&mut self) -> Result<Option<Encoded>, FrontError> {
         while let Some(job) = self.ready.pop_front() {
             match job {
-                Job::Refusal(message) => return Some(message),
+                Job::Refusal(message) => return Ok(Some(message)),
                 Job::Bookmark(position, complete) => {
                     self.bookmark_at = Some(clock::now() + BOOKMARK_EVERY);
                     let engine = &self.hub.engine;
                     let stale_for = engine.view().stale_since().map(|since| engine.now().since(since));
-                    return Some(Press::bookmark(&position, complete, stale_for));
+                    return Ok(Some(Press::bookmark(&position, complete, stale_for)));
                 }
                 Job::Service(number) => {
-                    if let Some(message) = self.next_of(number) {
-                        return Some(message);
+                    if let Some(message) = self.next_of(number)? {
+                        return Ok(Some(message));
                     }
                 }
             }
         }
-        None
+        Ok(None)
     }
 
     /// The next message of a service whose turn it is; it keeps its turn while there is more.
-    fn next_of(&mut self, number: usize) -> Option<Encoded> {
+    fn next_of(&mut self, number: usize) -> Result<Option<Encoded>, FrontError> {
         let hub = Arc::clone(&self.hub);
-        let followed = self.followed.get_mut(number)?.as_mut()?;
-        let Stands::Ready(haste) = followed.stands else { return None };
+        let Some(followed) = self.followed.get_mut(number).and_then(Option::as_mut) else { return Ok(None) };
+        let Stands::Ready(haste) = followed.stands else { return Ok(None) };
         let turn = followed.turn.take().unwrap_or_else(|| followed.look(&hub));
         let outlook = turn.outlook(&hub);
         let message = match followed.subscription.next(&outlook, &hub.press) {
@@ -405,7 +409,12 @@ impl Watcher {
                 let service = followed.service.clone();
                 self.forget(&service);
                 self.refuse(service.namespace.as_str().to_owned(), service.name.as_str().to_owned(), &why);
-                return None;
+                return Ok(None);
+            }
+            Next::Slow { taken } => {
+                hub.metrics.cuts.inc();
+                tracing::warn!(service = %followed.service, taken_s = taken.as_secs(), "cut a watch stream that reads too slowly");
+                return Err(FrontError::SlowSnapshot { taken });
             }
         };
         let due = followed.subscription.due(&outlook);
@@ -418,7 +427,7 @@ impl Watcher {
         if more {
             followed.turn = Some(turn);
             self.ready.push_front(Job::Service(number));
-            return message;
+            return Ok(message);
         }
         followed.stands = Stands::Aside;
         if let Due::At(at) = due {
@@ -428,7 +437,7 @@ impl Watcher {
         if std::mem::take(&mut followed.rung) {
             self.consider(number, Haste::AsDue);
         }
-        message
+        Ok(message)
     }
 
     /// Sees to it that the timer runs out when something is due that rings no bell of its own.

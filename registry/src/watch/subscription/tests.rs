@@ -155,6 +155,7 @@ impl World {
                 Next::Send(message) => replica.apply(response(&message)),
                 Next::Rest => return false,
                 Next::Behind { asked } => panic!("this node is never behind, and was asked for {asked:?}"),
+                Next::Slow { taken } => panic!("{taken:?} are not too long"),
             }
         }
         true
@@ -640,4 +641,27 @@ fn a_large_service_comes_in_chunks_that_fit_a_queue_and_are_applied_together() {
     world.now += SETTLE;
     world.take_all(&mut subscription, &mut replica);
     replica.assert_converged(&world);
+}
+
+#[test]
+fn a_snapshot_that_is_not_taken_within_its_time_is_let_go_of() {
+    let mut world = World { label_bytes: 1000, ..World::new() };
+    for number in 0..=255 {
+        world.put(number, ServingStatus::Serving);
+    }
+    let mut subscription = world.subscribe(None);
+    for _ in 0..3 {
+        assert!(matches!(world.next(&mut subscription), Next::Send(_)));
+        world.now += SNAPSHOT_MAX / 3;
+    }
+    assert!(matches!(world.next(&mut subscription), Next::Send(_)), "as long as it may take");
+    let chunks = match &subscription.held {
+        Held::Part(snapshot) => Arc::downgrade(&snapshot.chunks),
+        other => panic!("it is in the middle, not {other:?}"),
+    };
+    world.now += Duration::from_secs(1);
+    let next = world.next(&mut subscription);
+    assert!(matches!(next, Next::Slow { taken } if taken > SNAPSHOT_MAX));
+    world.press = Press::default();
+    assert!(chunks.upgrade().is_none(), "its memory is free");
 }
