@@ -202,13 +202,22 @@ async fn a_full_catalog_says_what_is_full_and_keeps_what_it_holds() {
     assert_eq!(resolve(&mut client, "one").await.expect("known").instances.len(), 2);
 }
 
+/// Why one more name that nobody registered is refused.
+async fn refused_for_unknown(client: &mut Client) -> pb::ServiceError {
+    let (mut news, _asks) = watch(client, &["one-too-many"]).await.expect("open");
+    let error = refused_subscription(&mut news).await;
+    assert_eq!((error.code, &*error.reason), (Code::ResourceExhausted.into(), "TOO_MANY_UNKNOWN_SERVICES"));
+    assert!(error.retry_after.is_some(), "{error:?}");
+    error
+}
+
 #[tokio::test(start_paused = true)]
-async fn names_that_nobody_registered_are_bounded_by_themselves() {
+async fn names_that_nobody_registered_are_bounded_by_address_and_in_all() {
     let names = Share { in_all: 20_000, per_address: 20_000, per_connection: 20_000 };
     let door = Door::open_with(quotas(Quotas { watched_names: names, watch_streams: WIDE, ..Quotas::default() })).await;
-    let mut client = at(&door, 1, 1).await;
     let mut open = Vec::new();
     for stream in 0..10 {
+        let mut client = at(&door, stream, 1).await;
         let names: Vec<String> = (0..1_000).map(|number| format!("s{stream}-{number}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let (mut news, asks) = watch(&mut client, &names).await.expect("open");
@@ -216,11 +225,13 @@ async fn names_that_nobody_registered_are_bounded_by_themselves() {
         for _ in 0..2_000 {
             news.message().await.expect("it goes on").expect("it goes on");
         }
-        open.push((news, asks));
+        if stream == 0 {
+            let error = refused_for_unknown(&mut client).await;
+            assert!(error.message.starts_with("1000 unknown names") && error.message.ends_with("this address"));
+        }
+        open.push((client, news, asks));
     }
-    let (mut news, _asks) = watch(&mut client, &["one-too-many"]).await.expect("open");
-    let error = refused_subscription(&mut news).await;
-    assert_eq!((error.code, &*error.reason), (Code::ResourceExhausted.into(), "TOO_MANY_UNKNOWN_SERVICES"));
-    assert!(error.retry_after.is_some(), "{error:?}");
+    let error = refused_for_unknown(&mut at(&door, 10, 1).await).await;
+    assert!(error.message.starts_with("10000 unknown names") && error.message.ends_with("in all"), "{error:?}");
     assert_counted(&door, "TOO_MANY_UNKNOWN_SERVICES");
 }

@@ -62,10 +62,12 @@ pub enum EngineError {
     #[error("the store did not tell what became of the write")]
     OutcomeUnknown,
     /// Too many names that nobody registered are followed already.
-    #[error("{max} unknown names are followed already")]
+    #[error("{max} unknown names are followed already {}", if *.of_address { "from this address" } else { "in all" })]
     TooManyFollowed {
         /// How many may be.
-        max: usize,
+        max: u32,
+        /// Whether that is from one address, or from all of them.
+        of_address: bool,
     },
     /// The engine is going down.
     #[error("the registry is shutting down")]

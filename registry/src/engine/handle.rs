@@ -1,5 +1,6 @@
 //! The handle that the front doors hold.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -69,7 +70,8 @@ pub(super) enum Notice {
     StreamClosed(StreamId, Closed),
     /// Beats that another node passed on; each node has one such request under way.
     Relayed(Vec<RelayedBeat>, Reply<Vec<Relayed>>),
-    Follow(ServiceKey, Arc<Bell>, usize, Reply<Follow>),
+    /// Somebody at this address wants to follow what may not be known, by this number on this bell.
+    Follow(ServiceKey, Arc<Bell>, usize, IpAddr, Reply<Follow>),
 }
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, EngineError>>;
@@ -174,7 +176,7 @@ impl Engine {
         let bell = Arc::new(Bell::default());
         let follow = match self.follow_known(service, &bell, 0) {
             Some(follow) => follow,
-            None => self.follow_unknown(service, &bell, 0).await?,
+            None => self.follow_unknown(service, &bell, 0, Ipv4Addr::UNSPECIFIED.into()).await?,
         };
         Ok(Following::new(follow, bell))
     }
@@ -184,15 +186,16 @@ impl Engine {
         self.view.load().follow(service, bell, number)
     }
 
-    /// The same for one that was not published a moment ago.
+    /// The same for one that was not published a moment ago, for somebody at this address.
     pub fn follow_unknown(
         &self,
         service: &ServiceKey,
         bell: &Arc<Bell>,
         number: usize,
+        from: IpAddr,
     ) -> impl Future<Output = Result<Follow, EngineError>> + Send + use<> {
         let (reply, answer) = oneshot::channel();
-        let notice = Notice::Follow(service.clone(), Arc::clone(bell), number, reply);
+        let notice = Notice::Follow(service.clone(), Arc::clone(bell), number, from, reply);
         let asked = self.notices.send(notice).map_err(|_| EngineError::Stopped);
         async move {
             asked?;

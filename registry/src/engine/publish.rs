@@ -1,11 +1,13 @@
 //! What readers see: immutable values, swapped by the engine.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use mesh_runtime::{Refused, Slot, Slots};
 use tokio::sync::watch;
 
 use super::audit;
@@ -20,7 +22,12 @@ use crate::catalog::{
 
 /// Most names that nobody registered and somebody follows. Names that were deleted while they were followed come on top;
 /// those are bounded by the services and by who follows.
-const UNKNOWN_FOLLOWED_MAX: usize = 10_000;
+const UNKNOWN_FOLLOWED_MAX: u32 = 10_000;
+
+/// Most of them on the account of one address; with IPv6, of one /64 network. A name is on the account of who followed it
+/// first, until it is registered or nobody follows it any more: many callers of one host that wait for the same services
+/// count once.
+const UNKNOWN_FOLLOWED_PER_ADDRESS_MAX: u32 = 1_000;
 
 /// How often the unknown names that nobody follows any more are let go of.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -111,13 +118,22 @@ impl Counts {
     }
 }
 
+/// A name that nobody registered and somebody follows.
+struct Unknown {
+    cell: Arc<Cell>,
+    /// On whose account; `None` where it was known once.
+    _slot: Option<Slot>,
+}
+
 /// The writing side of what readers see. Changes are gathered per service and go out together with [`Self::publish`].
 pub(super) struct Publisher {
     view: Arc<ArcSwap<View>>,
     positions: watch::Sender<Position>,
     services: Arc<BTreeMap<ServiceKey, Arc<Cell>>>,
     /// Names that nobody registered and somebody follows. Not part of the view: they would be copied with it.
-    unknown: BTreeMap<ServiceKey, Arc<Cell>>,
+    unknown: BTreeMap<ServiceKey, Unknown>,
+    /// How many of them there may be.
+    unknown_slots: Slots,
     /// Services as they will be published next.
     pending: BTreeMap<ServiceKey, ServiceView>,
     position: Position,
@@ -142,6 +158,7 @@ impl Publisher {
             positions: watch::Sender::new(position.clone()),
             services: Arc::default(),
             unknown: BTreeMap::new(),
+            unknown_slots: Slots::new(UNKNOWN_FOLLOWED_MAX, UNKNOWN_FOLLOWED_PER_ADDRESS_MAX),
             pending: BTreeMap::new(),
             position,
             complete,
@@ -243,7 +260,7 @@ impl Publisher {
         self.view.store(Arc::new(View { position: position.clone(), complete, stale_since, warmed_at, services }));
         if replaced {
             // Who looked before the position was there took the services for those of the former life, and looks again.
-            for cell in self.services.values().chain(self.unknown.values()) {
+            for cell in self.services.values().chain(self.unknown.values().map(|unknown| &unknown.cell)) {
                 cell.publish(Arc::new(Published::new(ServiceView::clone(&cell.view()))));
             }
         }
@@ -270,8 +287,8 @@ impl Publisher {
             if listed {
                 Arc::make_mut(&mut self.services).remove(&name);
             }
-            if !cell.close_unless_followed() {
-                self.unknown.insert(name, cell);
+            if !cell.close_unless_followed() && listed {
+                self.unknown.insert(name, Unknown { cell, _slot: None });
             }
         } else if !listed {
             self.unknown.remove(&name);
@@ -279,23 +296,26 @@ impl Publisher {
         }
     }
 
-    /// The changes of a service, known or not. An unknown name costs the names that are published nothing.
+    /// The changes of a service, known or not, for somebody at this address. An unknown name costs the names that are
+    /// published nothing.
     pub(super) fn follow(
         &mut self,
         service: &ServiceKey,
         bell: &Arc<Bell>,
         number: usize,
+        from: IpAddr,
         now: Timestamp,
     ) -> Result<Follow, EngineError> {
         if let Some(follow) = self.cell(service).and_then(|cell| cell.follow(bell, number)) {
             return Ok(follow);
         }
         self.sweep(now);
-        if self.unknown.len() >= UNKNOWN_FOLLOWED_MAX {
-            return Err(EngineError::TooManyFollowed { max: UNKNOWN_FOLLOWED_MAX });
-        }
+        let slot = self.unknown_slots.take(from).map_err(|refused| match refused {
+            Refused::Total => EngineError::TooManyFollowed { max: UNKNOWN_FOLLOWED_MAX, of_address: false },
+            Refused::PerIp => EngineError::TooManyFollowed { max: UNKNOWN_FOLLOWED_PER_ADDRESS_MAX, of_address: true },
+        })?;
         let cell = Arc::new(Cell::new(Arc::new(Published::new(self.current(service)))));
-        self.unknown.insert(service.clone(), Arc::clone(&cell));
+        self.unknown.insert(service.clone(), Unknown { cell: Arc::clone(&cell), _slot: Some(slot) });
         cell.follow(bell, number).ok_or(EngineError::Stopped)
     }
 
@@ -303,12 +323,12 @@ impl Publisher {
     fn sweep(&mut self, now: Timestamp) {
         if now.since(self.swept) >= SWEEP_INTERVAL {
             self.swept = now;
-            self.unknown.retain(|_, cell| !cell.close_unless_followed());
+            self.unknown.retain(|_, unknown| !unknown.cell.close_unless_followed());
         }
     }
 
     fn cell(&self, service: &ServiceKey) -> Option<&Arc<Cell>> {
-        self.services.get(service).or_else(|| self.unknown.get(service))
+        self.services.get(service).or_else(|| self.unknown.get(service).map(|unknown| &unknown.cell))
     }
 
     fn current(&self, service: &ServiceKey) -> ServiceView {

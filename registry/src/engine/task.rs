@@ -474,9 +474,9 @@ impl Task {
                 // A caller that has gone away misses nothing.
                 let _ = reply.send(Ok(self.renew_for_peer(beats)));
             }
-            Notice::Follow(service, bell, number, reply) => {
+            Notice::Follow(service, bell, number, from, reply) => {
                 // A caller that has gone away misses nothing.
-                let _ = reply.send(self.publisher.follow(&service, &bell, number, now));
+                let _ = reply.send(self.publisher.follow(&service, &bell, number, from, now));
             }
         }
     }

@@ -325,7 +325,7 @@ mod tests {
             EngineError::Overloaded { lane: crate::engine::Lane::Beats }.into(),
             EngineError::Overloaded { lane: crate::engine::Lane::Registrations }.into(),
             EngineError::StoreRefused { reason: "disk full".to_owned() }.into(),
-            EngineError::TooManyFollowed { max: 1 }.into(),
+            EngineError::TooManyFollowed { max: 1, of_address: true }.into(),
             CatalogError::TooManyInstancesOfService { service: service(), max: 1 }.into(),
             CatalogError::TooManyInstances { max: 1 }.into(),
             CatalogError::TooManyServices { max: 1 }.into(),

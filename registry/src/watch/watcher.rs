@@ -283,7 +283,8 @@ impl Watcher {
         match follow {
             Some(follow) => self.add(newcomer, follow),
             None => {
-                let follow = self.hub.engine.follow_unknown(&newcomer.service, &self.bell, number).boxed();
+                let (engine, from) = (&self.hub.engine, self.peer.address());
+                let follow = engine.follow_unknown(&newcomer.service, &self.bell, number, from).boxed();
                 self.asking = Some(Asking { newcomer, follow });
             }
         }

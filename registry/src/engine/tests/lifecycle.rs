@@ -7,7 +7,7 @@ use crate::catalog::{
     BeatOutcome, Emptiness, Limits, Liveness, Presence, Register, RemovalHoldReason, RemovalReason, Resume,
     ServingStatus, Ttl,
 };
-use crate::engine::{Closed, EngineError, EngineSettings, Lane};
+use crate::engine::{Bell, Closed, EngineError, EngineSettings, Lane};
 
 #[tokio::test(start_paused = true)]
 async fn what_is_granted_is_published() {
@@ -227,19 +227,46 @@ async fn a_name_that_is_followed_is_not_thereby_known() {
 #[tokio::test(start_paused = true)]
 async fn the_names_that_nobody_registered_and_somebody_follows_are_bounded() {
     let rig = Rig::new().await;
+    let bell = Arc::new(Bell::default());
+    let follow = |name: String, host: u8| rig.engine.follow_unknown(&service(&name), &bell, 0, [10, 0, 0, host].into());
     let mut following = Vec::new();
     for number in 0..10_000 {
-        following.push(rig.engine.follow(&service(&format!("s{number}"))).await.unwrap());
+        following.push(follow(format!("s{number}"), u8::try_from(number / 1_000).unwrap()).await.unwrap());
     }
-    let one_more = rig.engine.follow(&service("one-more")).await;
-    assert_eq!(one_more.unwrap_err(), EngineError::TooManyFollowed { max: 10_000 });
+    let full = |max, of_address| EngineError::TooManyFollowed { max, of_address };
+    assert_eq!(follow("one-more".to_owned(), 10).await.unwrap_err(), full(10_000, false));
     rig.register(1).await;
     assert!(rig.engine.follow(&service("user-svc")).await.is_ok(), "a known name is always there to follow");
 
     following.truncate(10);
     tokio::time::sleep(2 * SECOND).await;
-    assert!(rig.engine.follow(&service("one-more")).await.is_ok(), "who leaves makes room");
+    assert!(follow("one-more".to_owned(), 10).await.is_ok(), "who leaves makes room");
     assert!(following.iter().all(|follow| follow.look().presence() == Presence::Unknown));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_address_has_its_share_of_the_names_that_nobody_registered() {
+    let rig = Rig::new().await;
+    let bell = Arc::new(Bell::default());
+    let follow = |name: &str, host: u8| rig.engine.follow_unknown(&service(name), &bell, 0, [10, 0, 0, host].into());
+    let mut following = vec![follow("user-svc", 1).await.unwrap()];
+    for number in 1..1_000 {
+        following.push(follow(&format!("s{number}"), 1).await.unwrap());
+    }
+    let full = EngineError::TooManyFollowed { max: 1_000, of_address: true };
+    assert_eq!(follow("one-more", 1).await.unwrap_err(), full);
+    following.push(follow("s1", 1).await.unwrap());
+    following.push(follow("theirs", 2).await.unwrap());
+    following.push(follow("theirs", 1).await.unwrap());
+    assert_eq!(follow("one-more", 1).await.unwrap_err(), full, "what others follow costs nobody anything");
+
+    // A name that is registered is on nobody's account.
+    rig.register(1).await;
+    following.push(follow("one-more", 1).await.unwrap());
+    assert_eq!(follow("yet-another", 1).await.unwrap_err(), full);
+    following.clear();
+    tokio::time::sleep(2 * SECOND).await;
+    assert!(follow("yet-another", 1).await.is_ok(), "who leaves makes room");
 }
 
 #[tokio::test(start_paused = true)]
