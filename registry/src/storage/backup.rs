@@ -117,7 +117,6 @@ pub fn restore(file: &Path, dir: &Path) -> Result<Summary, BackupError> {
     if !is_free(dir).map_err(|error| system(dir, &error))? {
         return Err(BackupError::NotEmpty(dir.to_owned()));
     }
-    let folder = Folder::claim(dir).map_err(|claim| OpenError::claim(dir, claim))?;
     let was = &summary.position;
     let now = clock::wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
     let next = was.generation.0.checked_add(1).zip(was.revision.get().checked_add(RESTORED_GAP));
@@ -132,6 +131,7 @@ pub fn restore(file: &Path, dir: &Path) -> Result<Summary, BackupError> {
         revision: Revision::new(revision),
     };
     let head = Head { position, last_group: Vec::new(), completeness: Completeness::Fresh };
+    let folder = Folder::claim(dir).map_err(|claim| OpenError::claim(dir, claim))?;
     let mut reader = Reader::of(BufReader::new(File::open(file).map_err(|error| system(file, &error))?))
         .map_err(|reason| BackupError::Unsound { path: file.to_owned(), reason })?;
     let values = std::iter::from_fn(|| reader.next().transpose()).map(|item| item.map_err(Fault::Damaged));

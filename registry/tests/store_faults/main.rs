@@ -220,6 +220,20 @@ async fn writes_that_fail() {
     }
 }
 
+/// The k-th write, and some after it, end in a panic of what is below: that is a fault as any, in the midst of a group or of
+/// opening the file anew.
+#[tokio::test(start_paused = true)]
+async fn panics_below_are_faults() {
+    let mut refused = 0;
+    for (k, more) in (1..=20).flat_map(|k| (0..=2).map(move |more| (k, more))) {
+        let plan = Plan { writes: Some((k, k + more)), panics: true, ..Plan::default() };
+        let (_, failed) = write_through(plan, 1, 8).await;
+        assert!(failed <= 3, "{plan:?}: {failed} of 8");
+        refused += failed;
+    }
+    assert!(refused > 0, "{refused}");
+}
+
 /// A conflict with a proposal of the same group that fails with it is none with anything that there is: who was told of a
 /// revision that does not come would wait for it for ever.
 #[tokio::test(start_paused = true)]

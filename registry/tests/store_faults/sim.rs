@@ -45,6 +45,8 @@ pub(crate) struct Plan {
     pub(crate) writes: Option<(u64, u64)>,
     /// They fail because there is no room.
     pub(crate) full: bool,
+    /// They do not fail but panic, as redb does where a page is not what it expects.
+    pub(crate) panics: bool,
     /// From this sync on, a sync does nothing and says that it did.
     pub(crate) lies_from: Option<u64>,
 }
@@ -132,6 +134,10 @@ impl SimFile {
         let mut world = self.sim.0.lock();
         world.writes += 1;
         if world.plan.writes.is_some_and(|(first, last)| (first..=last).contains(&world.writes)) {
+            if world.plan.panics {
+                drop(world);
+                panic!("a page is not what was expected");
+            }
             return Err(if world.plan.full { io::ErrorKind::StorageFull.into() } else { io::Error::other("EIO") });
         }
         apply(&mut world.files[self.file], &event);

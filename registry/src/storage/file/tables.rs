@@ -140,15 +140,16 @@ impl Tables {
             }
             Ok((head, entries))
         };
-        // A page can be wrong in ways that redb does not expect.
-        catch_unwind(AssertUnwindSafe(look)).unwrap_or_else(|_| Err(Fault::damaged("it cannot be read")))
+        guarded(look)
     }
 
     /// Where the store in a file stands, as opening it would find. Changes nothing of it.
     pub(super) fn peek(file: Box<dyn StorageBackend>) -> Result<Head, Fault> {
-        let overlay = Held::new(Box::new(Overlay::over(file)?));
-        let (database, _) = open(overlay.clone())?;
-        Self { database, held: overlay }.head()
+        guarded(|| {
+            let overlay = Held::new(Box::new(Overlay::over(file)?));
+            let (database, _) = open(overlay.clone())?;
+            Self { database, held: overlay }.head()
+        })
     }
 
     /// Opens a file that was looked at. What is read of it from then on is on the disk.
@@ -157,7 +158,7 @@ impl Tables {
             return Err(Fault::damaged("the file is empty"));
         }
         let held = Held::new(file);
-        let (database, _) = open(held.clone())?;
+        let (database, _) = guarded(|| open(held.clone()))?;
         // A process that was killed may have left what was never synced.
         held.sync_data()?;
         Ok(Self { database, held })
@@ -189,13 +190,15 @@ impl Tables {
 
     /// Everything of this file in a new one, in its place: the way out where nobody knows what of a file is on the disk.
     pub(super) fn renew(&self, disk: &dyn Disk, head: &Head) -> Result<Self, Fault> {
-        let transaction = self.database.begin_read().map_err(fault)?;
-        let records = transaction.open_table(RECORDS).map_err(fault)?;
-        let values = records.iter().map_err(fault)?.map(|entry| {
-            let (key, value) = entry.map_err(fault)?;
-            Ok((key.value().to_vec(), value.value().to_vec()))
-        });
-        Self::create(disk, head, values)
+        guarded(|| {
+            let transaction = self.database.begin_read().map_err(fault)?;
+            let records = transaction.open_table(RECORDS).map_err(fault)?;
+            let values = records.iter().map_err(fault)?.map(|entry| {
+                let (key, value) = entry.map_err(fault)?;
+                Ok((key.value().to_vec(), value.value().to_vec()))
+            });
+            Self::create(disk, head, values)
+        })
     }
 
     fn check_format(&self) -> Result<(), Fault> {
@@ -212,10 +215,12 @@ impl Tables {
 
     /// Where the store stands.
     pub(super) fn head(&self) -> Result<Head, Fault> {
-        let transaction = self.database.begin_read().map_err(fault)?;
-        let meta = transaction.open_table(META).map_err(fault)?;
-        let head = meta.get(HEAD_KEY).map_err(fault)?.and_then(|head| Head::decode(head.value()));
-        head.ok_or_else(|| Fault::damaged("it does not say where it stands"))
+        guarded(|| {
+            let transaction = self.database.begin_read().map_err(fault)?;
+            let meta = transaction.open_table(META).map_err(fault)?;
+            let head = meta.get(HEAD_KEY).map_err(fault)?.and_then(|head| Head::decode(head.value()));
+            head.ok_or_else(|| Fault::damaged("it does not say where it stands"))
+        })
     }
 
     /// Everything, as of one moment.
@@ -257,6 +262,22 @@ impl Tables {
         proposals: &[Arc<Proposal>],
         log: &Log,
     ) -> Result<Group, Failed> {
+        let (transaction, group) = guarded(|| self.prepare(head, completeness, proposals, log))?;
+        let Some(transaction) = transaction else { return Ok(group) };
+        match guarded(|| transaction.commit().map_err(fault)) {
+            Ok(()) => Ok(group),
+            Err(fault) => Err(Failed { fault, limbo: Some(Box::new(group)) }),
+        }
+    }
+
+    /// Tries proposals; the transaction that would make what is as expected, `None` if nothing is.
+    fn prepare(
+        &self,
+        head: &Head,
+        completeness: Completeness,
+        proposals: &[Arc<Proposal>],
+        log: &Log,
+    ) -> Result<(Option<WriteTransaction>, Group), Fault> {
         let transaction = self.database.begin_write().map_err(fault)?;
         let mut position = head.position.clone();
         let mut commits: Vec<Arc<Committed>> = Vec::new();
@@ -289,16 +310,13 @@ impl Tables {
         }
         if commits.is_empty() {
             transaction.abort().map_err(fault)?;
-            return Ok(Group { head: head.clone(), outcomes, commits });
+            return Ok((None, Group { head: head.clone(), outcomes, commits }));
         }
         let last = commits.iter().rev().take(LAST_GROUP_MAX).rev();
         let last_group = last.map(|committed| (committed.op, committed.revision)).collect();
         let group = Group { head: Head { position, last_group, completeness }, outcomes, commits };
         write_head(&transaction, &group.head)?;
-        match transaction.commit() {
-            Ok(()) => Ok(group),
-            Err(error) => Err(Failed { fault: fault(error), limbo: Some(Box::new(group)) }),
-        }
+        Ok((Some(transaction), group))
     }
 
     /// Leaves the file to whoever opens it next; whether what was written to it last is on the disk is known.
@@ -315,6 +333,12 @@ pub(super) enum Trust {
     Kept,
     /// Nobody knows: a sync has failed.
     Lost,
+}
+
+/// A page can be wrong in ways that redb does not expect: its panic is a fault of the file. What it had in its hands is not
+/// used again, but opened anew.
+fn guarded<T>(access: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+    catch_unwind(AssertUnwindSafe(access)).unwrap_or_else(|_| Err(Fault::damaged("it cannot be read")))
 }
 
 fn open(held: Held) -> Result<(Database, bool), Fault> {
