@@ -139,6 +139,10 @@ struct Open {
 impl Commits {
     /// Takes the events of one answer. All events of a revision stand together, if not in one answer then in the pieces of
     /// one.
+    ///
+    /// A record that is not understood is left out, so that the last one that was understood stays: a newer registry may
+    /// have written it, as in an upgrade of one after the other, and nothing says that its instance is gone. Nothing is
+    /// written over it either: what rests on the last known one is in conflict with what etcd has.
     fn add(&mut self, layout: &Layout, events: Vec<Event>, more_follow: bool, after: Revision) {
         for event in events {
             let deleted = event.r#type() == EventType::Delete;
@@ -159,8 +163,8 @@ impl Commits {
                 match read {
                     Ok(write) => open.writes.push(write),
                     Err(error) => {
-                        tracing::error!(key = %String::from_utf8_lossy(&kv.key), %error, "a record is not understood");
-                        open.writes.extend(layout.record_key(&kv.key).and_then(Result::ok).map(Write::Delete));
+                        let key = String::from_utf8_lossy(&kv.key);
+                        tracing::error!(%key, %error, "a record is not understood: what was known before stays");
                     }
                 }
                 open.counts = true;
@@ -251,11 +255,11 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_is_not_understood_counts_as_gone_and_stops_nothing() {
+    fn a_record_that_is_not_understood_ends_nobody_and_stops_nothing() {
         let (mut commits, layout) = (Commits::default(), layout());
         let garbage = event(EventType::Put, layout.record(&key("a")), Bytes::from_static(b"\xff\xff"), 5);
         let strange = event(EventType::Put, "/meshwork/v1/r/what".into(), Bytes::new(), 5);
         commits.add(&layout, vec![head(1, 5), garbage, strange, head(2, 6)], false, Revision::ZERO);
-        assert_eq!(take(&mut commits), [committed(5, 1, vec![Write::Delete(key("a"))]), committed(6, 2, vec![])]);
+        assert_eq!(take(&mut commits), [committed(5, 1, vec![]), committed(6, 2, vec![])]);
     }
 }

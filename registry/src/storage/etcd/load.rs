@@ -100,13 +100,16 @@ fn after(key: &[u8]) -> Bytes {
     next.freeze()
 }
 
+/// A record as it is stored. One that is not understood, as a newer registry may write it, is left out: the others have to
+/// be served. A registry that starts does not know its instance, and one that has to read everything again loses it.
 fn entry(inner: &Inner, kv: &KeyValue) -> Option<Entry> {
     let key = inner.layout.record_key(&kv.key)?;
     let entry = key.and_then(|key| codec::decode_value(&kv.value)?.at(key));
     match entry {
         Ok(entry) => Some(Entry { revision: revision(kv.mod_revision), ..entry }),
         Err(error) => {
-            tracing::error!(key = %String::from_utf8_lossy(&kv.key), %error, "a record is not understood");
+            let key = String::from_utf8_lossy(&kv.key);
+            tracing::error!(%key, %error, "a record is not understood: it is left out");
             None
         }
     }
