@@ -403,7 +403,7 @@ impl InstanceSpec {
     }
 
     /// About how much memory it takes: its texts and the entries that hold them.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         let endpoints = self.endpoints.iter().map(|endpoint| size_of::<Endpoint>() + endpoint.name.len());
         let labels = std::iter::once(self.metadata.keys.len() + self.metadata.values.len());
         let methods = self.grpc_services.iter().flat_map(|service| service.methods.iter());

@@ -24,6 +24,10 @@ const NODE_LEASE: Duration = Duration::from_secs(10);
 /// How soon a claim or an adoption that came to nothing is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// Most that an adoption writes, in bytes of memory that its records take: the records are written whole, some are 64 KiB,
+/// and etcd refuses transactions above 1.5 MiB. One record alone is adopted whatever its size.
+const ADOPTED_BYTES_MAX: usize = 512 * 1024;
+
 /// How often the orphans are looked through for those that are due.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -64,6 +68,8 @@ enum Claim {
 struct Ownerless {
     orphan: Orphan,
     due: Timestamp,
+    /// About how large its record is.
+    bytes: usize,
 }
 
 /// What this node knows of ownership beside the records.
@@ -80,7 +86,7 @@ pub(super) struct Ownership {
     adopt_after: Timestamp,
     /// At most one a live instance.
     orphans: BTreeMap<IdentityKey, Ownerless>,
-    /// An adoption is under way. One at a time, of at most [`Orphan::ADOPTED_MAX`].
+    /// An adoption is under way. One at a time, of at most [`Orphan::ADOPTED_MAX`] and [`ADOPTED_BYTES_MAX`].
     adopting: bool,
     /// At most one a live instance; dropped once the instance is owned here or gone.
     claims: BTreeMap<IdentityKey, (LeaseId, Claim)>,
@@ -248,7 +254,8 @@ impl Ownership {
         let known = self.orphans.get(&orphan.identity);
         if known.is_none_or(|known| known.orphan != orphan) {
             let due = now.after(instance.ttl().get() / 2);
-            self.orphans.insert(orphan.identity.clone(), Ownerless { orphan, due });
+            let bytes = instance.spec().bytes();
+            self.orphans.insert(orphan.identity.clone(), Ownerless { orphan, due, bytes });
         }
     }
 
@@ -258,9 +265,9 @@ impl Ownership {
             return Vec::new();
         }
         let nodes = || self.known.members.keys().copied();
-        let due = self.orphans.values().filter(|ownerless| ownerless.due <= now).map(|ownerless| &ownerless.orphan);
-        let mine = due.filter(|orphan| winner(nodes(), &orphan.identity) == self.node);
-        let adopted: Vec<Orphan> = mine.take(Orphan::ADOPTED_MAX).cloned().collect();
+        let due = self.orphans.values().filter(|ownerless| ownerless.due <= now);
+        let mine = due.filter(|ownerless| winner(nodes(), &ownerless.orphan.identity) == self.node);
+        let adopted = together(mine.take(Orphan::ADOPTED_MAX));
         self.adopting = !adopted.is_empty();
         if !self.adopting && !self.orphans.is_empty() {
             self.adopt_after = now.after(LOOK_AGAIN);
@@ -329,6 +336,16 @@ impl Ownership {
     }
 }
 
+/// The first of these, as many as fit into one proposal; one at least.
+fn together<'a>(due: impl Iterator<Item = &'a Ownerless>) -> Vec<Orphan> {
+    let mut bytes = 0;
+    let fits = due.enumerate().take_while(|(index, ownerless)| {
+        bytes += ownerless.bytes;
+        *index == 0 || bytes <= ADOPTED_BYTES_MAX
+    });
+    fits.map(|(_, ownerless)| ownerless.orphan.clone()).collect()
+}
+
 /// What a look at the members showed.
 pub(super) struct Look {
     pub(super) authority: Turn,
@@ -344,4 +361,25 @@ pub(super) enum Turn {
     Same,
     Lost,
     Regained,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::kit::identity;
+
+    fn ownerless(number: u8, bytes: usize) -> Ownerless {
+        let orphan = Orphan { identity: identity(number.into()), lease: LeaseId::new([number; 16]), of: None };
+        Ownerless { orphan, due: Timestamp::UNIX_EPOCH, bytes }
+    }
+
+    #[test]
+    fn large_orphans_are_adopted_few_at_a_time_and_one_always() {
+        let large: Vec<_> = (1..=100).map(|number| ownerless(number, 64 * 1024)).collect();
+        assert_eq!(together(large.iter()).len(), 8);
+        let small: Vec<_> = (1..=100).map(|number| ownerless(number, 1_024)).collect();
+        assert_eq!(together(small.iter()).len(), 100);
+        let huge = [ownerless(1, 2 * ADOPTED_BYTES_MAX), ownerless(2, 1)];
+        assert_eq!(together(huge.iter()), [huge[0].orphan.clone()]);
+    }
 }
