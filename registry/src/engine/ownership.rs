@@ -28,6 +28,9 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// and etcd refuses transactions above 1.5 MiB. One record alone is adopted whatever its size.
 const ADOPTED_BYTES_MAX: usize = 512 * 1024;
 
+/// Claims that were wished for are not asked for while so many goodbyes and claims wait: a sixteenth of what may wait.
+const WISHES_MAX: usize = 256;
+
 /// How often the orphans are looked through for those that are due.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -59,8 +62,8 @@ pub(super) enum OwnershipNews {
 enum Claim {
     /// It waits to be decided, or is in the store's hands.
     Asked,
-    /// It is to be asked for when this node may.
-    Wished,
+    /// It is to be asked for when this node may, and not before.
+    Wished(Timestamp),
 }
 
 /// An orphan, and when it may be adopted.
@@ -305,30 +308,38 @@ impl Ownership {
         self.claims.remove(identity);
     }
 
-    /// A claim is to be tried again later.
+    /// A claim is to be tried again later: after a while, or as soon as a node is sure of itself that is not now.
     pub(super) fn wish(&mut self, identity: IdentityKey, lease: LeaseId, now: Timestamp) {
-        self.claims.insert(identity, (lease, Claim::Wished));
-        self.claim_at.get_or_insert(now.after(AGAIN));
+        let at = if self.unsure.is_some() { now } else { now.after(AGAIN) };
+        self.claims.insert(identity, (lease, Claim::Wished(at)));
+        self.claim_at = Some(self.claim_at.map_or(at, |before| before.min(at)));
     }
 
-    /// The claims to ask for now.
-    pub(super) fn wishes(&mut self, now: Timestamp) -> Vec<(IdentityKey, LeaseId)> {
-        if self.unsure.is_some() || self.claim_at.is_none_or(|at| at > now) {
+    /// The claims to ask for now: as many as there is room for where `waiting` goodbyes and claims wait already, so that the
+    /// wishes of a node that is sure again leave room for goodbyes. The others have their turn when these are decided.
+    pub(super) fn wishes(&mut self, waiting: usize, now: Timestamp) -> Vec<(IdentityKey, LeaseId)> {
+        let room = WISHES_MAX.saturating_sub(waiting);
+        if room == 0 || self.unsure.is_some() || self.claim_at.is_none_or(|at| at > now) {
             return Vec::new();
         }
+        let mut asked = Vec::new();
         self.claim_at = None;
-        let wished = self.claims.iter_mut().filter(|(_, (_, claim))| *claim == Claim::Wished);
-        wished
-            .map(|(identity, (lease, claim))| {
+        for (identity, (lease, claim)) in &mut self.claims {
+            let Claim::Wished(at) = *claim else { continue };
+            if at <= now && asked.len() < room {
                 *claim = Claim::Asked;
-                (identity.clone(), *lease)
-            })
-            .collect()
+                asked.push((identity.clone(), *lease));
+            } else {
+                self.claim_at = Some(self.claim_at.map_or(at, |before| before.min(at)));
+            }
+        }
+        asked
     }
 
-    /// When [`adopt`](Self::adopt) or [`wishes`](Self::wishes) may have something.
-    pub(super) fn next_wake(&self) -> Option<Timestamp> {
-        if self.unsure.is_some() {
+    /// When [`adopt`](Self::adopt) or [`wishes`](Self::wishes) may have something, where so much waits already.
+    pub(super) fn next_wake(&self, waiting: usize) -> Option<Timestamp> {
+        // Where there is no room for wishes, the loop turns when something is decided.
+        if self.unsure.is_some() || waiting >= WISHES_MAX {
             return None;
         }
         // Which of the orphans are this node's is not worth asking before each sleep: the loop turns often enough.
@@ -370,7 +381,12 @@ mod tests {
 
     fn ownerless(number: u8, bytes: usize) -> Ownerless {
         let orphan = Orphan { identity: identity(number.into()), lease: LeaseId::new([number; 16]), of: None };
-        Ownerless { orphan, due: Timestamp::UNIX_EPOCH, bytes }
+        Ownerless { orphan, due: Timestamp::since_epoch(Duration::ZERO), bytes }
+    }
+
+    fn ownership() -> Ownership {
+        let company = Company::default();
+        Ownership::new(&company, Timestamp::since_epoch(Duration::ZERO))
     }
 
     #[test]
@@ -381,5 +397,34 @@ mod tests {
         assert_eq!(together(small.iter()).len(), 100);
         let huge = [ownerless(1, 2 * ADOPTED_BYTES_MAX), ownerless(2, 1)];
         assert_eq!(together(huge.iter()), [huge[0].orphan.clone()]);
+    }
+
+    #[test]
+    fn wishes_are_asked_for_few_at_a_time_and_failed_ones_wait_behind_the_others() {
+        let now = Timestamp::since_epoch(Duration::from_secs(100));
+        let mut ownership = ownership();
+        ownership.unsure = Some(now);
+        for number in 1..=1_000 {
+            ownership.wish(identity(number), LeaseId::new([1; 16]), now);
+        }
+        assert!(ownership.wishes(0, now).is_empty(), "not while this node is not sure of itself");
+        ownership.unsure = None;
+        assert_eq!(ownership.next_wake(0), Some(now));
+        let first = ownership.wishes(0, now);
+        assert_eq!(first.len(), WISHES_MAX);
+        assert_eq!(ownership.next_wake(0), Some(now), "more remain");
+        assert_eq!((ownership.wishes(WISHES_MAX, now).len(), ownership.next_wake(WISHES_MAX)), (0, None));
+        for (identity, lease) in first {
+            ownership.wish(identity, lease, now);
+        }
+        let mut asked = 0;
+        while let more @ 1.. = ownership.wishes(100, now).len() {
+            assert!(more <= WISHES_MAX - 100);
+            asked += more;
+        }
+        assert_eq!(asked, 1_000 - WISHES_MAX);
+        assert_eq!(ownership.next_wake(0), Some(now.after(AGAIN)));
+        assert_eq!(ownership.wishes(0, now.after(AGAIN)).len(), WISHES_MAX);
+        assert_eq!(ownership.next_wake(0), None);
     }
 }

@@ -442,7 +442,8 @@ impl Task {
         let idle = self.in_flight.is_none() && self.state.position().revision >= self.catch_up;
         let again = self.hand_in_again.filter(|_| idle);
         let undecided = self.undecided().then_some(now);
-        let times = [self.leases.next_deadline(), self.warming, again, asked, self.ownership.next_wake(), undecided];
+        let wishes = self.ownership.next_wake(self.waiting.departures());
+        let times = [self.leases.next_deadline(), self.warming, again, asked, wishes, undecided];
         times.into_iter().flatten().fold(now.after(TICK), Timestamp::min)
     }
 

@@ -47,7 +47,7 @@ impl Task {
             }
             return;
         }
-        for (identity, lease) in self.ownership.wishes(now) {
+        for (identity, lease) in self.ownership.wishes(self.waiting.departures(), now) {
             // What was said by the beats that brought the wish about is over: the lease gets a full TTL by being claimed.
             let claim = Command::Claim { identity: identity.clone(), lease };
             self.waiting.push(Pending::new(claim, Waiter::Claim { identity, lease, errand: None }));
