@@ -16,6 +16,10 @@ use crate::catalog::NodeId;
 /// Beats that wait for one node. What comes on top is not relayed.
 const QUEUE_MAX: usize = 20_000;
 
+/// Beats that nobody waits for are not relayed on top of so many: they leave room for those whose answers are awaited, and
+/// keep them waiting for two requests at most.
+const TELLS_MAX: usize = 2_000;
+
 /// A beat that was relayed, or was not: `None` says that the node was not reached.
 pub(crate) struct Settled<T> {
     /// What was handed in with it.
@@ -46,9 +50,18 @@ impl<T: Send + 'static> Relays<T> {
 
     /// Sends a beat as soon as the node has answered what is under way. Comes back where too many wait for it.
     pub(crate) fn push(&mut self, to: Member, beat: RelayedBeat, ticket: T) -> Result<(), T> {
+        self.push_within(QUEUE_MAX, to, beat, ticket)
+    }
+
+    /// The same for a beat that nobody waits for: comes back sooner.
+    pub(crate) fn tell(&mut self, to: Member, beat: RelayedBeat, ticket: T) -> Result<(), T> {
+        self.push_within(TELLS_MAX, to, beat, ticket)
+    }
+
+    fn push_within(&mut self, max: usize, to: Member, beat: RelayedBeat, ticket: T) -> Result<(), T> {
         let idle = !self.queues.contains_key(&to.node);
         let queue = self.queues.entry(to.node).or_default();
-        if queue.len() >= QUEUE_MAX {
+        if queue.len() >= max {
             return Err(ticket);
         }
         queue.push_back((beat, ticket));
@@ -187,5 +200,13 @@ mod tests {
         let mut relays = relays(&Other::default(), QUEUE_MAX + 1);
         assert_eq!(relays.push(member(1), beat(), 7), Err(7));
         assert_eq!(relays.push(member(2), beat(), 8), Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_waits_for_leaves_room_for_what_is_awaited() {
+        let mut relays = relays(&Other::default(), 1);
+        let told = (0..QUEUE_MAX).filter(|ticket| relays.tell(member(1), beat(), *ticket).is_ok()).count();
+        assert_eq!(told, TELLS_MAX);
+        assert_eq!(relays.push(member(1), beat(), 7), Ok(()));
     }
 }

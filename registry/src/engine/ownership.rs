@@ -204,8 +204,8 @@ impl Ownership {
         let others = self.known.members.values().filter(|member| Some(member.node) != self.node);
         for other in others {
             let errand = Errand { identity: identity.clone(), beat: beat.clone(), via: None, awaited: None };
-            // Where the queue is full, the next beat may find a place.
-            let _ = self.relays.push(*other, beat.clone(), errand);
+            // Where enough is to be told already, the next beat may find a place.
+            let _ = self.relays.tell(*other, beat.clone(), errand);
         }
     }
 
