@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use mesh_api::etcd::etcdserverpb::kv_client::KvClient;
 use mesh_api::etcd::etcdserverpb::lease_client::LeaseClient;
-use mesh_api::etcd::etcdserverpb::{LeaseRevokeRequest, RangeRequest, RequestOp, TxnRequest, request_op};
+use mesh_api::etcd::etcdserverpb::{
+    DeleteRangeRequest, LeaseRevokeRequest, RangeRequest, RequestOp, TxnRequest, request_op,
+};
 use mesh_client::{Mesh, MeshChannel};
 use mesh_runtime::clock::now;
 use registry::catalog::NodeId;
@@ -111,14 +113,45 @@ async fn a_lost_lease_is_replaced_under_the_same_id() {
     assert_ne!(found.kvs[0].lease, lost, "another lease");
 
     // Its key alone can be lost too.
-    let key = presence(1);
-    let delete = mesh_api::etcd::etcdserverpb::DeleteRangeRequest { key, ..Default::default() };
+    delete_presence(&mut kv, &two).await;
+    assert!(wait(&two, sees(&[1, 2])).await < Duration::from_secs(5));
+    one.leave().await;
+    two.leave().await;
+}
+
+/// Deletes the first node's key, and waits until another node knows.
+async fn delete_presence(kv: &mut KvClient<MeshChannel>, seen_by: &EtcdCluster) {
+    let delete = DeleteRangeRequest { key: presence(1), ..DeleteRangeRequest::default() };
     let delete = RequestOp { request: Some(request_op::Request::RequestDeleteRange(delete)) };
-    let mut seen = two.membership();
+    let mut seen = seen_by.membership();
     kv.txn(TxnRequest { success: vec![delete], ..TxnRequest::default() }).await.expect("it is deleted");
     let gone = seen.wait_for(|now| !now.members.contains_key(&member(1).node));
     drop(timeout(Duration::from_secs(5), gone).await.expect("in time").expect("it goes on"));
-    assert!(wait(&two, sees(&[1, 2])).await < Duration::from_secs(5));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_etcd_refuses_is_put_as_soon_as_it_does_not_and_the_lease_is_kept() {
+    let _turn = TURN.lock().await;
+    let Some(etcd) = Etcd::start("etcd_cluster refused key", 1) else { return };
+    let (one, two) = (join(&etcd, 1).await, join(&etcd, 2).await);
+    wait(&two, sees(&[1, 2])).await;
+    let (mut kv, _) = operator(&etcd);
+    let range = RangeRequest { key: presence(1), ..RangeRequest::default() };
+    let before = kv.range(range.clone()).await.expect("it can be read").into_inner();
+
+    etcd.is_full(true);
+    delete_presence(&mut kv, &two).await;
+    // Longer than a lease.
+    let mut here = one.membership();
+    let doubt = here.wait_for(|now| now.authority == Authority::Unsure);
+    assert!(timeout(Duration::from_secs(12), doubt).await.is_err(), "it is renewed meanwhile");
+    assert!(sees(&[2])(&two.membership().borrow().clone()), "the key is refused");
+    etcd.is_full(false);
+    let back = wait(&two, sees(&[1, 2])).await;
+    println!("a node whose key was refused is back after {back:.1?}");
+    assert!(back < Duration::from_secs(3), "{back:?}");
+    let after = kv.range(range).await.expect("it can be read").into_inner();
+    assert_eq!(after.kvs[0].lease, before.kvs[0].lease);
     one.leave().await;
     two.leave().await;
 }

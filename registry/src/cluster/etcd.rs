@@ -202,15 +202,12 @@ async fn hold(shared: &Shared, pauses: &Backoff) -> Result<(), Status> {
 
     let mut held = Held { lease: granted.id, confirmed: asked };
     shared.set(Authority::Sure);
+    let announcing = stay_announced(shared, granted.id);
+    tokio::pin!(announcing);
     loop {
         let ended = tokio::select! {
             renewed = renew(shared, &mut held, pauses) => renewed,
-            () = shared.vanished.notified() => match announce(shared, held.lease).await {
-                Ok(()) => continue,
-                // Without its lease the key cannot be put.
-                Err(status) if status.code() == tonic::Code::NotFound => return Ok(()),
-                Err(status) => Err(status),
-            },
+            () = &mut announcing => return Ok(()),
         };
         match ended {
             Ok(()) => return Ok(()),
@@ -237,6 +234,24 @@ async fn announce(shared: &Shared, lease: i64) -> Result<(), Status> {
     let value = format!("{} {}", shared.me.node, shared.me.address);
     let put = PutRequest { key, value: value.into(), lease, prev_kv: false };
     shared.link.kv().put(led_within(ASK_MAX, put)).await.map(drop)
+}
+
+/// Puts this node's key again whenever it has vanished, until the lease is gone: without it the key cannot be put. Renewals
+/// go on beside it, and what etcd refuses or does not answer is tried again, for others take this node for gone until then.
+async fn stay_announced(shared: &Shared, lease: i64) {
+    let pauses = Backoff::new(PAUSE_MAX);
+    loop {
+        shared.vanished.notified().await;
+        while let Err(status) = announce(shared, lease).await {
+            if status.code() == tonic::Code::NotFound {
+                return;
+            }
+            tracing::warn!(node = %shared.me.node, %status, "this node's key in etcd is gone and could not be put again");
+            pauses.failed();
+            sleep(pauses.wait()).await;
+        }
+        pauses.worked();
+    }
 }
 
 /// Renews on one stream until it breaks, which is an error, or the lease is gone.

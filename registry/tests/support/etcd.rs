@@ -108,6 +108,15 @@ impl Etcd {
         self.signal(member, Signal::CONT);
     }
 
+    /// Raises or ends etcd's alarm that there is no space: while it stands nothing can be put, and leases are kept.
+    pub(crate) fn is_full(&self, full: bool) {
+        let action = if full { "ACTIVATE" } else { "DEACTIVATE" };
+        let body = format!(r#"{{"action":"{action}","alarm":"NOSPACE"}}"#);
+        let length = format!("Content-Length: {}", body.len());
+        let answer = ask(self.members[0].client, "POST /v3/maintenance/alarm", &length, &body).expect("etcd answers");
+        assert!(answer.contains(" 200 OK"), "{answer}");
+    }
+
     /// Starts a killed member again, on its data.
     pub(crate) fn restart(&mut self, member: usize) {
         self.kill(member);
@@ -290,10 +299,15 @@ fn draw(members: usize) -> Vec<Member> {
 
 /// A page of a member's, if it answers soon.
 fn get(address: SocketAddr, path: &str) -> Option<String> {
+    ask(address, &format!("GET {path}"), "Accept: */*", "")
+}
+
+/// One HTTP request with one header line beside the host.
+fn ask(address: SocketAddr, what: &str, header: &str, body: &str) -> Option<String> {
     let time = Duration::from_millis(500);
     let mut stream = TcpStream::connect_timeout(&address, time).ok()?;
     stream.set_read_timeout(Some(time)).ok()?;
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").ok()?;
+    write!(stream, "{what} HTTP/1.0\r\nHost: {address}\r\n{header}\r\n\r\n{body}").ok()?;
     let mut text = String::new();
     stream.read_to_string(&mut text).ok()?;
     Some(text)
