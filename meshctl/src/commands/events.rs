@@ -1,5 +1,6 @@
 //! `events [SERVICE]`: what has happened to instances lately, and with `--follow` what happens from there.
 
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use mesh_api::registry::v1::registry_service_client::RegistryServiceClient;
@@ -16,6 +17,9 @@ use crate::signals::EndSignals;
 /// Wait before a broken stream is opened again: enough not to spin.
 const REOPEN_AFTER: Duration = Duration::from_millis(200);
 
+/// Events remembered as told. A registry remembers 1 000, so that no other one tells the past further back than this.
+const TOLD_MAX: usize = 4_096;
+
 /// `meshctl events [SERVICE] [--follow]`.
 pub(crate) async fn events(globals: &Globals, args: &EventsArgs) -> Result<(), Failure> {
     let registry = RegistryClient::connect(globals).await?;
@@ -25,13 +29,13 @@ pub(crate) async fn events(globals: &Globals, args: &EventsArgs) -> Result<(), F
         limit: i32::from(args.limit),
         follow: args.follow,
     };
-    let mut teller = Teller { format: globals.output, last: None };
+    let mut teller = Teller::new(globals.output);
     if !args.follow {
         let mut answers = registry.stubs().list_events(registry.request(ask)).await.map_err(explained)?.into_inner();
         while let Some(answer) = answers.message().await? {
-            teller.tell(&answer)?;
+            teller.tell(0, &answer)?;
         }
-        if teller.last.is_none() {
+        if teller.last.is_empty() {
             note("nothing has happened since this registry started");
         }
         return Ok(());
@@ -48,8 +52,8 @@ pub(crate) async fn events(globals: &Globals, args: &EventsArgs) -> Result<(), F
 async fn follow(globals: &Globals, ask: ListEventsRequest, teller: &mut Teller) -> Failure {
     let mut said_lost = false;
     loop {
-        for registry in &globals.registry {
-            match listen(registry, globals.timeout, ask.clone(), teller, &mut said_lost).await {
+        for (door, registry) in globals.registry.iter().enumerate() {
+            match listen(door, registry, globals.timeout, ask.clone(), teller, &mut said_lost).await {
                 Lost::For(why) => {
                     if !std::mem::replace(&mut said_lost, true) {
                         note(&format!("{registry}: {why}; waiting for it"));
@@ -71,6 +75,7 @@ enum Lost {
 }
 
 async fn listen(
+    door: usize,
     registry: &RegistryUrl,
     limit: Duration,
     ask: ListEventsRequest,
@@ -94,7 +99,10 @@ async fn listen(
                 if std::mem::take(said_lost) {
                     note(&format!("{registry}: here again"));
                 }
-                if let Err(failure) = teller.tell(&answer) {
+                if teller.turns_to(door) {
+                    note(&format!("from {registry} now: what it saw, by its clock"));
+                }
+                if let Err(failure) = teller.tell(door, &answer) {
                     return Lost::Ended(failure);
                 }
             }
@@ -112,25 +120,80 @@ fn explained(status: tonic::Status) -> Failure {
     }
 }
 
-/// Prints each event once, also when a stream is opened again and tells the past once more.
+/// Prints each event once, also when a stream is opened again, or another registry's is, and tells the past once more.
 struct Teller {
     format: Format,
-    /// Time and number of the last event told. Another registry, or another life of it, counts anew, and its clock goes on.
-    last: Option<(i64, i32, u64)>,
+    /// Time and number of the last event seen, by registry. Another life of a registry counts anew, and its clock goes on;
+    /// those of two registries say nothing about each other.
+    last: HashMap<usize, (i64, i32, u64)>,
+    /// Which registry told what, at most [`TOLD_MAX`].
+    told: HashMap<Same, usize>,
+    /// The same, the latest last.
+    order: VecDeque<Same>,
+    /// Whose stream it was last.
+    at: Option<usize>,
+}
+
+/// What two registries over one store say alike of one event: store, generation, revision, namespace, service, instance
+/// and kind.
+type Same = (String, u64, u64, String, String, String, i32);
+
+fn same(event: &MembershipEvent) -> Same {
+    let position = event.position.clone().unwrap_or_default();
+    (
+        position.store_id,
+        position.generation,
+        position.revision,
+        event.namespace.clone(),
+        event.service.clone(),
+        event.instance_id.clone(),
+        event.kind,
+    )
 }
 
 impl Teller {
-    fn tell(&mut self, answer: &ListEventsResponse) -> Result<(), Failure> {
+    fn new(format: Format) -> Self {
+        Self { format, last: HashMap::new(), told: HashMap::new(), order: VecDeque::new(), at: None }
+    }
+
+    /// Whether what comes now is of another registry than what came before.
+    fn turns_to(&mut self, door: usize) -> bool {
+        self.at.replace(door).is_some_and(|before| before != door)
+    }
+
+    /// Whether an event of the registry at `door` was not told yet; it counts as told from here on.
+    fn is_news(&mut self, door: usize, event: &MembershipEvent) -> bool {
+        let time = event.time.unwrap_or_default();
+        let stamp = (time.seconds, time.nanos, event.number);
+        if self.last.get(&door).is_some_and(|last| stamp <= *last) {
+            return false;
+        }
+        self.last.insert(door, stamp);
+        let same = same(event);
+        match self.told.get(&same) {
+            // One registry may see the like of it twice, such as two refused starts.
+            Some(teller) => *teller == door,
+            None => {
+                if self.order.len() >= TOLD_MAX
+                    && let Some(oldest) = self.order.pop_front()
+                {
+                    self.told.remove(&oldest);
+                }
+                self.order.push_back(same.clone());
+                self.told.insert(same, door);
+                true
+            }
+        }
+    }
+
+    fn tell(&mut self, door: usize, answer: &ListEventsResponse) -> Result<(), Failure> {
         if answer.missed > 0 {
             note(&format!("note: {} events were missed, of any service: they came too fast", answer.missed));
         }
         for event in &answer.events {
-            let time = event.time.unwrap_or_default();
-            let stamp = (time.seconds, time.nanos, event.number);
-            if self.last.is_some_and(|last| stamp <= last) {
+            if !self.is_news(door, event) {
                 continue;
             }
-            self.last = Some(stamp);
             print(&match self.format {
                 Format::Json => json("mesh.registry.v1.MembershipEvent", event)?,
                 Format::Table => line(event),
@@ -208,12 +271,30 @@ mod tests {
 
     #[test]
     fn what_was_told_is_not_told_again_when_the_stream_is_opened_again() {
-        let mut teller = Teller { format: Format::Table, last: None };
-        let answer = |events| ListEventsResponse { events, missed: 0 };
-        teller.tell(&answer(vec![event(1, 10), event(2, 10)])).expect("stdout takes it");
-        teller.tell(&answer(vec![event(1, 10), event(2, 10)])).expect("stdout takes it");
-        assert_eq!(teller.last, Some((10, 123_456_789, 2)));
-        teller.tell(&answer(vec![event(1, 11)])).expect("stdout takes it");
-        assert_eq!(teller.last, Some((11, 123_456_789, 1)), "another life of the registry counts anew");
+        let mut teller = Teller::new(Format::Table);
+        let mut news = |number, seconds| teller.is_news(0, &event(number, seconds));
+        assert_eq!([news(1, 10), news(2, 10)], [true, true]);
+        assert_eq!([news(1, 10), news(2, 10)], [false, false]);
+        assert!(news(1, 11), "another life of the registry counts anew");
+    }
+
+    #[test]
+    fn another_registry_has_its_own_clock_and_count_and_tells_only_what_is_new() {
+        let at = |revision, number, seconds| MembershipEvent {
+            position: Some(Position { store_id: "a".to_owned(), generation: 1, revision }),
+            ..event(number, seconds)
+        };
+        let mut teller = Teller::new(Format::Table);
+        let mut news = |door, revision, number, seconds| teller.is_news(door, &at(revision, number, seconds));
+        assert_eq!([news(0, 1, 51, 100), news(0, 2, 52, 101)], [true, true]);
+        // Its clock is ahead, then behind: neither repeats nor hides anything.
+        assert_eq!([news(1, 2, 7, 500), news(1, 3, 8, 501)], [false, true]);
+        assert_eq!([news(2, 3, 1, 20), news(2, 4, 2, 21)], [false, true]);
+        assert_eq!([news(0, 2, 52, 101), news(0, 4, 53, 102), news(0, 5, 54, 103)], [false, false, true]);
+        for revision in 6..10_000 {
+            assert!(news(0, revision, revision + 100, 200));
+        }
+        assert_eq!((teller.told.len(), teller.order.len()), (TOLD_MAX, TOLD_MAX));
+        assert_eq!([teller.turns_to(0), teller.turns_to(0), teller.turns_to(1)], [false, false, true]);
     }
 }
