@@ -42,7 +42,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     fn load(&self) -> BoxFuture<'_, Result<Loaded, StoreError>>;
 
     /// Tries proposals in order and answers each. One that fails does not stop those after it, but whatever expects it
-    /// ([`Expected::By`](crate::catalog::Expected::By)) conflicts.
+    /// ([`Expected::By`](crate::catalog::Expected::By)) is not made either: it conflicts, is refused like the one that it
+    /// expects, or is as unknown as that one.
     fn commit(&self, proposals: Vec<Arc<Proposal>>) -> BoxFuture<'_, Vec<Outcome>>;
 
     /// Every commit after this revision, as it happens.
