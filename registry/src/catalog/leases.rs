@@ -301,13 +301,6 @@ impl Leases {
         self.service_reviews.file(service, now.after(REMOVAL_RETRY));
     }
 
-    /// Whether a lapse still holds. It does not once all leases were extended.
-    #[must_use]
-    pub fn lapsed(&self, lapse: &Lapse, now: Timestamp) -> bool {
-        let lease = self.by_lease.get(&lapse.lease).and_then(|slot| self.slots.get(*slot));
-        lease.is_some_and(|lease| matches!(lease.phase, Phase::Leaving(_)) && lease.deadline() <= now)
-    }
-
     /// When [`advance`](Self::advance) has something to conclude.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {

@@ -188,6 +188,18 @@ impl<'a> Overlay<'a> {
         held.saturating_add_signed(self.members.get(service).map_or(0, |moves| moves.live))
     }
 
+    /// The live instances of a service that do not drain; `None` where they are more than `max`. One that is about to come
+    /// counts whatever it says of itself.
+    pub(super) fn few_that_count(&self, service: &ServiceKey, max: usize) -> Option<Vec<InstanceId>> {
+        let moves = self.members.get(service).map(|moves| &moves.to);
+        let stored = self.state.services.get(service).into_iter().flat_map(|kept| kept.instances.values());
+        let stored = stored.filter(|instance| !instance.is_draining()).map(|instance| instance.id());
+        let stays = stored.filter(|id| moves.is_none_or(|moves| !moves.contains_key(id)));
+        let moved = moves.into_iter().flatten().filter(|(_, to)| to.is_some()).map(|(id, _)| *id);
+        let counted: Vec<InstanceId> = stays.chain(moved).take(max + 1).collect();
+        (counted.len() <= max).then_some(counted)
+    }
+
     /// A live instance of a service, whichever.
     pub(super) fn sibling(&self, service: &ServiceKey) -> Option<&Registration> {
         Some(&self.state.services.get(service)?.instances.values().next()?.registration)

@@ -409,7 +409,7 @@ impl Task {
     fn extend_all(&mut self, now: Timestamp) {
         self.extended = now;
         self.leases.extend_all(now);
-        for lapse in self.waiting.take_lapses() {
+        for lapse in self.waiting.take_lapses(|_| true) {
             self.leases.stays(&lapse, now);
         }
     }

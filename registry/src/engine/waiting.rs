@@ -85,14 +85,16 @@ impl Waiting {
         self.rest.iter().any(|pending| matches!(pending.waiter, Waiter::Time))
     }
 
-    /// Takes out the lapses.
-    pub(super) fn take_lapses(&mut self) -> Vec<Lapse> {
-        let lapses = std::mem::take(&mut self.lapses).into_iter();
-        let lapse = |pending: Pending| match pending.waiter {
-            Waiter::Lapse(lapse) => Some(lapse),
-            _ => None,
-        };
-        lapses.filter_map(lapse).collect()
+    /// Takes out these lapses.
+    pub(super) fn take_lapses(&mut self, which: impl Fn(&Lapse) -> bool) -> Vec<Lapse> {
+        let mut taken = Vec::new();
+        for pending in std::mem::take(&mut self.lapses) {
+            match pending.waiter {
+                Waiter::Lapse(lapse) if which(&lapse) => taken.push(lapse),
+                _ => self.lapses.push_back(pending),
+            }
+        }
+        taken
     }
 
     pub(super) fn len(&self) -> usize {

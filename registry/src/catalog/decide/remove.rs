@@ -10,6 +10,10 @@ use crate::catalog::{
     RemovalReason, ServiceKey, ServiceRecord, Tombstone,
 };
 
+/// Services of at most so many instances lose one a window by silence (15 %, rounded up), and no more however many nodes keep
+/// them.
+const FEW: usize = 6;
+
 /// An instance says goodbye. Gone already is fine; a start that lost the id removes nobody.
 pub(super) fn deregister(
     on: &Overlay<'_>,
@@ -45,6 +49,9 @@ pub(super) fn by_operator(on: &Overlay<'_>, service: &ServiceKey, id: InstanceId
 
 /// A lease ran out. Whoever has registered anew since then has another one, and whoever's deadline another node keeps by
 /// now is that node's to judge.
+///
+/// In a service of few it rests on the others that count: of two nodes that each let one of the last two go at the same moment,
+/// one finds the other's removal there, and has to ask anew whether its own may go.
 pub(super) fn expire(on: &Overlay<'_>, key: &IdentityKey, lease: LeaseId, context: Context) -> Decision {
     match on.identity(key).and_then(|identity| Some((identity, identity.live.as_ref()?))) {
         Some((identity, live)) if live.lease == lease && may_expire(live, context) => {
@@ -77,6 +84,12 @@ fn remove(
 
     let mut draft = Draft::new(on);
     draft.put_identity(key, Identity { live: None, tombstones, past: identity.past.clone() });
+    if reason == RemovalReason::Expired {
+        let counted = on.few_that_count(&live.service, FEW).filter(|counted| counted.contains(&key.id));
+        for id in counted.unwrap_or_default() {
+            draft.reads(Key::Identity(IdentityKey { namespace: key.namespace.clone(), id }));
+        }
+    }
     if on.live_in(&live.service) == 1 {
         let record = ServiceRecord { emptiness: reason.leaves() };
         draft.put(Key::Service(live.service.clone()), Record::Service(record));

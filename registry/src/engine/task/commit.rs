@@ -9,8 +9,8 @@ use rand::rngs::StdRng;
 
 use super::{RETRY, Task};
 use crate::catalog::{
-    Answer, CatalogError, Command, Context, Decision, Granted, OpId, Overlay, Proposal, Report, Revision, Timestamp,
-    decide,
+    Answer, CatalogError, Command, Context, Decision, Granted, Lapse, OpId, Overlay, Proposal, Report, Revision,
+    ServiceKey, Timestamp, decide,
 };
 use crate::engine::audit;
 use crate::engine::error::EngineError;
@@ -158,9 +158,8 @@ impl Task {
         again.sort_by_key(|sent| sent.order);
         let mut back = Vec::new();
         for Sent { mut pending, .. } in again {
-            if let Waiter::Lapse(lapse) = &pending.waiter
-                && !self.leases.lapsed(lapse, now)
-            {
+            if let Waiter::Lapse(lapse) = &pending.waiter {
+                // Whether it may go is asked anew, with what others have done in view.
                 self.leases.stays(lapse, now);
                 continue;
             }
@@ -178,12 +177,17 @@ impl Task {
         let now = self.clock.now();
         match news {
             News::Committed(committed) => {
+                let lapse = |sent: &Sent| matches!(sent.pending.waiter, Waiter::Lapse(_));
+                let let_go_here = self.sent.get(&committed.op).is_some_and(lapse);
                 for change in self.state.apply(&committed) {
                     for removal in change.gone.iter().filter(|removal| committed.forgets(removal, now)) {
                         audit::unremembered(&change.service, removal);
                         self.metrics.removals_unremembered.inc();
                     }
                     self.leases.follow(&change, now);
+                    if !let_go_here && !change.gone.is_empty() {
+                        self.ask_anew(&change.service, now);
+                    }
                     self.ownership.changed(&change, now);
                     if !change.silent {
                         self.publisher.changed(change);
@@ -198,11 +202,26 @@ impl Task {
         }
     }
 
+    /// A service has become smaller otherwise than by the leases let go here: those that still wait to be decided were let go
+    /// in view of a larger one, and whether they may is asked anew.
+    fn ask_anew(&mut self, service: &ServiceKey, now: Timestamp) {
+        let state = &self.state;
+        let in_it = |lapse: &Lapse| {
+            lapse.identity.namespace == service.namespace && state.instance(service, lapse.identity.id).is_some()
+        };
+        for lapse in self.waiting.take_lapses(in_it) {
+            self.leases.stays(&lapse, now);
+        }
+    }
+
     fn reload(&mut self, loaded: Loaded, now: Timestamp) {
         self.metrics.resyncs.inc();
         let restored = !loaded.position.is_of(self.state.position());
         self.state = loaded.into_state();
         self.leases.reconcile(&self.state, now);
+        for lapse in self.waiting.take_lapses(|_| true) {
+            self.leases.stays(&lapse, now);
+        }
         self.ownership.survey(&self.state, now);
         self.publisher.reloaded(&self.state);
         self.publisher.reached(self.state.position());

@@ -16,7 +16,7 @@ use crate::cluster::{
     Authority, Cluster, Company, KeptHealth, Member, Membership, PeerError, Peers, Relayed, RelayedBeat,
 };
 use crate::engine::{Engine, EngineError, Metrics};
-use crate::storage::MemoryStore;
+use crate::storage::{HostileStore, Hostility, Store};
 
 /// Everything two nodes share beside the store.
 #[derive(Clone, Debug, Default)]
@@ -78,11 +78,16 @@ fn members(numbers: &[u128]) -> BTreeMap<NodeId, Member> {
 
 impl Pair {
     async fn new() -> Self {
+        let store = memory();
+        Self::on([Arc::new(store.clone()), Arc::new(store)]).await
+    }
+
+    /// One store, as each of them sees it.
+    async fn on([first, second]: [Arc<dyn Store>; 2]) -> Self {
         let all = Membership { authority: Authority::Sure, members: members(&[1, 2]) };
         let (both, membership) = (Both::default(), Arc::new(watch::Sender::new(Arc::new(all))));
-        let store = memory();
-        let one = Self::start(1, &both, &membership, &store).await;
-        let two = Self::start(2, &both, &membership, &store).await;
+        let one = Self::start(1, &both, &membership, first).await;
+        let two = Self::start(2, &both, &membership, second).await;
         Self { both, membership, one, two }
     }
 
@@ -90,12 +95,12 @@ impl Pair {
         number: u8,
         both: &Both,
         membership: &Arc<watch::Sender<Arc<Membership>>>,
-        store: &MemoryStore,
+        store: Arc<dyn Store>,
     ) -> Rig {
         let id = node(number.into());
         let cluster = Arc::new(One(id, Arc::clone(membership)));
         let (company, metrics) = (Company { cluster, peers: Arc::new(both.clone()) }, Metrics::default());
-        let started = Engine::start_in(company, settings(number), Arc::new(store.clone()), metrics.clone()).await;
+        let started = Engine::start_in(company, settings(number), store, metrics.clone()).await;
         let (engine, task) = started.unwrap();
         both.engines.lock().insert(id, engine.clone());
         Rig { engine, metrics, task }
@@ -198,4 +203,20 @@ async fn after_a_node_is_sure_again_it_adopts_nobody_for_ten_seconds() {
     assert_eq!(pair.keeper(&granted).await, node(1));
     tokio::time::sleep(2 * SECOND).await;
     assert_eq!(pair.keeper(&granted).await, node(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_the_last_two_instances_two_nodes_do_not_let_both_go_at_once() {
+    let slow = Hostility { foreign_writes: 0, delay_max_ms: 15, ..Hostility::COMPANY };
+    for seed in 0..20 {
+        let store = memory();
+        let seen = |by: u64| HostileStore::new(store.clone(), 2 * seed + by, slow);
+        let pair = Pair::on([Arc::new(seen(0)), Arc::new(seen(1))]).await;
+        tokio::join!(pair.one.register(1), pair.two.register(2));
+        tokio::time::sleep(60 * SECOND).await;
+        let left = pair.one.users().instances().len();
+        assert_eq!(left, 1, "seed {seed}: the last one is held for an hour");
+        pair.one.task.stop().await;
+        pair.two.task.stop().await;
+    }
 }

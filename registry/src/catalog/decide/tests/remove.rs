@@ -153,3 +153,39 @@ fn commands_of_one_group_build_on_each_other() {
     let Answer::Granted { incarnation, .. } = decision.answer else { panic!("{:?}", decision.answer) };
     assert!(incarnation > first.incarnation);
 }
+
+/// Which instances' records a removal rests on.
+fn rests_on(world: &mut World, instance: u128, lease: LeaseId) -> Vec<u128> {
+    let expire = Command::Expire { identity: identity(instance), lease };
+    let context = world.context();
+    let proposal = decide(&Overlay::new(&world.state), &expire, context).unwrap().proposal.unwrap();
+    let reads = |number: &u128| proposal.expected.iter().any(|(key, _)| *key == Key::Identity(identity(*number)));
+    (1..=10).filter(reads).collect()
+}
+
+#[test]
+fn whoever_goes_by_silence_from_among_few_goes_only_while_the_others_are_as_they_were() {
+    let mut world = World::new();
+    let first = world.register(asks(1)).unwrap();
+    assert_eq!(rests_on(&mut world, 1, first.lease), [1]);
+    let second = world.register(asks(2)).unwrap();
+    assert_eq!(rests_on(&mut world, 1, first.lease), [1, 2]);
+    assert_eq!(rests_on(&mut world, 2, second.lease), [1, 2], "so that of two at once one conflicts");
+    for instance in 3..=6 {
+        world.register(asks(instance)).unwrap();
+    }
+    assert_eq!(rests_on(&mut world, 1, first.lease), [1, 2, 3, 4, 5, 6]);
+    world.register(asks(7)).unwrap();
+    assert_eq!(rests_on(&mut world, 1, first.lease), [1], "of so many the share is counted, not each one");
+}
+
+#[test]
+fn draining_instances_are_not_among_those_that_count() {
+    let mut world = World::new();
+    let grants: Vec<_> = (1..=8).map(|instance| world.register(asks(instance)).unwrap()).collect();
+    for (instance, grant) in (3..=8).zip(&grants[2..]) {
+        world.report(instance, *grant, ServingStatus::Draining);
+    }
+    assert_eq!(rests_on(&mut world, 1, grants[0].lease), [1, 2]);
+    assert_eq!(rests_on(&mut world, 3, grants[2].lease), [3]);
+}
