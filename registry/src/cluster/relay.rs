@@ -24,6 +24,8 @@ const TELLS_MAX: usize = 2_000;
 pub(crate) struct Settled<T> {
     /// What was handed in with it.
     pub(crate) ticket: T,
+    /// Which node was asked.
+    pub(crate) asked: NodeId,
     /// What the node says.
     pub(crate) outcome: Option<Relayed>,
 }
@@ -89,7 +91,7 @@ impl<T: Send + 'static> Relays<T> {
             Ok(outcomes) => {
                 self.send(to);
                 let settled = tickets.into_iter().zip(outcomes);
-                settled.map(|(ticket, outcome)| Settled { ticket, outcome: Some(outcome) }).collect()
+                settled.map(|(ticket, outcome)| Settled { ticket, asked: to.node, outcome: Some(outcome) }).collect()
             }
             Err(error) => {
                 // What waits would wait as long again, and the instances it came from cannot.
@@ -97,7 +99,7 @@ impl<T: Send + 'static> Relays<T> {
                 let beats = tickets.len() + waiting.len();
                 tracing::warn!(node = %to.node, address = %to.address, %error, beats, "beats were not relayed");
                 let unreached = tickets.into_iter().chain(waiting.into_iter().map(|(_, ticket)| ticket));
-                unreached.map(|ticket| Settled { ticket, outcome: None }).collect()
+                unreached.map(|ticket| Settled { ticket, asked: to.node, outcome: None }).collect()
             }
         }
     }

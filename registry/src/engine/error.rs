@@ -54,9 +54,9 @@ pub enum EngineError {
         /// In its words.
         reason: String,
     },
-    /// This node cannot reach the store that it shares with others, so it does not know what it may change. Reads and
-    /// heartbeats go on.
-    #[error("this registry does not reach its store: it takes no writes until it does")]
+    /// This node cannot reach the store that it shares with others, so it does not know what it may change. Reads go on, and
+    /// so do heartbeats unless it reaches no other node either, so that its instances would run out at others.
+    #[error("this registry does not reach its store: ask another one, or this one once it does")]
     StoreUnavailable,
     /// The store did not tell in time. The change may have been made: repeating the request is safe and settles it.
     #[error("the store did not tell what became of the write")]

@@ -104,7 +104,8 @@ impl Engine {
     /// Renews leases; one answer per beat, in order. `via` is the heartbeat stream they came on, if they did.
     ///
     /// A changed serving status is written, and the answer waits for that to be settled; if the store refuses, the lease
-    /// is renewed all the same and the engine tries the write again by itself. A message that finds its lane full is
+    /// is renewed all the same and the engine tries the write again by itself. A node that is cut off from the store and from
+    /// every other node answers with [`EngineError::StoreUnavailable`]. A message that finds its lane full is
     /// refused, and because nobody can tell whose beats are lost with it, every lease then gets a full TTL anew.
     pub async fn beat(&self, beats: Vec<Beat>, via: Option<StreamId>) -> Result<Vec<Beaten>, EngineError> {
         let (reply, answer) = oneshot::channel();

@@ -3,9 +3,11 @@
 //! What a node owns stands in the store, and changes by commits alone. Here is what comes before a commit: wishes to claim,
 //! orphans and since when they are known, beats on their way to other nodes, and whether this node still holds its lease in
 //! the store. A node that is not sure of that expires nobody, adopts nobody and writes nothing; it goes on to answer beats,
-//! and what beats on a stream here it claims when it is sure again.
+//! and what beats on a stream here it claims when it is sure again. Only where no other node hears of those beats either it
+//! refuses them: what it keeps the others take over, and what they keep runs out there, so its instances have to beat
+//! elsewhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -85,6 +87,11 @@ pub(super) struct Ownership {
     /// Until when beats are passed on to everybody: this node was not sure of itself lately, and its records may not have
     /// caught up.
     telling_until: Option<Timestamp>,
+    /// Other nodes that failed to take the last beats passed on to them, since this node is not sure of itself. At most one a
+    /// member.
+    deaf: BTreeSet<NodeId>,
+    /// Whether this node was cut off when it was looked at last.
+    cut_off: bool,
     /// Nobody is adopted before.
     adopt_after: Timestamp,
     /// At most one a live instance.
@@ -112,6 +119,8 @@ impl Ownership {
             known,
             unsure: None,
             telling_until: None,
+            deaf: BTreeSet::new(),
+            cut_off: false,
             adopt_after: now,
             orphans: BTreeMap::new(),
             adopting: false,
@@ -172,6 +181,7 @@ impl Ownership {
         let authority = match (self.unsure, self.known.authority) {
             (None, Authority::Unsure) => {
                 self.unsure = Some(now);
+                self.deaf.clear();
                 Turn::Lost
             }
             (Some(_), Authority::Sure) => {
@@ -207,6 +217,34 @@ impl Ownership {
             // Where enough is to be told already, the next beat may find a place.
             let _ = self.relays.tell(*other, beat.clone(), errand);
         }
+    }
+
+    /// Another node took beats that were passed on to it, or did not.
+    pub(super) fn taken(&mut self, by: NodeId, taken: bool) {
+        if taken {
+            self.deaf.remove(&by);
+        } else if self.known.members.contains_key(&by) {
+            self.deaf.insert(by);
+        }
+    }
+
+    /// Whether this node has neither the store nor another node to tell of beats: it is not sure of itself, and every other one
+    /// that it knows failed to take the last that were passed on. Not for a node's lease or so: what the others keep, or have
+    /// claimed without this node learning of it, runs out there meanwhile. With no other known nobody takes anything over.
+    pub(super) fn is_cut_off(&mut self) -> bool {
+        let mut others = self.known.members.keys().filter(|node| Some(**node) != self.node).peekable();
+        let cut_off = self.unsure.is_some() && others.peek().is_some() && others.all(|node| self.deaf.contains(node));
+        match (self.cut_off, cut_off) {
+            (false, true) => {
+                tracing::warn!(
+                    "neither the store nor another node is reached: heartbeats are refused, to go elsewhere"
+                );
+            }
+            (true, false) => tracing::info!("heartbeats are answered again"),
+            _ => {}
+        }
+        self.cut_off = cut_off;
+        cut_off
     }
 
     /// Whether nobody who is there owns it.

@@ -42,6 +42,8 @@ enum Fault {
     Storeless(Place, Duration),
     /// No node reaches the store: it has lost its quorum.
     NoStore(Duration),
+    /// A node reaches neither the store nor another node; instances reach it, and the others.
+    Alone(Place, Duration),
     /// Two nodes do not reach each other.
     Apart(Place, Place, Duration),
     /// An instance dies.
@@ -51,11 +53,12 @@ enum Fault {
 }
 
 impl Fault {
-    fn draw(rng: &mut StdRng) -> Self {
+    fn draw(rng: &mut StdRng, lonely: bool) -> Self {
         let place = rng.random_range(PLACES);
         let long = Duration::from_millis(rng.random_range(200..40_000));
         match rng.random_range(0..8) {
             0 | 1 => Self::Crash(place, long),
+            2 | 3 if lonely => Self::Alone(place, 2 * long),
             2 | 3 => Self::Storeless(place, long),
             4 => Self::NoStore(long),
             5 => Self::Apart(place, (place + 1) % 3, long),
@@ -73,6 +76,8 @@ struct Node {
 
 pub(crate) struct World {
     seed: u64,
+    /// Whether nodes are cut off from everything instead of from the store alone.
+    lonely: bool,
     rng: StdRng,
     net: Net,
     truth: MemoryStore,
@@ -88,7 +93,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) async fn new(seed: u64) -> Self {
+    pub(crate) async fn new(seed: u64, lonely: bool) -> Self {
         let net = Net::new(seed);
         let truth = MemoryStore::new(StoreId::parse("shared").unwrap());
         let (engines, lives, wrong) = (Engines::default(), Lives::default(), Arc::default());
@@ -97,6 +102,7 @@ impl World {
         let ticking = net.clone();
         let mut world = Self {
             seed,
+            lonely,
             rng: StdRng::seed_from_u64(seed),
             net,
             truth,
@@ -167,7 +173,7 @@ impl World {
     pub(crate) async fn live(&mut self) {
         sleep(Duration::from_secs(15)).await;
         for _ in 0..FAULTS {
-            let fault = Fault::draw(&mut self.rng);
+            let fault = Fault::draw(&mut self.rng, self.lonely);
             self.trace.note(format!("{fault:?}"));
             match fault {
                 Fault::Crash(place, long) => {
@@ -179,6 +185,19 @@ impl World {
                     self.net.change(|cuts| _ = cuts.from_store.insert(place));
                     sleep(long).await;
                     self.net.change(|cuts| _ = cuts.from_store.remove(&place));
+                }
+                Fault::Alone(place, long) => {
+                    let pairs =
+                        PLACES.filter(|other| *other != place).map(|other| (place.min(other), place.max(other)));
+                    self.net.change(|cuts| {
+                        cuts.from_store.insert(place);
+                        cuts.pairs.extend(pairs);
+                    });
+                    sleep(long).await;
+                    self.net.change(|cuts| {
+                        cuts.from_store.clear();
+                        cuts.pairs.clear();
+                    });
                 }
                 Fault::NoStore(long) => {
                     self.net.change(|cuts| cuts.from_store.extend(PLACES));

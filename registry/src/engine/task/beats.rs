@@ -3,6 +3,7 @@
 use super::{REPORTS_MAX, Task};
 use crate::catalog::{AdminState, Beat, BeatOutcome, Beaten, Command, Keeper, Report, StreamId, Timestamp};
 use crate::cluster::RelayedBeat;
+use crate::engine::error::EngineError;
 use crate::engine::handle::BeatRequest;
 use crate::engine::ownership::Errand;
 use crate::engine::pending::{Batch, BatchId, Pending, Waiter};
@@ -19,6 +20,12 @@ impl Task {
     pub(super) fn beat(&mut self, request: BeatRequest) {
         let BeatRequest { beats, via, reply } = request;
         let now = self.clock.now();
+        if self.ownership.is_cut_off() {
+            self.pass_on(beats, now);
+            // A caller that has gone away misses nothing.
+            let _ = reply.send(Err(EngineError::StoreUnavailable));
+            return;
+        }
         let mut todo = Vec::new();
         let answers: Vec<Beaten> =
             beats.into_iter().enumerate().map(|(index, beat)| self.renew(index, beat, via, now, &mut todo)).collect();
@@ -49,6 +56,17 @@ impl Task {
                     errand.awaited = Some((id, index));
                     self.elsewhere(*errand, keeper, now);
                 }
+            }
+        }
+    }
+
+    /// Beats that this node does not answer for: it tries whether another one hears of them again. What they say of serving
+    /// statuses is said again wherever they go.
+    fn pass_on(&mut self, beats: Vec<Beat>, now: Timestamp) {
+        self.metrics.heartbeats("refused").inc_by(beats.len() as u64);
+        for Beat { lease, incarnation, load, .. } in beats {
+            if let Some(renewal) = self.leases.renew(lease, incarnation, None, load, now) {
+                self.ownership.tell_all(renewal.identity, &RelayedBeat { lease, incarnation, load });
             }
         }
     }

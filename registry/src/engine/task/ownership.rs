@@ -103,7 +103,8 @@ impl Task {
 
     /// What became of a beat that was relayed.
     fn relayed(&mut self, settled: Settled<Errand>, now: Timestamp) {
-        let Settled { ticket: errand, outcome } = settled;
+        let Settled { ticket: errand, asked, outcome } = settled;
+        self.ownership.taken(asked, outcome.is_some());
         match outcome {
             Some(Relayed::Renewed) => {
                 self.metrics.relayed("renewed").inc();

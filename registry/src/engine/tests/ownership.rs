@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::kit::{Rig, SECOND, beat_of, memory, settings};
 use crate::catalog::kit::{asks, id, node};
-use crate::catalog::{BeatOutcome, Liveness, NodeId};
+use crate::catalog::{BeatOutcome, Granted, Liveness, NodeId};
 use crate::cluster::{
     Authority, Cluster, Company, KeptHealth, Member, Membership, PeerError, Peers, Relayed, RelayedBeat,
 };
@@ -115,7 +115,7 @@ impl Pair {
     }
 
     /// Owner as the store has it: a new one is silent to readers.
-    async fn keeper(&self, granted: &crate::catalog::Granted) -> NodeId {
+    async fn keeper(&self, granted: &Granted) -> NodeId {
         let beat = beat_of(granted);
         let asked = || vec![RelayedBeat { lease: beat.lease, incarnation: beat.incarnation, load: None }];
         let here = self.one.engine.relayed(asked()).await.unwrap() == [Relayed::Renewed];
@@ -219,4 +219,49 @@ async fn of_the_last_two_instances_two_nodes_do_not_let_both_go_at_once() {
         pair.one.task.stop().await;
         pair.two.task.stop().await;
     }
+}
+
+/// Beats for so many seconds, as one that keeps asking, and tells when it was refused first.
+async fn refused_after(rig: &Rig, granted: &Granted, seconds: u64) -> Option<u64> {
+    for second in 0..seconds {
+        tokio::time::sleep(SECOND).await;
+        match rig.engine.beat(vec![beat_of(granted)], None).await {
+            Ok(beaten) => assert_eq!(beaten[0].outcome, BeatOutcome::Renewed),
+            Err(error) => {
+                assert_eq!(error, EngineError::StoreUnavailable);
+                return Some(second);
+            }
+        }
+    }
+    None
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_cut_off_from_the_store_and_from_all_others_sends_heartbeats_elsewhere() {
+    let pair = Pair::new().await;
+    let granted = pair.one.register(1).await;
+    *pair.both.apart.lock() = true;
+    assert_eq!(refused_after(&pair.one, &granted, 30).await, None, "it has the store");
+    pair.becomes(Authority::Unsure, &[1, 2]);
+    assert_eq!(refused_after(&pair.one, &granted, 30).await, Some(1), "the first one shows that nobody hears");
+    assert_eq!(refused_after(&pair.one, &granted, 30).await, Some(0));
+
+    // The beat that is passed on is refused, and shows that another node hears of it; those after it are answered.
+    *pair.both.apart.lock() = false;
+    assert_eq!(refused_after(&pair.one, &granted, 1).await, Some(0));
+    assert_eq!(refused_after(&pair.one, &granted, 30).await, None);
+
+    *pair.both.apart.lock() = true;
+    assert!(refused_after(&pair.one, &granted, 30).await.is_some());
+    pair.becomes(Authority::Sure, &[1, 2]);
+    assert_eq!(refused_after(&pair.one, &granted, 30).await, None, "it has the store again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_knows_no_other_answers_beats_for_as_long_as_the_store_is_gone() {
+    let pair = Pair::new().await;
+    let granted = pair.one.register(1).await;
+    *pair.both.apart.lock() = true;
+    pair.becomes(Authority::Unsure, &[1]);
+    assert_eq!(refused_after(&pair.one, &granted, 120).await, None);
 }
