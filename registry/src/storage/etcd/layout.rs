@@ -5,7 +5,7 @@
 //! | `store` | which store this is, see [`Identity`](super::identity::Identity) | who finds none, and who finds that etcd was restored |
 //! | `head` | the op id of the last commit: its mod revision is the position | every commit |
 //! | `deleted` | the op id of the last commit that deleted records | such a commit |
-//! | `r/KEY` | a record, see [`codec`](crate::storage::codec) | commits |
+//! | `r/KEY` | a record, see [`codec`] | commits |
 //! | `n/NODE` | where a registry answers the others; goes with its lease | [`EtcdCluster`](crate::cluster::EtcdCluster) |
 
 use std::sync::Arc;
