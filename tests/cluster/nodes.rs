@@ -102,6 +102,11 @@ impl<E> Cluster<E> {
         LoadPlan::new(self.users.clone(), self.orders.clone(), CALLS)
     }
 
+    /// Half of it: what the test matrix asks for where a network is cut (T23), and where much else goes on.
+    pub(crate) fn half_the_load(&self) -> LoadPlan {
+        LoadPlan { rate: CALLS / 2, ..self.load() }
+    }
+
     /// The nodes' URLs.
     pub(crate) fn registries(&self) -> Vec<String> {
         self.nodes.iter().map(|node| node.registry_url().to_string()).collect()
