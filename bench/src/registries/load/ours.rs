@@ -79,8 +79,12 @@ impl Side for Ours {
         asks.try_send(request).map_err(super::closed)?;
         let mut answers = self.client.clone().watch(ReceiverStream::new(requests)).await?.into_inner();
         loop {
-            match answers.message().await?.ok_or_else(super::ended)?.event {
-                Some(Event::Snapshot(chunk)) if chunk.last => return Ok(OurWatch { answers, _asks: asks }),
+            let answer = answers.message().await?.ok_or_else(super::ended)?;
+            match answer.event {
+                // A store that has just begun is WARMING, and its end is told by another whole snapshot.
+                Some(Event::Snapshot(chunk)) if chunk.last && answer.complete => {
+                    return Ok(OurWatch { answers, _asks: asks });
+                }
                 Some(Event::Error(error)) => return Err(Status::unknown(error.message)),
                 _ => {}
             }
