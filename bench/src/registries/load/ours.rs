@@ -49,6 +49,11 @@ impl Side for Ours {
         Ok(Lease { id: granted.lease_id, incarnation: granted.incarnation })
     }
 
+    async fn is_complete(&self, service: Service) -> Result<bool, Status> {
+        let request = pb::ResolveRequest { service: service.name(), ..Default::default() };
+        Ok(self.client.clone().resolve(request).await?.into_inner().complete)
+    }
+
     async fn change(&self, instance: Instance, _lease: &Lease, change: u32) -> Result<(), Status> {
         self.client.clone().register(instance.registration(change)).await.map(drop)
     }

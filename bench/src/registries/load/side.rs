@@ -24,6 +24,10 @@ pub(super) trait Side: Clone + Send + Sync + 'static {
     /// Registers an instance under a lease of its own.
     fn register(&self, instance: Instance) -> impl Future<Output = Result<Self::Lease, Status>> + Send;
 
+    /// Whether the server takes what it knows for all there is. Until then it says so in its answers, and once more when it
+    /// does; the loads are not about that.
+    fn is_complete(&self, service: Service) -> impl Future<Output = Result<bool, Status>> + Send;
+
     /// Changes the record of a registered instance.
     fn change(
         &self,
