@@ -9,9 +9,15 @@ pub(super) fn changed(before: &ServiceView, change: &ServiceChange) {
     let (service, revision) = (&change.service, change.revision.get());
     for instance in &change.upserts {
         let was = before.instances().get(&instance.id());
-        let what = EventKind::of(was.map(|was| &**was), instance).as_str();
-        tracing::info!(%service, instance = %instance.id(), incarnation = instance.incarnation().get(), revision, what,
-            serving = ?instance.serving(), admin = ?instance.admin(), "instance changed");
+        let kind = EventKind::of(was.map(|was| &**was), instance);
+        let (id, incarnation, what) = (instance.id(), instance.incarnation().get(), kind.as_str());
+        // Every start of every instance would be a line; the latest of them are to be had as events.
+        match kind {
+            EventKind::TakenOver | EventKind::Admin => tracing::info!(%service, instance = %id, incarnation, revision,
+                what, serving = ?instance.serving(), admin = ?instance.admin(), "instance changed"),
+            _ => tracing::debug!(%service, instance = %id, incarnation, revision,
+                what, serving = ?instance.serving(), admin = ?instance.admin(), "instance changed"),
+        }
     }
     for removal in &change.gone {
         tracing::info!(%service, instance = %removal.id, incarnation = removal.incarnation.get(), revision,
