@@ -24,6 +24,7 @@ const FAMILIES: [&str; 16] = [
     "mesh_client_endpoint_latency_seconds gauge",
     "mesh_client_endpoint_picks counter",
     "mesh_client_endpoint_state gauge",
+    "mesh_client_registry_second_store_answers counter",
     "mesh_client_service_state gauge",
     "mesh_client_service_waiting_calls gauge",
 ];
