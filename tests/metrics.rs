@@ -9,7 +9,7 @@ use harness::{LONG, Story, http_get, run};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 /// The families of the client half, by name and type.
-const FAMILIES: [&str; 16] = [
+const FAMILIES: [&str; 17] = [
     "grpc_client_attempt_duration_seconds histogram",
     "grpc_client_attempt_rcvd_total_compressed_message_size_bytes histogram",
     "grpc_client_attempt_sent_total_compressed_message_size_bytes histogram",
