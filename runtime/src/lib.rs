@@ -37,6 +37,8 @@
 mod admin;
 mod app;
 mod args;
+#[cfg(feature = "auth")]
+pub mod auth;
 pub mod clock;
 #[cfg(feature = "database")]
 pub mod database;
