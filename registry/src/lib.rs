@@ -14,7 +14,7 @@
 //! its [`routes`](Registry::routes) over whatever pipe it likes, and ends it.
 //!
 //! What holds: heartbeats never reach the store; reads and watches take no lock that a write holds; a watcher that does
-//! not read costs its queue and nothing else; what the doors let in is valid, and further in nothing is checked again.
+//! not read is told no more and then cut; what the doors let in is valid, and further in nothing is checked again.
 
 pub mod catalog;
 pub mod cluster;

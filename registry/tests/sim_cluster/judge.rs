@@ -7,32 +7,10 @@ use futures_util::StreamExt;
 use parking_lot::Mutex;
 use registry::catalog::{Identity, IdentityKey, Key, Record, RemovalReason, Revision, Write};
 use registry::storage::{MemoryStore, Store};
-use tokio::time::Instant;
 
 use crate::instance::{Lives, TTL};
 use crate::nodes::Net;
-
-/// What happened, in virtual time: the same seed gives the same lines.
-#[derive(Clone)]
-pub(crate) struct Trace {
-    began: Instant,
-    lines: Arc<Mutex<Vec<String>>>,
-}
-
-impl Trace {
-    pub(crate) fn new() -> Self {
-        Self { began: mesh_runtime::clock::now(), lines: Arc::default() }
-    }
-
-    pub(crate) fn note(&self, what: impl AsRef<str>) {
-        let at = mesh_runtime::clock::now().duration_since(self.began);
-        self.lines.lock().push(format!("{:>9.3} {}", at.as_secs_f64(), what.as_ref()));
-    }
-
-    pub(crate) fn lines(&self) -> Vec<String> {
-        self.lines.lock().clone()
-    }
-}
+use crate::trace::Trace;
 
 /// Judges until it is dropped.
 pub(crate) async fn judge(truth: MemoryStore, net: Net, lives: Lives, trace: Trace, wrong: Arc<Mutex<Vec<String>>>) {

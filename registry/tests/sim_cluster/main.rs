@@ -10,6 +10,8 @@
 mod instance;
 mod judge;
 mod nodes;
+#[path = "../support/trace.rs"]
+mod trace;
 mod world;
 
 use std::time::Instant;

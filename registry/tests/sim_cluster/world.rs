@@ -15,8 +15,9 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use crate::instance::{Engines, Instance, Life, Lives, Manner, TTL, id, service};
-use crate::judge::{Trace, judge};
+use crate::judge::judge;
 use crate::nodes::{ModelPeers, NODE_TTL, Net, NodeStore, Place, node_id};
+use crate::trace::Trace;
 
 const PLACES: std::ops::Range<Place> = 0..3;
 const INSTANCES: u8 = 12;

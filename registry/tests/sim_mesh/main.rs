@@ -3,6 +3,8 @@
 //! A failing run prints its seed; `MESH_SIM_SEED=N cargo test -p registry --test sim_mesh` replays it alone.
 
 mod net;
+#[path = "../support/trace.rs"]
+mod trace;
 mod world;
 
 use std::collections::BTreeMap;
@@ -17,7 +19,8 @@ use tokio::task::JoinSet;
 use tokio::time::{interval, sleep, timeout};
 use tonic::Status;
 
-use world::{CALLER, REGISTRY, SERVICE, TTL, Trace, World, call, instance_address};
+use trace::Trace;
+use world::{CALLER, REGISTRY, SERVICE, TTL, World, call, instance_address};
 
 /// Instances at rest. Faults leave at least two of them callable.
 const INSTANCES: u8 = 4;

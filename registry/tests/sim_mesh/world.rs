@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_api::shop::user::v1::user_service_client::UserServiceClient;
@@ -13,14 +12,13 @@ use mesh_api::shop::user::v1::{
 };
 use mesh_client::{ConnectivityState, InstanceSpec, LoadReport, Mesh, MeshBuilder, MeshChannel, Registrar};
 use mesh_runtime::hardened_server;
-use parking_lot::Mutex;
 use registry::catalog::Ttl;
 use registry::{Registry, Settings};
-use tokio::time::Instant;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
 use crate::net::Net;
+use crate::trace::Trace;
 
 /// TTL of every lease; the registry's default in the simulation.
 pub(crate) const TTL: Duration = Duration::from_secs(3);
@@ -37,28 +35,6 @@ const fn address(host: u8, port: u16) -> SocketAddr {
 /// Where the instance of this number listens.
 pub(crate) const fn instance_address(number: u8) -> SocketAddr {
     address(100 + number, 7410)
-}
-
-/// What happened, in virtual time: the same seed gives the same lines.
-#[derive(Clone)]
-pub(crate) struct Trace {
-    began: Instant,
-    lines: Arc<Mutex<Vec<String>>>,
-}
-
-impl Trace {
-    fn new() -> Self {
-        Self { began: mesh_runtime::clock::now(), lines: Arc::default() }
-    }
-
-    pub(crate) fn note(&self, what: impl AsRef<str>) {
-        let at = mesh_runtime::clock::now().duration_since(self.began);
-        self.lines.lock().push(format!("{:>9.3} {}", at.as_secs_f64(), what.as_ref()));
-    }
-
-    pub(crate) fn lines(&self) -> Vec<String> {
-        self.lines.lock().clone()
-    }
 }
 
 /// One process of the service.
