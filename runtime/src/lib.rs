@@ -69,5 +69,8 @@ pub use load::{Load, LoadMeter};
 pub use metrics::Refused;
 pub use metrics::code_name;
 pub use program::{Program, main};
-pub use server::{Allowance, ConnectionError, Limits, Server, Slot, Slots, hardened_server, peer_network};
+pub use server::{
+    Allowance, ConnectionError, DoubtfulLength, Ends, Limits, Server, Slot, Slots, hardened_server, peer_network,
+    serve_web,
+};
 pub use shell::Shell;

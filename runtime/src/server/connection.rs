@@ -47,9 +47,9 @@ pub enum ConnectionError {
     /// It was asked to go, had nothing open, and did not go.
     #[error("did not answer the goodbye within {GOODBYE_MAX:?}")]
     NoGoodbye,
-    /// HTTP/2 failed: the peer broke a rule or a limit, or the connection broke.
+    /// HTTP failed: the peer broke a rule or a limit, or the connection broke.
     #[error(transparent)]
-    Http2(#[from] hyper::Error),
+    Http(#[from] hyper::Error),
 }
 
 /// What every connection of a server is served by.
@@ -94,11 +94,29 @@ impl hyper::service::Service<Request<Incoming>> for Connected {
 }
 
 /// The two ways in which a connection's end comes from here.
-pub(crate) struct Ends<'a> {
+#[derive(Debug, Clone, Copy)]
+pub struct Ends<'a> {
     /// Say GOAWAY, finish what is open.
-    pub(crate) goaway: &'a CancellationToken,
+    pub goaway: &'a CancellationToken,
     /// The age at which the connection says GOAWAY by itself.
-    pub(crate) age: Option<Duration>,
+    pub age: Option<Duration>,
+}
+
+impl Ends<'_> {
+    /// Resolves when the connection is to go: it is asked to, it is old, or nothing was `open` on it for so long.
+    pub(super) async fn come(&self, open: &OpenCalls, idle_max: Option<Duration>) {
+        let old = async {
+            match self.age {
+                Some(age) => sleep(age).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.goaway.cancelled() => {}
+            () = old => {}
+            () = idle(open, idle_max) => {}
+        }
+    }
 }
 
 /// Serves one connection until it ends. Dropping the future cuts it. `told` is called once its GOAWAY is on the way.
@@ -122,19 +140,30 @@ where
     };
     let open = OpenCalls::default();
     let service = Connected { front, peer, open: open.clone() };
-    let mut connection = pin!(http2_of(limits).serve_connection(TokioIo::new(io), service));
+    serve_http2(io, service, open, limits, ends, told).await
+}
 
-    let old = async {
-        match ends.age {
-            Some(age) => sleep(age).await,
-            None => std::future::pending().await,
-        }
-    };
+/// Serves HTTP/2 on a connection whose preface has come.
+pub(super) async fn serve_http2<Io, S, B>(
+    io: Calm<Io>,
+    service: S,
+    open: OpenCalls,
+    limits: &Limits,
+    ends: Ends<'_>,
+    told: impl FnOnce(),
+) -> Result<(), ConnectionError>
+where
+    Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: hyper::service::Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    S::Future: Send + 'static,
+    B: http_body::Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let mut connection = pin!(http2_of(limits).serve_connection(TokioIo::new(io), service));
     tokio::select! {
         ended = patiently(connection.as_mut()) => return Ok(ended?),
-        () = ends.goaway.cancelled() => {}
-        () = old => {}
-        () = idle(&open, limits.connection_idle) => {}
+        () = ends.come(&open, limits.connection_idle) => {}
     }
     connection.as_mut().graceful_shutdown();
     // One poll writes the GOAWAY; only then may others end what this connection's calls wait for.

@@ -1,4 +1,4 @@
-//! The gRPC port: HTTP/2 on hyper directly, with every limit set.
+//! The gRPC port: HTTP/2 on hyper directly, with every limit set; and in `web` a port for HTTP/1.1 and HTTP/2, with the same.
 //!
 //! tonic's own server leaves most limits open, hangs at its graceful shutdown on a connection that never speaks, and
 //! says nothing of a connection's end; so the few hundred lines between a socket and tonic's routes are the mesh's own.
@@ -9,6 +9,7 @@ mod call;
 mod calm;
 mod connection;
 mod deadline;
+mod heads;
 mod lane;
 mod limits;
 mod open_calls;
@@ -17,6 +18,7 @@ mod refusal;
 mod slots;
 mod stall;
 mod timeout;
+mod web;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,10 +35,11 @@ use tonic::transport::server::TcpConnectInfo;
 pub(crate) use accept::accept;
 pub use calm::Allowance;
 pub use connection::ConnectionError;
-pub(crate) use connection::Ends;
+pub use connection::Ends;
 pub use limits::Limits;
 pub use slots::{Slot, Slots, peer_network};
 pub(crate) use stall::Unstuck;
+pub use web::{DoubtfulLength, serve_web};
 
 use crate::metrics::{Calls, Methods};
 use connection::Front;

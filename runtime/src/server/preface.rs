@@ -1,18 +1,36 @@
 //! The HTTP/2 client preface, read here so that a connection that never speaks costs a few bytes and is no
-//! connection yet: hyper's graceful shutdown would wait for it for ever (hyperium/hyper#4170).
+//! connection yet: hyper's graceful shutdown would wait for it for ever (hyperium/hyper#4170). Whoever says something else
+//! speaks HTTP/1, where that is spoken here at all.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 /// What every HTTP/2 client sends first (RFC 9113 §3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// What a client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Language {
+    Http2,
+    /// HTTP/1, as far as anybody knows.
+    Other,
+}
+
 /// Waits for the preface. Ends at the first byte that differs, so that a client of another protocol is told at once by a
 /// closed connection.
-pub(super) async fn read<Io: AsyncRead + Unpin>(mut io: Io) -> io::Result<Spoken<Io>> {
+pub(super) async fn read<Io: AsyncRead + Unpin>(io: Io) -> io::Result<Spoken<Io>> {
+    match hear(io).await? {
+        (Language::Http2, spoken) => Ok(spoken),
+        (Language::Other, _) => Err(io::Error::new(io::ErrorKind::InvalidData, "not an HTTP/2 preface")),
+    }
+}
+
+/// Waits for the preface, or for the first byte that differs from it.
+pub(super) async fn hear<Io: AsyncRead + Unpin>(mut io: Io) -> io::Result<(Language, Spoken<Io>)> {
     let mut heard = [0; PREFACE.len()];
     let mut len = 0;
     while len < PREFACE.len() {
@@ -21,17 +39,17 @@ pub(super) async fn read<Io: AsyncRead + Unpin>(mut io: Io) -> io::Result<Spoken
             more => len += more,
         }
         if heard[..len] != PREFACE[..len] {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "not an HTTP/2 preface"));
+            return Ok((Language::Other, Spoken { io, unread: Bytes::copy_from_slice(&heard[..len]) }));
         }
     }
-    Ok(Spoken { io, unread: PREFACE })
+    Ok((Language::Http2, Spoken { io, unread: Bytes::from_static(PREFACE) }))
 }
 
-/// A connection whose client has spoken; the preface is read from it once more, by the HTTP/2 engine.
+/// A connection whose client has spoken; what it said is read from it once more, by the engine of its protocol.
 #[derive(Debug)]
 pub(super) struct Spoken<Io> {
     io: Io,
-    unread: &'static [u8],
+    unread: Bytes,
 }
 
 impl<Io: AsyncRead + Unpin> AsyncRead for Spoken<Io> {
@@ -39,9 +57,9 @@ impl<Io: AsyncRead + Unpin> AsyncRead for Spoken<Io> {
         if self.unread.is_empty() {
             return Pin::new(&mut self.io).poll_read(cx, buf);
         }
-        let (now, later) = self.unread.split_at(self.unread.len().min(buf.remaining()));
-        buf.put_slice(now);
-        self.unread = later;
+        let now = self.unread.len().min(buf.remaining());
+        buf.put_slice(&self.unread[..now]);
+        self.unread.advance(now);
         Poll::Ready(Ok(()))
     }
 }
