@@ -1,10 +1,12 @@
 //! Compiles `proto/**/*.proto` to Rust and to one descriptor set for reflection, with no tool but cargo. What is under
 //! `proto/etcd` is a foreign API that the house calls and does not serve: it has a descriptor set of its own.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
 use protox::Compiler;
+use protox::prost_reflect::DescriptorPool;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = Path::new("proto");
@@ -18,6 +20,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // The encoded set keeps extensions such as google.api.http; the decoded prost types would drop them.
     fs::write(out.join("descriptor.bin"), house.encode_file_descriptor_set())?;
     fs::write(out.join("etcd.bin"), etcd.encode_file_descriptor_set())?;
+
+    fs::write(out.join("rpc.rs"), rpcs(&house.descriptor_pool())?)?;
 
     let mut set = house.file_descriptor_set();
     set.file.retain(|file| !file.package().starts_with("google.api"));
@@ -44,6 +48,38 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .compile_fds(set)?;
     tonic_prost_build::configure().bytes(".").compile_fds(etcd.file_descriptor_set())?;
     Ok(())
+}
+
+/// `enum Rpc`: every method of every service of the shop. `proto/access.rs` says of each who may call it, in a `match` that
+/// does not compile when one is missing.
+fn rpcs(pool: &DescriptorPool) -> Result<String, Box<dyn std::error::Error>> {
+    let services = pool.services().filter(|service| service.package_name().starts_with("shop."));
+    let methods: Vec<_> = services.flat_map(|service| service.methods().collect::<Vec<_>>()).collect();
+    let mut names = HashSet::new();
+    if let Some(twice) = methods.iter().find(|method| !names.insert(method.name())) {
+        return Err(format!(
+            "two methods of the shop are named {}: rpcs() in build.rs must tell them apart",
+            twice.name()
+        )
+        .into());
+    }
+    let each = |line: &dyn Fn(&str, &str) -> String| -> String {
+        methods
+            .iter()
+            .map(|method| line(method.name(), &format!("/{}/{}", method.parent_service().full_name(), method.name())))
+            .collect()
+    };
+    Ok(format!(
+        "/// A method of a service of the shop.\n#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]\npub enum Rpc {{\n{}}}\n\n\
+         impl Rpc {{\n    /// Every method, service by service.\n    pub const ALL: &'static [Self] = &[\n{}    ];\n\n    \
+         /// As HTTP/2 names it: `/shop.user.v1.UserService/GetUser`.\n    #[must_use]\n    pub const fn path(self) -> &'static str {{\n        \
+         match self {{\n{}        }}\n    }}\n\n    /// The method of this path, if it is one of the shop's.\n    #[must_use]\n    \
+         pub fn from_path(path: &str) -> Option<Self> {{\n        match path {{\n{}            _ => None,\n        }}\n    }}\n}}\n",
+        each(&|name, path| format!("    /// `{path}`\n    {name},\n")),
+        each(&|name, _| format!("        Self::{name},\n")),
+        each(&|name, path| format!("            Self::{name} => \"{path}\",\n")),
+        each(&|name, path| format!("            \"{path}\" => Some(Self::{name}),\n")),
+    ))
 }
 
 fn compile(root: &Path, files: Vec<PathBuf>) -> Result<Compiler, Box<dyn std::error::Error>> {

@@ -2,8 +2,9 @@
 //! serves.
 //!
 //! Generated code stays in its package's module. Written by hand are the `Debug` of messages that hold a secret, and
-//! answers that are encoded once for many.
+//! answers that are encoded once for many, and who may call what.
 
+pub mod access;
 pub mod encoded;
 mod redact;
 

@@ -23,7 +23,8 @@
 //! Inside, from the outside in: `program` and `parse` (a program from its arguments to its exit code), `args` (the flags
 //! every server has), `shell` (two ports, from bound to gone), `drain` (the way out), `server` (one HTTP/2 connection and
 //! its calls), `admin`, `health`, `reflection`, `metrics` and `load` (what others may ask). Only `clock` and `entropy` read a
-//! clock or draw randomness.
+//! clock or draw randomness. Behind features of their own: `database` (what the services with a database share) and `auth` (who
+//! calls, and whether they may).
 //!
 //! It knows nothing of discovery: whoever registers the process reaches it through [`Hooks`], closures over std types.
 //!
@@ -59,6 +60,7 @@ mod reflection;
 mod server;
 mod shell;
 mod signals;
+mod status;
 
 pub use app::App;
 pub use args::{Advertise, LogFormat, ProcessArgs, ServerArgs, advertised, duration};
@@ -74,3 +76,4 @@ pub use server::{
     serve_web,
 };
 pub use shell::Shell;
+pub use status::{DOMAIN, refusal, refusal_with};

@@ -29,6 +29,7 @@ mod page;
 mod request;
 mod status;
 
+pub use crate::status::{DOMAIN, refusal, refusal_with};
 pub use error::{DatabaseError, OpenError, ResourceError};
 pub use handle::{Database, READERS, Read, WRITE_QUEUE, WRITE_WAIT};
 pub use ledger::{Answered, Begun, Call, LEDGER_BYTES, LEDGER_KEPT, Work};
@@ -37,7 +38,6 @@ pub use millis::UnixMillis;
 pub use open::Schema;
 pub use page::{PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX, Page, PageRequest, Scope};
 pub use request::{Etag, Fault, Mask, RequestId, Violations, id, is_token_byte};
-pub use status::{DOMAIN, refusal, refusal_with};
 
 /// A connection as queries take it.
 pub type Connection = sqlx::SqliteConnection;

@@ -1,30 +1,16 @@
 //! Errors of the shared parts as gRPC statuses, each with its reason.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, StatusExt};
+use tonic_types::ErrorDetails;
 
 use super::error::{DatabaseError, ResourceError};
 use super::request::Violations;
-
-/// `ErrorInfo.domain` of every reason that Meshwork gives.
-pub const DOMAIN: &str = "meshwork";
+use crate::status::{refusal, refusal_with};
 
 /// When to come back to a database that was busy; its writes take a few milliseconds each.
 const RETRY_AFTER: Duration = Duration::from_millis(50);
-
-/// A status with its `ErrorInfo`.
-pub fn refusal(code: Code, reason: &str, message: impl Into<String>) -> Status {
-    refusal_with(code, reason, message, ErrorDetails::new())
-}
-
-/// A status with its `ErrorInfo` beside other details.
-pub fn refusal_with(code: Code, reason: &str, message: impl Into<String>, mut details: ErrorDetails) -> Status {
-    details.set_error_info(reason, DOMAIN, HashMap::new());
-    Status::with_error_details(code, message, details)
-}
 
 impl From<Violations> for Status {
     fn from(violations: Violations) -> Self {

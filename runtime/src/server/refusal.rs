@@ -6,8 +6,8 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-/// Domain of every `ErrorInfo` of the mesh.
-const DOMAIN: &str = "meshwork";
+use crate::status::DOMAIN;
+
 /// When who finds a server full should call again, before its own jitter.
 const RETRY_SOON: Duration = Duration::from_millis(250);
 
