@@ -61,6 +61,29 @@ impl UserService for Users {
         let page = self.0.list(page).await?;
         Ok(Response::new(wire::ListUsersResponse { users: page.rows, next_page_token: page.next_page_token }))
     }
+
+    async fn login(&self, _: Request<wire::LoginRequest>) -> Result<Response<wire::LoginResponse>, Status> {
+        Err(Status::unimplemented("no logins yet"))
+    }
+
+    async fn refresh(&self, _: Request<wire::RefreshRequest>) -> Result<Response<wire::RefreshResponse>, Status> {
+        Err(Status::unimplemented("no logins yet"))
+    }
+
+    async fn logout(&self, _: Request<wire::LogoutRequest>) -> Result<Response<wire::LogoutResponse>, Status> {
+        Err(Status::unimplemented("no logins yet"))
+    }
+
+    async fn change_password(
+        &self,
+        _: Request<wire::ChangePasswordRequest>,
+    ) -> Result<Response<wire::ChangePasswordResponse>, Status> {
+        Err(Status::unimplemented("no logins yet"))
+    }
+
+    async fn get_jwks(&self, _: Request<wire::GetJwksRequest>) -> Result<Response<wire::GetJwksResponse>, Status> {
+        Err(Status::unimplemented("no logins yet"))
+    }
 }
 
 fn create(mut request: wire::CreateUserRequest) -> Result<(Call, NewUser), Violations> {

@@ -7,8 +7,10 @@ use std::time::Duration;
 use mesh_api::shop::user::v1::user_service_client::UserServiceClient;
 use mesh_api::shop::user::v1::user_service_server::{UserService, UserServiceServer};
 use mesh_api::shop::user::v1::{
-    CreateUserRequest, CreateUserResponse, DeleteUserRequest, DeleteUserResponse, GetUserRequest, GetUserResponse,
-    ListUsersRequest, ListUsersResponse, UpdateUserRequest, UpdateUserResponse, User,
+    ChangePasswordRequest, ChangePasswordResponse, CreateUserRequest, CreateUserResponse, DeleteUserRequest,
+    DeleteUserResponse, GetJwksRequest, GetJwksResponse, GetUserRequest, GetUserResponse, ListUsersRequest,
+    ListUsersResponse, LoginRequest, LoginResponse, LogoutRequest, LogoutResponse, RefreshRequest, RefreshResponse,
+    UpdateUserRequest, UpdateUserResponse, User,
 };
 use mesh_client::{ConnectivityState, InstanceSpec, LoadReport, Mesh, MeshBuilder, MeshChannel, Registrar};
 use mesh_runtime::hardened_server;
@@ -231,6 +233,29 @@ impl UserService for Users {
     }
 
     async fn list_users(&self, _: Request<ListUsersRequest>) -> Result<Response<ListUsersResponse>, Status> {
+        Err(Status::unimplemented("the simulation only reads"))
+    }
+
+    async fn login(&self, _: Request<LoginRequest>) -> Result<Response<LoginResponse>, Status> {
+        Err(Status::unimplemented("the simulation only reads"))
+    }
+
+    async fn refresh(&self, _: Request<RefreshRequest>) -> Result<Response<RefreshResponse>, Status> {
+        Err(Status::unimplemented("the simulation only reads"))
+    }
+
+    async fn logout(&self, _: Request<LogoutRequest>) -> Result<Response<LogoutResponse>, Status> {
+        Err(Status::unimplemented("the simulation only reads"))
+    }
+
+    async fn change_password(
+        &self,
+        _: Request<ChangePasswordRequest>,
+    ) -> Result<Response<ChangePasswordResponse>, Status> {
+        Err(Status::unimplemented("the simulation only reads"))
+    }
+
+    async fn get_jwks(&self, _: Request<GetJwksRequest>) -> Result<Response<GetJwksResponse>, Status> {
         Err(Status::unimplemented("the simulation only reads"))
     }
 }
