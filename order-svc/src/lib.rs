@@ -30,7 +30,7 @@ use mesh_api::shop::order::v1::order_service_server::{OrderServiceServer, SERVIC
 use mesh_client::context::ContextLayer;
 use mesh_client::{InstanceSpec, Mesh};
 use mesh_runtime::database::{Database, DatabaseUrl};
-use mesh_runtime::{App, Error, ProcessArgs, Program, Shell};
+use mesh_runtime::{App, Error, ProcessArgs, Program, Shell, Speaks};
 use tonic::service::{LayerExt as _, Routes};
 
 use directory::UserService;
@@ -41,8 +41,9 @@ const PROGRAM: Program = Program {
     name: "order-svc",
     version: env!("CARGO_PKG_VERSION"),
     about: "Orders: line items, money and a status machine; asks user-svc through the mesh",
-    grpc_port: 7420,
-    http_port: 7421,
+    speaks: Speaks::Grpc,
+    main_port: 7420,
+    admin_port: 7421,
 };
 
 /// Largest request, in bytes; a valid one of a hundred lines has some 10 KiB.

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use mesh_runtime::{App, Error, Hooks, Program, Shell, Step};
+use mesh_runtime::{App, Error, Hooks, Program, Shell, Speaks, Step};
 
 use crate::config::Args;
 use crate::{Registry, Settings};
@@ -12,8 +12,9 @@ const PROGRAM: Program = Program {
     name: "registry",
     version: env!("CARGO_PKG_VERSION"),
     about: "The mesh's discovery registry: who is alive, and who is told",
-    grpc_port: 7400,
-    http_port: 7401,
+    speaks: Speaks::Grpc,
+    main_port: 7400,
+    admin_port: 7401,
 };
 
 /// Plain reads: what a storm of callers asks for, and what must not stand before anybody's heartbeat (P13).

@@ -1,9 +1,13 @@
 //! What a program brings to the shell.
 
+use std::sync::Arc;
+
 use prometheus_client::collector::Collector;
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
+
+use crate::front::Front;
 
 /// A program's own part of a server: its gRPC services, and what the shell has to know about them.
 ///
@@ -11,6 +15,7 @@ use tonic::service::Routes;
 #[derive(Default)]
 pub struct App {
     pub(crate) routes: Routes,
+    pub(crate) front: Option<Arc<dyn Front>>,
     pub(crate) authorities: Vec<String>,
     pub(crate) services: Vec<String>,
     pub(crate) descriptors: Vec<&'static [u8]>,
@@ -25,6 +30,13 @@ impl App {
     #[must_use]
     pub fn new(routes: Routes) -> Self {
         Self { routes, ..Self::default() }
+    }
+
+    /// An app whose main port the program serves itself, connection by connection: for a [`Program`](crate::Program) that
+    /// [`Speaks::Http`](crate::Speaks::Http). What is said of gRPC services here has no meaning then.
+    #[must_use]
+    pub fn of_front(front: impl Front) -> Self {
+        Self { front: Some(Arc::new(front)), ..Self::default() }
     }
 
     /// Adds a mesh name that this process answers to. As soon as there is one, a call whose `:authority` is another

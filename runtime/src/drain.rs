@@ -26,17 +26,24 @@ pub const GONE_MAX: Duration = Duration::from_secs(2);
 pub(crate) struct Connections {
     tasks: TaskTracker,
     untold: TaskTracker,
+    leaving: CancellationToken,
     no_more: CancellationToken,
     goaway: CancellationToken,
     cut: CancellationToken,
 }
 
-/// Held by a connection until its GOAWAY is written.
-pub(crate) struct Untold {
+/// Held by a connection until its GOAWAY is written, or whatever says so in its protocol.
+pub struct Untold {
     _token: TaskTrackerToken,
 }
 
 impl Connections {
+    /// Cancelled when the drain begins: everything is still answered, and whoever can be told to come elsewhere the next
+    /// time is told.
+    pub(crate) fn leaving(&self) -> CancellationToken {
+        self.leaving.clone()
+    }
+
     /// Cancelled when no further connection is taken.
     pub(crate) fn no_more(&self) -> CancellationToken {
         self.no_more.clone()
@@ -104,6 +111,7 @@ impl Plan {
     ) {
         let begun = clock::now();
         lifecycle.reach(Stage::Draining);
+        connections.leaving.cancel();
         let telling = tokio::spawn(draining());
         sleep_until(begun + self.linger).await;
 

@@ -28,8 +28,12 @@ pub(crate) fn command<A: Args>(program: &Program) -> Command {
         .long_about(None)
         .max_term_width(120)
         // What stands in the environment may be secret.
-        .mut_args(|argument| argument.hide_env_values(true));
-    for (flag, port) in [("listen", program.grpc_port), ("admin_listen", program.http_port)] {
+        .mut_args(|argument| argument.hide_env_values(true))
+        .mut_args(|argument| match argument.get_help().map(|help| program.speaks.told(&help.to_string())) {
+            Some(help) => argument.help(help),
+            None => argument,
+        });
+    for (flag, port) in [("listen", program.main_port), ("admin_listen", program.admin_port)] {
         if command.get_arguments().any(|argument| argument.get_id() == flag) {
             command = command.mut_arg(flag, |argument| argument.default_value(format!("127.0.0.1:{port}")));
         }

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -21,10 +22,42 @@ pub struct Program {
     pub version: &'static str,
     /// What it does, in one line.
     pub about: &'static str,
+    /// What its main port speaks.
+    pub speaks: Speaks,
     /// Port of `--listen` on loopback, unless the flag says otherwise.
-    pub grpc_port: u16,
+    pub main_port: u16,
     /// Port of `--admin-listen` on loopback, unless the flag says otherwise.
-    pub http_port: u16,
+    pub admin_port: u16,
+}
+
+/// What the main port of a program speaks, and what people call its two ports therefore.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speaks {
+    /// gRPC, by the shell's own server. The other port is the HTTP port.
+    Grpc,
+    /// HTTP for anybody, by the program's [`Front`](crate::Front). The other port is the admin port.
+    Http,
+}
+
+impl Program {
+    /// What the ready line says.
+    pub(crate) fn ready_line(&self, main: SocketAddr, admin: SocketAddr) -> String {
+        let (main_name, admin_name) = match self.speaks {
+            Speaks::Grpc => ("grpc", "http"),
+            Speaks::Http => ("http", "admin"),
+        };
+        format!("ready {} {main_name}={main} {admin_name}={admin}", self.name)
+    }
+}
+
+impl Speaks {
+    /// A text that is about a gRPC port and an HTTP port, about the ports of such a program.
+    pub(crate) fn told(self, text: &str) -> String {
+        match self {
+            Self::Grpc => text.to_owned(),
+            Self::Http => text.replace("HTTP port", "admin port").replace("gRPC port", "HTTP port"),
+        }
+    }
 }
 
 /// What is left running in threads that cannot be cancelled may finish for this long after the program is done.
@@ -73,4 +106,20 @@ fn end(program: &Program, error: &Error) -> ExitCode {
 /// One line on stderr; a closed stderr is nobody's loss.
 fn complain(program: &str, what: impl Display) {
     let _ = writeln!(std::io::stderr(), "{program}: {}", one_line(&what.to_string()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_two_ports_are_called_by_what_they_speak() {
+        let of = |speaks| Program { name: "x", version: "1", about: "", speaks, main_port: 0, admin_port: 0 };
+        let (main, admin) = (SocketAddr::from(([127, 0, 0, 1], 1)), SocketAddr::from(([127, 0, 0, 1], 2)));
+        assert_eq!(of(Speaks::Grpc).ready_line(main, admin), "ready x grpc=127.0.0.1:1 http=127.0.0.1:2");
+        assert_eq!(of(Speaks::Http).ready_line(main, admin), "ready x http=127.0.0.1:1 admin=127.0.0.1:2");
+        let help = "not the HTTP port but the gRPC port";
+        assert_eq!(Speaks::Grpc.told(help), help);
+        assert_eq!(Speaks::Http.told(help), "not the admin port but the HTTP port");
+    }
 }

@@ -18,6 +18,7 @@ use crate::app::App;
 use crate::args::{Advertise, ServerArgs, nobody_dials};
 use crate::drain::{Connections, Plan};
 use crate::error::Error;
+use crate::front::{Connection, Front};
 use crate::hooks::Hooks;
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::load::LoadMeter;
@@ -33,10 +34,10 @@ const READY_MAX: Duration = Duration::from_secs(5);
 pub struct Shell {
     program: Program,
     args: ServerArgs,
-    grpc: TcpListener,
-    http: TcpListener,
-    grpc_addr: SocketAddr,
-    http_addr: SocketAddr,
+    main: TcpListener,
+    admin: TcpListener,
+    main_addr: SocketAddr,
+    admin_addr: SocketAddr,
     advertised: SocketAddr,
     load: LoadMeter,
 }
@@ -56,61 +57,61 @@ impl Shell {
                 None
             }
         };
-        let (Some(grpc), Some(http)) = (bind(args.listen).await, bind(args.admin_listen).await) else {
+        let (Some(main), Some(admin)) = (bind(args.listen).await, bind(args.admin_listen).await) else {
             return Err(Error::Startup(faults.join("; ")));
         };
         if !faults.is_empty() {
             return Err(Error::Startup(faults.join("; ")));
         }
-        let grpc_addr = grpc.local_addr().map_err(Error::startup)?;
-        let http_addr = http.local_addr().map_err(Error::startup)?;
+        let main_addr = main.local_addr().map_err(Error::startup)?;
+        let admin_addr = admin.local_addr().map_err(Error::startup)?;
         let advertised = match advertise {
-            Advertise::Nothing | Advertise::Bound => grpc_addr,
-            Advertise::Address(address) if address.port() == 0 => SocketAddr::new(address.ip(), grpc_addr.port()),
+            Advertise::Nothing | Advertise::Bound => main_addr,
+            Advertise::Address(address) if address.port() == 0 => SocketAddr::new(address.ip(), main_addr.port()),
             Advertise::Address(address) => address,
         };
         Ok(Self {
             program: *program,
             args: args.clone(),
-            grpc,
-            http,
-            grpc_addr,
-            http_addr,
+            main,
+            admin,
+            main_addr,
+            admin_addr,
             advertised,
             load: LoadMeter::start(),
         })
     }
 
-    /// Where the gRPC port is bound.
+    /// Where the main port is bound: gRPC, or whatever the program's [`Front`](crate::Front) speaks.
     #[must_use]
-    pub fn grpc_addr(&self) -> SocketAddr {
-        self.grpc_addr
+    pub fn main_addr(&self) -> SocketAddr {
+        self.main_addr
     }
 
-    /// Where the HTTP port is bound.
+    /// Where the HTTP port of metrics and probes is bound.
     #[must_use]
-    pub fn http_addr(&self) -> SocketAddr {
-        self.http_addr
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.admin_addr
     }
 
-    /// Where others are told to dial the gRPC port.
+    /// Where others are told to dial the main port.
     #[must_use]
     pub fn advertised(&self) -> SocketAddr {
         self.advertised
     }
 
-    /// Where others are told to find the HTTP port: where it is bound, or on a wildcard address, beside the gRPC port.
-    /// `None` where it is on loopback and the gRPC port is not: whoever calls from elsewhere would find itself there, and
+    /// Where others are told to find the HTTP port: where it is bound, or on a wildcard address, beside the main port.
+    /// `None` where it is on loopback and the main port is not: whoever calls from elsewhere would find itself there, and
     /// a registry refuses such an address.
     #[must_use]
     pub fn http_advertised(&self) -> Option<SocketAddr> {
-        let (bound, grpc) = (self.http_addr.ip(), self.advertised.ip());
+        let (bound, grpc) = (self.admin_addr.ip(), self.advertised.ip());
         let ip = match (bound.is_unspecified(), bound.is_loopback() && !grpc.is_loopback()) {
             (true, _) => grpc,
             (false, true) => return None,
             (false, false) => bound,
         };
-        Some(SocketAddr::new(ip, self.http_addr.port()))
+        Some(SocketAddr::new(ip, self.admin_addr.port()))
     }
 
     /// What measures how busy the server is. To be asked by one who tells others, at each beat.
@@ -124,7 +125,7 @@ impl Shell {
     pub async fn serve(self, app: App, hooks: Hooks) -> Result<(), Error> {
         let stop =
             signals::install().map_err(|error| Error::startup(format_args!("cannot handle signals: {error}")))?;
-        let ready = format!("ready {} grpc={} http={}", self.program.name, self.grpc_addr, self.http_addr);
+        let ready = self.program.ready_line(self.main_addr, self.admin_addr);
         self.run(app, hooks, stop, || say(&ready)).await
     }
 
@@ -140,36 +141,40 @@ impl Shell {
         let registration = Arc::new(hooks.status);
         let mut metrics = Metrics::new(&self.program, Arc::clone(&registration), app.metrics);
         let connections = metrics::Connections::register(metrics.registry());
-        let served = Served::of(app.routes, app.services, app.descriptors, &lifecycle)?;
-        let mut server = hardened_server(served.routes).limits(self.args.limits()).calls(Calls::register(
-            served.methods,
-            self.load.counts(),
-            metrics.registry(),
-        ));
-        if let Some((paths, at_once)) = app.lane {
-            server = server.lane(paths, at_once);
-        }
-        for name in app.authorities {
-            server = server.authority(name);
-        }
+        let limits = self.args.limits();
+        let port = match app.front {
+            Some(front) => MainPort::Front { front, limits: Arc::new(limits) },
+            None => {
+                let served = Served::of(app.routes, app.services, app.descriptors, &lifecycle)?;
+                let calls = Calls::register(served.methods, self.load.counts(), metrics.registry());
+                let mut server = hardened_server(served.routes).limits(limits).calls(calls);
+                if let Some((paths, at_once)) = app.lane {
+                    server = server.lane(paths, at_once);
+                }
+                for name in app.authorities {
+                    server = server.authority(name);
+                }
+                MainPort::Grpc(server)
+            }
+        };
         let admin = Admin { lifecycle: lifecycle.clone(), metrics: Arc::new(metrics), registration };
         let admin = admin.routes(app.admin);
 
-        let (grpc_at, http_at) = (self.advertised(), self.http_advertised());
+        let (main_at, admin_at) = (self.advertised(), self.http_advertised());
         let open = Connections::default();
         let _ends_with_this = open.guard();
-        let mut accepting = open.spawn(grpc_port(self.grpc, server, self.args.limits(), connections, open.clone()));
+        let mut accepting = open.spawn(main_port(self.main, port, self.args.limits(), connections, open.clone()));
         // Probes and metrics answer until the very end, and end with this set.
         let mut probed = JoinSet::new();
-        probed.spawn(http_port(self.http, admin));
+        probed.spawn(admin_port(self.admin, admin));
         ready();
         let mut announcing = JoinSet::new();
-        announcing.spawn(become_ready((hooks.ready)(grpc_at, http_at), lifecycle.clone()));
+        announcing.spawn(become_ready((hooks.ready)(main_at, admin_at), lifecycle.clone()));
 
         tokio::select! {
             () = stop.cancelled() => {}
-            _ = &mut accepting => return Err(Error::failed("the gRPC port stopped accepting")),
-            _ = probed.join_next() => return Err(Error::failed("the HTTP port stopped accepting")),
+            _ = &mut accepting => return Err(Error::failed("the main port stopped accepting")),
+            _ = probed.join_next() => return Err(Error::failed("the admin port stopped accepting")),
         }
         let plan = Plan::within(self.args.drain_timeout);
         plan.drain(&lifecycle, &open, &app.ends_watches, hooks.draining, hooks.gone).await;
@@ -242,9 +247,17 @@ async fn become_ready(announcing: impl Future<Output = ()>, lifecycle: Lifecycle
     announcing.await;
 }
 
-async fn grpc_port(
+/// Who serves the connections of the main port.
+enum MainPort {
+    /// The shell's own gRPC server.
+    Grpc(Server),
+    /// The program.
+    Front { front: Arc<dyn Front>, limits: Arc<Limits> },
+}
+
+async fn main_port(
     listener: TcpListener,
-    server: Server,
+    port: MainPort,
     limits: Limits,
     metrics: metrics::Connections,
     open: Connections,
@@ -252,21 +265,36 @@ async fn grpc_port(
     let slots = Slots::new(limits.connections, limits.connections_per_ip);
     let mut ages = entropy::rng(entropy::seed());
     accept(listener, slots, metrics.clone(), open.no_more(), |io, peer, slot| {
-        let (server, age, counted) = (server.clone(), server.draw_age(&mut ages), metrics.opened());
-        let (goaway, untold) = open.goodbye();
-        open.spawn(async move {
-            let _held = (slot, counted);
-            let info = TcpConnectInfo { local_addr: io.local_addr().ok(), remote_addr: Some(peer) };
-            let ends = Ends { goaway: &goaway, age };
-            if let Err(error) = server.serve(io, info, ends, || drop(untold)).await {
-                tracing::debug!(%peer, %error, "connection ended");
+        let held = (slot, metrics.opened());
+        let age = limits.draw_age(&mut ages);
+        match &port {
+            MainPort::Grpc(server) => {
+                let server = server.clone();
+                let (goaway, untold) = open.goodbye();
+                open.spawn(async move {
+                    let _held = held;
+                    let info = TcpConnectInfo { local_addr: io.local_addr().ok(), remote_addr: Some(peer) };
+                    let ends = Ends { goaway: &goaway, age };
+                    if let Err(error) = server.serve(io, info, ends, || drop(untold)).await {
+                        tracing::debug!(%peer, %error, "connection ended");
+                    }
+                });
             }
-        });
+            MainPort::Front { front, limits } => {
+                let (goaway, untold) = open.goodbye();
+                let (leaving, limits) = (open.leaving(), Arc::clone(limits));
+                let serving = front.serve(Connection { io, peer, limits, age, leaving, goaway, untold });
+                open.spawn(async move {
+                    let _held = held;
+                    serving.await;
+                });
+            }
+        }
     })
     .await;
 }
 
-async fn http_port(listener: TcpListener, routes: axum::Router) {
+async fn admin_port(listener: TcpListener, routes: axum::Router) {
     let slots = Slots::new(admin::CONNECTIONS_MAX, admin::CONNECTIONS_PER_PEER_MAX);
     let mut connections = JoinSet::new();
     accept(listener, slots, metrics::Connections::default(), CancellationToken::new(), |io, _, slot| {
@@ -285,6 +313,7 @@ async fn http_port(listener: TcpListener, routes: axum::Router) {
 mod tests {
     use super::*;
     use crate::clock;
+    use crate::program::Speaks;
 
     #[tokio::test(start_paused = true)]
     async fn readiness_waits_five_seconds_for_a_registry_that_is_down() {
@@ -328,7 +357,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_loopback_http_port_is_not_advertised_beside_a_grpc_port_for_others() {
-        let program = Program { name: "probe", version: "0", about: "", grpc_port: 0, http_port: 0 };
+        let program =
+            Program { name: "probe", version: "0", about: "", speaks: Speaks::Grpc, main_port: 0, admin_port: 0 };
         let any = SocketAddr::from(([0, 0, 0, 0], 0));
         let args = ServerArgs { listen: any, insecure_plaintext: true, ..ServerArgs::loopback() };
         let elsewhere = SocketAddr::from(([10, 0, 0, 5], 7410));
@@ -338,16 +368,17 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_advertised_can_be_dialled() {
-        let program = Program { name: "probe", version: "0", about: "", grpc_port: 0, http_port: 0 };
+        let program =
+            Program { name: "probe", version: "0", about: "", speaks: Speaks::Grpc, main_port: 0, admin_port: 0 };
         let loopback = ServerArgs::loopback();
         let shell = Shell::bind(&program, &loopback, None).await.unwrap();
-        assert_eq!((shell.advertised(), shell.http_advertised()), (shell.grpc_addr(), Some(shell.http_addr())));
+        assert_eq!((shell.advertised(), shell.http_advertised()), (shell.main_addr(), Some(shell.admin_addr())));
 
         let any = SocketAddr::from(([0, 0, 0, 0], 0));
         let wildcard = ServerArgs { listen: any, admin_listen: any, insecure_plaintext: true, ..loopback };
         let flag = SocketAddr::from(([127, 0, 0, 9], 0));
         let shell = Shell::bind(&program, &wildcard, Some(flag)).await.unwrap();
-        assert_eq!(shell.advertised(), SocketAddr::new(flag.ip(), shell.grpc_addr().port()));
-        assert_eq!(shell.http_advertised(), Some(SocketAddr::new(flag.ip(), shell.http_addr().port())));
+        assert_eq!(shell.advertised(), SocketAddr::new(flag.ip(), shell.main_addr().port()));
+        assert_eq!(shell.http_advertised(), Some(SocketAddr::new(flag.ip(), shell.admin_addr().port())));
     }
 }

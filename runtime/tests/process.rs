@@ -10,12 +10,18 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitCode, Output, Stdio};
 
-use mesh_runtime::{App, Error, Hooks, ProcessArgs, Program, Shell};
+use mesh_runtime::{App, Error, Hooks, ProcessArgs, Program, Shell, Speaks};
 use rustix::process::{Pid, Signal, kill_process};
 use tonic::service::Routes;
 
-const PROGRAM: Program =
-    Program { name: "hello", version: "1.2.3", about: "Says hello", grpc_port: 7490, http_port: 7491 };
+const PROGRAM: Program = Program {
+    name: "hello",
+    version: "1.2.3",
+    about: "Says hello",
+    speaks: Speaks::Grpc,
+    main_port: 7490,
+    admin_port: 7491,
+};
 
 /// Given as `--zone`, makes the program do something after it has bound its ports.
 const FAILS: &str = "fails";

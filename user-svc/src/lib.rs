@@ -28,7 +28,7 @@ use mesh_api::shop::user::v1::user_service_server::{SERVICE_NAME, UserServiceSer
 use mesh_client::context::ContextLayer;
 use mesh_client::{InstanceSpec, Mesh};
 use mesh_runtime::database::{Database, DatabaseUrl};
-use mesh_runtime::{App, Error, ProcessArgs, Program, Shell};
+use mesh_runtime::{App, Error, ProcessArgs, Program, Shell, Speaks};
 use tonic::service::{LayerExt as _, Routes};
 
 use accounts::Accounts;
@@ -39,8 +39,9 @@ const PROGRAM: Program = Program {
     name: "user-svc",
     version: env!("CARGO_PKG_VERSION"),
     about: "Users: accounts in a database of their own",
-    grpc_port: 7410,
-    http_port: 7411,
+    speaks: Speaks::Grpc,
+    main_port: 7410,
+    admin_port: 7411,
 };
 
 /// Largest request, in bytes; the fields of the largest valid one add up to some 1 KiB.

@@ -1,4 +1,4 @@
-//! Connections of the gRPC port.
+//! Connections of the main port.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -46,7 +46,7 @@ impl Connections {
         for reason in [Refused::Total, Refused::PerIp] {
             drop(it.refused.get_or_create(&Reason::from(reason)));
         }
-        registry.register("mesh_server_connections", "Open connections of the gRPC port", it.open.clone());
+        registry.register("mesh_server_connections", "Open connections of the main port", it.open.clone());
         registry.register("mesh_server_connections_accepted", "Connections taken up", it.accepted.clone());
         let help = "Connections closed at once because a limit was reached";
         registry.register("mesh_server_connections_refused", help, it.refused.clone());

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use rand::RngExt;
+use rand::rngs::StdRng;
+
 use super::calm::Allowance;
 
 /// Limits of a gRPC port. Numbers `S..` are rows of the security checklist that the figures come from.
@@ -59,6 +62,12 @@ impl Limits {
     pub(crate) const PENDING_ACCEPT_RESETS_MIN: usize = 20;
     /// Share of the age by which connections differ, so that those made together do not end together.
     pub const AGE_JITTER: f64 = 0.2;
+
+    /// The age at which the next connection is asked to go.
+    pub(crate) fn draw_age(&self, rng: &mut StdRng) -> Option<Duration> {
+        let jitter = Self::AGE_JITTER;
+        self.connection_age.map(|age| age.mul_f64(rng.random_range(1.0 - jitter..=1.0 + jitter)))
+    }
 }
 
 impl Default for Limits {

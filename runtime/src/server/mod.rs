@@ -20,13 +20,9 @@ mod stall;
 mod timeout;
 mod web;
 
+use prometheus_client::registry::Registry;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
-
-use prometheus_client::registry::Registry;
-use rand::RngExt;
-use rand::rngs::StdRng;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -120,11 +116,5 @@ impl Server {
         Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         connection::serve(io, self.front.clone(), peer, &self.limits, ends, told).await
-    }
-
-    /// The age at which the next connection is asked to go.
-    pub(crate) fn draw_age(&self, rng: &mut StdRng) -> Option<Duration> {
-        let jitter = Limits::AGE_JITTER;
-        self.limits.connection_age.map(|age| age.mul_f64(rng.random_range(1.0 - jitter..=1.0 + jitter)))
     }
 }

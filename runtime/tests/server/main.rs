@@ -5,6 +5,7 @@
 
 mod calls;
 mod drain;
+mod front;
 mod limits;
 mod probes;
 mod support;

@@ -14,7 +14,7 @@ use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Request, Response};
 use http_body_util::BodyExt;
-use mesh_runtime::{App, Hooks, Program, Server, ServerArgs, Shell};
+use mesh_runtime::{App, Hooks, Program, Server, ServerArgs, Shell, Speaks};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -25,8 +25,14 @@ use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic::{Code, Status};
 
-pub(crate) const PROGRAM: Program =
-    Program { name: "probe", version: "1.2.3", about: "Does what a test asks", grpc_port: 7490, http_port: 7491 };
+pub(crate) const PROGRAM: Program = Program {
+    name: "probe",
+    version: "1.2.3",
+    about: "Does what a test asks",
+    speaks: Speaks::Grpc,
+    main_port: 7490,
+    admin_port: 7491,
+};
 
 /// What the service did, in order: `begun METHOD`, `dropped METHOD`.
 pub(crate) type Log = mpsc::UnboundedReceiver<String>;
@@ -314,7 +320,7 @@ pub(crate) async fn run(args: ServerArgs, hooks: Hooks) -> Running {
 
 pub(crate) async fn run_app(args: ServerArgs, hooks: Hooks, more: impl FnOnce(App) -> App) -> Running {
     let shell = Shell::bind(&PROGRAM, &args, None).await.unwrap();
-    let (grpc, http) = (shell.grpc_addr(), shell.http_addr());
+    let (grpc, http) = (shell.main_addr(), shell.admin_addr());
     let (probe, log) = Probe::new();
     let app = more(App::new(probe.routes()));
     let stop = CancellationToken::new();
