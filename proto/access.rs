@@ -35,8 +35,9 @@ impl Rpc {
     #[must_use]
     pub const fn access(self) -> Access {
         match self {
-            // Who has no account yet has no token.
-            Self::CreateUser => Access::Public,
+            // Who has no account yet has no token; who logs in or refreshes wants one; whoever verifies needs the keys.
+            Self::CreateUser | Self::Login | Self::Refresh | Self::GetJwks => Access::Public,
+            Self::Logout | Self::ChangePassword => Access::Allowed(&[User, Admin]),
             Self::GetUser => Access::Allowed(&[User, Admin, Service]),
             Self::UpdateUser | Self::DeleteUser => Access::Allowed(&[User, Admin]),
             Self::ListUsers => Access::Allowed(&[Admin]),
