@@ -10,6 +10,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::bearer::TokenSource;
+
 /// Run the mesh, look at it, change it, call it.
 #[derive(Debug, Parser)]
 #[command(name = "meshctl", version, propagate_version = true, max_term_width = 110)]
@@ -262,6 +264,10 @@ pub(crate) struct CallArgs {
     /// Request as protobuf JSON; "-" reads it from stdin.
     #[arg(default_value = "{}")]
     pub(crate) request: String,
+    /// Token that says who calls, or @FILE with it; a command line is seen by everybody on the machine,
+    /// a file and the environment are not.
+    #[arg(long, env = "MESH_TOKEN", hide_env_values = true, value_name = "TOKEN|@FILE")]
+    pub(crate) token: Option<TokenSource>,
     /// By whom.
     #[command(flatten)]
     pub(crate) caller: CallerArgs,

@@ -21,6 +21,9 @@ pub enum Failure {
     /// A server answered a call with an error: exit code 1, and the details are shown.
     #[error("{}: {}", code_name(.0.code()), .0.message())]
     Refused(Box<Status>),
+    /// The same, where the caller can do something about it: what to do is shown after the details.
+    #[error("{}: {}", code_name(.0.code()), .0.message())]
+    RefusedWith(Box<Status>, &'static str),
     /// A signal ended it: exit code 128 and its number.
     #[error("ended by signal {}", .0.as_raw_value())]
     Signalled(SignalKind),
@@ -37,7 +40,7 @@ impl Failure {
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Failure::Unread => 0,
-            Failure::Failed(_) | Failure::Refused(_) | Failure::Found => 1,
+            Failure::Failed(_) | Failure::Refused(_) | Failure::RefusedWith(..) | Failure::Found => 1,
             Failure::Usage(_) => 2,
             // Signals that end a process have numbers from 1 to 31.
             Failure::Signalled(signal) => 128 + u8::try_from(signal.as_raw_value()).unwrap_or(0),
@@ -49,9 +52,12 @@ impl Failure {
         match self {
             Failure::Unread | Failure::Signalled(_) | Failure::Found => Vec::new(),
             Failure::Usage(_) | Failure::Failed(_) => vec![format!("error: {self}")],
-            Failure::Refused(status) => {
+            Failure::Refused(status) | Failure::RefusedWith(status, _) => {
                 let mut lines = vec![format!("error: {self}")];
                 lines.extend(detail_lines(status).into_iter().map(|line| format!("  {line}")));
+                if let Failure::RefusedWith(_, advice) = self {
+                    lines.push((*advice).to_owned());
+                }
                 lines
             }
         }

@@ -16,6 +16,7 @@
 //! The library part is public for the stories in `tests/`, which run the same processes under the same load.
 
 mod args;
+mod bearer;
 mod commands;
 mod demo;
 mod failure;
@@ -38,6 +39,7 @@ use crate::args::{Cli, Command};
 use crate::commands::serve::Serve;
 
 pub use crate::args::{Program, RegistryUrl};
+pub use crate::bearer::Bearer;
 pub use crate::failure::Failure;
 pub use crate::follow::{Followed, Follower, NeverCame};
 pub use crate::load::{CallFailure, Ledger, Load, LoadPlan, LoadReport, MethodReport};

@@ -9,9 +9,10 @@ use mesh_runtime::clock;
 use prost::Message;
 use prost_reflect::{DynamicMessage, MessageDescriptor, MethodDescriptor};
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
-use tonic::{Request, Status};
+use tonic::{Code, Request, Response, Status};
 
 use crate::args::{CallArgs, Format, Globals};
+use crate::bearer::TokenSource;
 use crate::commands::caller::{Caller, caller};
 use crate::commands::reflection::{MethodName, Reflection, path_of};
 use crate::failure::Failure;
@@ -26,6 +27,7 @@ pub(crate) async fn call(globals: &Globals, args: &CallArgs) -> Result<(), Failu
         "-" => read_stdin()?,
         text => text.to_owned(),
     };
+    let token = args.token.as_ref().map(TokenSource::read).transpose()?;
     // Counted from here: what is read from stdin comes at its own pace.
     let deadline = clock::now() + globals.timeout;
     let Caller { mesh, .. } = caller(globals, &args.caller, &args.service, deadline).await?;
@@ -38,7 +40,10 @@ pub(crate) async fn call(globals: &Globals, args: &CallArgs) -> Result<(), Failu
     }
     let mut request = Request::new(read_request(&method.input(), &text)?);
     request.set_timeout(left());
-    let answer = unary(channel, &method, request).await?;
+    if let Some(token) = &token {
+        token.attach(&mut request);
+    }
+    let answer = unary(channel, &method, request).await?.map_err(|status| refused(status, token.is_some()))?;
     print(&match globals.output {
         Format::Json => dynamic_json(&answer)?,
         Format::Table => pretty_json(&answer)?,
@@ -71,18 +76,40 @@ fn read_request(descriptor: &MessageDescriptor, text: &str) -> Result<DynamicMes
     })
 }
 
+/// What a refusal means for whoever called with a token, or without one.
+fn refused(status: Status, with_token: bool) -> Failure {
+    let advice = match (status.code(), with_token) {
+        (Code::Unauthenticated, false) => {
+            "no token was sent. Login of user-svc gives a user one, and `meshctl token --key FILE` an operator (with \
+             `meshctl up`: mesh-data/keys/operator.pem); the call takes it from MESH_TOKEN or --token TOKEN|@FILE"
+        }
+        (Code::Unauthenticated, true) => {
+            "the token that was sent is not taken. `meshctl token --key FILE` prints a new one, with a key that the service \
+             trusts (its --trusted-jwks); it goes to MESH_TOKEN or --token TOKEN|@FILE"
+        }
+        (Code::PermissionDenied, true) => {
+            "the token that was sent is good, but not for this. `meshctl token --key FILE --role admin` prints one for \
+             operators"
+        }
+        _ => return status.into(),
+    };
+    Failure::RefusedWith(Box::new(status), advice)
+}
+
+/// The answer of the service; a failure is a call that could not be made.
 async fn unary(
     channel: MeshChannel,
     method: &MethodDescriptor,
     request: Request<DynamicMessage>,
-) -> Result<DynamicMessage, Failure> {
+) -> Result<Result<DynamicMessage, Status>, Failure> {
     let path: PathAndQuery = format!("/{}", path_of(method))
         .parse()
         .map_err(|error| Failure::Failed(format!("{} cannot be called: {error}", path_of(method))))?;
     let mut grpc = tonic::client::Grpc::new(channel);
     let ready: Result<(), Status> = grpc.ready().await;
     ready?;
-    Ok(grpc.unary(request, path, DynamicCodec { answer: method.output() }).await?.into_inner())
+    let answer = grpc.unary(request, path, DynamicCodec { answer: method.output() }).await;
+    Ok(answer.map(Response::into_inner))
 }
 
 /// Messages that no Rust type stands for.
@@ -151,6 +178,23 @@ mod tests {
         for text in [r#"{"user_id":"x"}"#, r#"{"userId":"x"}"#] {
             let message = read_request(&get_user, text).expect("it is a request");
             assert_eq!(dynamic_json(&message).expect("it has a JSON"), r#"{"userId":"x"}"#);
+        }
+    }
+
+    #[test]
+    fn who_is_not_known_is_told_how_to_be() {
+        for (code, with_token, advice) in [
+            (Code::Unauthenticated, false, Some("no token was sent")),
+            (Code::Unauthenticated, true, Some("is not taken")),
+            (Code::PermissionDenied, true, Some("--role admin")),
+            (Code::NotFound, true, None),
+        ] {
+            let lines = refused(Status::new(code, "no"), with_token).lines();
+            let told = lines.get(1);
+            assert_eq!(told.is_some(), advice.is_some(), "{lines:?}");
+            if let (Some(told), Some(advice)) = (told, advice) {
+                assert!(told.contains(advice) && told.contains("`meshctl token --key FILE"), "{told}");
+            }
         }
     }
 
