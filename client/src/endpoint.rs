@@ -374,6 +374,7 @@ mod tests {
             standing: Standing::Alive,
             load: None,
             methods: Arc::default(),
+            descriptor_digest: None,
         }
     }
 

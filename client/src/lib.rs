@@ -87,12 +87,13 @@ mod target;
 pub use address::{Address, AddressError};
 pub use resolver::{Counters, ResolvedEndpoint, Standing, WatchState, WatchStatus};
 pub use resolver::{
-    DescriptorError, Idempotency, MethodLevels, Resolution, ResolutionStatus, Resolutions, StateDirError,
+    DescriptorDigest, DescriptorError, Idempotency, MethodLevels, Resolution, ResolutionStatus, Resolutions,
+    StateDirError,
 };
 
 pub use load::{EndpointLoad, LoadReport};
 pub use mesh::{ConfigError, Mesh, MeshBuilder, PolicyFault, PolicyScope};
-pub use registrar::{BoxFuture, InstanceSpec, Registrar, RegistrarHooks, RegistrarState, RegistrarStatus};
+pub use registrar::{BoxFuture, InstanceSpec, Registrar, RegistrarHooks, RegistrarState, RegistrarStatus, Speaks};
 pub use serving::ServingStatus;
 
 pub use call::{CallFuture, HashKey, ResponseBody, WaitForReady};

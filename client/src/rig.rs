@@ -300,6 +300,7 @@ pub(crate) fn endpoint(port: u16) -> ResolvedEndpoint {
         standing: Standing::Alive,
         load: None,
         methods: Arc::new(methods),
+        descriptor_digest: None,
     }
 }
 

@@ -120,6 +120,36 @@ impl Mesh {
         MeshChannel::new(target)
     }
 
+    /// What is known of a service, now and from here on, without a connection to anybody: for those who have to know who
+    /// serves it rather than to call. For as long as this or a channel of the service is held, the registry is asked.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mesh = mesh_client::Mesh::builder().static_service("user-svc", ["127.0.0.1:7410".parse()?]).build()?;
+    /// let known = mesh.resolutions("user-svc").borrow().clone();
+    /// assert_eq!(known.endpoints.len(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn resolutions(&self, service: &str) -> Resolutions {
+        match self.inner.statics.get(service) {
+            Some(Static::Addresses(addresses)) => return constant(Resolution::fixed(addresses.iter().cloned())),
+            Some(Static::Hosts(hosts)) => return follow(hosts.clone()),
+            None => {}
+        }
+        if !is_service_name(service) {
+            return refused("not a service name: labels of 1 to 63 bytes of [a-z0-9-], dotted, at most 253 bytes");
+        }
+        if self.inner.registries.is_empty() {
+            return refused("no registry is configured and the service is not a static one");
+        }
+        self.watcher().follow(service).unwrap_or_else(|| {
+            tracing::warn!(service, services_max = SERVICES_MAX, "too many services are followed; one more is refused");
+            refused("too many services are followed by this process")
+        })
+    }
+
     /// Every endpoint of a service, and why calls go where they go: what [`MeshChannel::explain`] says of a channel. Of a
     /// service that nobody in this process holds a channel to, nothing is known yet.
     pub fn explain(&self, service: &str) -> Explanation {
@@ -179,24 +209,6 @@ impl Mesh {
     /// ```
     pub fn register_metrics(&self, registry: &mut Registry) {
         registry.register_collector(Box::new(self.metrics()));
-    }
-
-    fn resolutions(&self, service: &str) -> Resolutions {
-        match self.inner.statics.get(service) {
-            Some(Static::Addresses(addresses)) => return constant(Resolution::fixed(addresses.iter().cloned())),
-            Some(Static::Hosts(hosts)) => return follow(hosts.clone()),
-            None => {}
-        }
-        if !is_service_name(service) {
-            return refused("not a service name: labels of 1 to 63 bytes of [a-z0-9-], dotted, at most 253 bytes");
-        }
-        if self.inner.registries.is_empty() {
-            return refused("no registry is configured and the service is not a static one");
-        }
-        self.watcher().follow(service).unwrap_or_else(|| {
-            tracing::warn!(service, services_max = SERVICES_MAX, "too many services are followed; one more is refused");
-            refused("too many services are followed by this process")
-        })
     }
 
     fn watcher(&self) -> &Watcher {

@@ -40,6 +40,8 @@ const DRAINING_MAX: Duration = Duration::from_secs(1);
 pub struct InstanceSpec {
     /// Logical service name, e.g. "user-svc".
     pub service: String,
+    /// What its main address speaks: what the registry is told of the first address that the ready hook gets.
+    pub speaks: Speaks,
     /// Identity of this process; absent takes a new one at each start.
     pub instance_id: Option<Uuid>,
     /// Where it runs, up to 63 bytes; empty is unknown.
@@ -64,6 +66,7 @@ impl InstanceSpec {
     pub fn new(service: impl Into<String>) -> Self {
         Self {
             service: service.into(),
+            speaks: Speaks::Grpc,
             instance_id: None,
             zone: String::new(),
             weight: 100,
@@ -74,6 +77,15 @@ impl InstanceSpec {
             ttl: None,
         }
     }
+}
+
+/// What the main address of a process speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Speaks {
+    /// gRPC: callers find it, balance and call.
+    Grpc,
+    /// HTTP, as a gateway does: it is listed and watched over, and no channel of the mesh leads there.
+    Http,
 }
 
 /// How the registration stands.

@@ -8,23 +8,25 @@ use prost::Message;
 use prost_types::FileDescriptorSet;
 use sha2::{Digest, Sha256};
 
-use super::InstanceSpec;
+use super::{InstanceSpec, Speaks};
 use crate::resolver::{Idempotency, level_of, methods_of};
 
 /// The request that every registration of this process starts from.
 pub(super) fn record(
     spec: &InstanceSpec,
     namespace: &str,
-    grpc: SocketAddr,
-    http: Option<SocketAddr>,
+    main: SocketAddr,
+    admin: Option<SocketAddr>,
 ) -> wire::RegisterRequest {
-    let endpoints = [Some(endpoint("grpc", wire::Protocol::Grpc, grpc))]
-        .into_iter()
-        .chain([http.map(|http| endpoint("admin", wire::Protocol::Http, http))]);
+    let main = match spec.speaks {
+        Speaks::Grpc => endpoint("grpc", wire::Protocol::Grpc, main),
+        Speaks::Http => endpoint("http", wire::Protocol::Http, main),
+    };
+    let admin = admin.map(|admin| endpoint("admin", wire::Protocol::Http, admin));
     wire::RegisterRequest {
         namespace: namespace.to_owned(),
         service: spec.service.clone(),
-        endpoints: endpoints.flatten().collect(),
+        endpoints: [Some(main), admin].into_iter().flatten().collect(),
         zone: spec.zone.clone(),
         weight: spec.weight.into(),
         version: spec.version.clone(),
@@ -101,6 +103,14 @@ mod tests {
         let resolve = known.methods.iter().find(|method| method.name == "Resolve").unwrap();
         assert_eq!(resolve.idempotency_level(), wire::IdempotencyLevel::NoSideEffects);
         assert!(unknown.methods.is_empty());
+    }
+
+    #[test]
+    fn a_process_that_speaks_http_has_no_grpc_address() {
+        let spec = InstanceSpec { speaks: Speaks::Http, ..InstanceSpec::new("gateway") };
+        let record = record(&spec, "default", "127.0.0.1:1".parse().unwrap(), Some("127.0.0.1:2".parse().unwrap()));
+        let told = record.endpoints.iter().map(|endpoint| (&*endpoint.name, endpoint.protocol(), endpoint.port));
+        assert!(told.eq([("http", wire::Protocol::Http, 1), ("admin", wire::Protocol::Http, 2)]));
     }
 
     #[test]

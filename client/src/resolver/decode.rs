@@ -10,7 +10,7 @@ use super::news::{
     Admin, Cause, Chunk, Completeness, Delta, Entry, Epoch, Event, Instance, Liveness, News, Position, Presence,
     Refusal, RefusalOutlook, Removal, SoftEntry,
 };
-use super::{Idempotency, MethodLevels};
+use super::{DescriptorDigest, Idempotency, MethodLevels};
 use crate::load::LoadReport;
 use crate::serving::ServingStatus;
 
@@ -122,6 +122,7 @@ impl Decoder {
             serving: serving(instance.serving_status()),
             admin: admin(instance.admin_state()),
             methods: self.methods(&instance.grpc_services),
+            descriptors: DescriptorDigest::from_slice(&instance.descriptor_digest),
         })
     }
 
@@ -253,6 +254,19 @@ mod tests {
         assert_eq!(instance.address, "127.0.0.1:7410".parse().unwrap());
         assert_eq!(instance.weight, 100);
         assert_eq!(instance.serving, ServingStatus::Serving);
+    }
+
+    #[test]
+    fn a_digest_is_32_bytes_or_none() {
+        let of = |descriptor_digest: Vec<u8>| {
+            let Entry::Good(instance) =
+                decode(wire::Instance { descriptor_digest: descriptor_digest.into(), ..instance() })
+            else {
+                panic!("a good instance is refused")
+            };
+            instance.descriptors
+        };
+        assert_eq!((of(vec![7; 32]), of(vec![7; 31]), of(vec![])), (Some(DescriptorDigest([7; 32])), None, None));
     }
 
     #[test]

@@ -55,6 +55,7 @@ impl Resolution {
                 standing: Standing::Alive,
                 load: None,
                 methods: Arc::default(),
+                descriptor_digest: None,
             })
             .collect();
         endpoints.sort_by_key(|endpoint| endpoint.instance_id);

@@ -12,6 +12,7 @@ mod service;
 mod session;
 mod watch;
 
+use std::fmt;
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -82,6 +83,26 @@ pub struct ResolvedEndpoint {
     pub load: Option<EndpointLoad>,
     /// What the service record says about its methods; shared between the instances of a service.
     pub methods: Arc<MethodLevels>,
+    /// Which descriptors its record says it serves; absent where it says nothing.
+    pub descriptor_digest: Option<DescriptorDigest>,
+}
+
+/// SHA-256 of the descriptor set that an instance serves. Equal digests are equal descriptors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DescriptorDigest(pub [u8; 32]);
+
+impl DescriptorDigest {
+    /// Of its bytes; `None` where there are not 32 of them, as in the record of an instance that gives none.
+    pub fn from_slice(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+}
+
+/// In hexadecimal digits.
+impl fmt::Display for DescriptorDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
 }
 
 /// Whether an endpoint is to be picked: liveness, its own serving status and the operators' wish taken together.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::MethodLevels;
+use super::{DescriptorDigest, MethodLevels};
 use crate::load::LoadReport;
 use crate::serving::ServingStatus;
 
@@ -144,6 +144,7 @@ pub(crate) struct Instance {
     pub serving: ServingStatus,
     pub admin: Admin,
     pub methods: Arc<MethodLevels>,
+    pub descriptors: Option<DescriptorDigest>,
 }
 
 /// What operators want of an instance.

@@ -277,7 +277,8 @@ impl ServiceState {
     }
 
     fn endpoint(&self, held: &Held) -> Option<ResolvedEndpoint> {
-        let Instance { id, incarnation, address, ref zone, weight, serving, admin, ref methods, .. } = held.instance;
+        let Instance { id, incarnation, address, ref zone, weight, serving, admin, ref methods, descriptors, .. } =
+            held.instance;
         let soft = self.soft.as_ref().filter(|soft| soft.epoch == held.epoch);
         let soft = soft.and_then(|soft| soft.of(id, incarnation));
         let liveness = soft.map_or(Liveness::Alive, |soft| soft.liveness);
@@ -292,6 +293,7 @@ impl ServiceState {
             standing,
             load: soft.and_then(|soft| soft.load),
             methods,
+            descriptor_digest: descriptors,
         })
     }
 

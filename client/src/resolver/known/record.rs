@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use crate::resolver::news::{Admin, Epoch, Instance, Position};
 use crate::resolver::service::INSTANCES_MAX;
-use crate::resolver::{Idempotency, MethodLevels};
+use crate::resolver::{DescriptorDigest, Idempotency, MethodLevels};
 use crate::serving::ServingStatus;
 
 /// What a file starts with.
@@ -234,6 +234,9 @@ struct InstanceBody {
     /// Index into `Body::epochs`.
     #[prost(uint32, tag = "10")]
     epoch: u32,
+    /// 32 bytes, or none.
+    #[prost(bytes = "vec", tag = "11")]
+    descriptors: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, prost::Enumeration)]
@@ -333,6 +336,7 @@ impl InstanceBody {
             admin: admin.into(),
             methods,
             epoch,
+            descriptors: instance.descriptors.map_or_else(Vec::new, |digest| digest.0.to_vec()),
         }
     }
 
@@ -356,6 +360,7 @@ impl InstanceBody {
                 AdminBody::Disabled => Admin::Disabled,
             },
             methods,
+            descriptors: DescriptorDigest::from_slice(&self.descriptors),
         })
     }
 }

@@ -28,6 +28,7 @@ pub(super) fn instance(n: u16, incarnation: u64, revision: u64) -> Instance {
         serving: ServingStatus::Serving,
         admin: Admin::Enabled,
         methods: Arc::new(MethodLevels::default()),
+        descriptors: None,
     }
 }
 

@@ -37,6 +37,7 @@ pub(in crate::resolver::known) fn record(store: &str, revision: u64) -> Record {
         serving: ServingStatus::Serving,
         admin: Admin::Enabled,
         methods: Arc::default(),
+        descriptors: None,
     };
     Record {
         namespace: "default".into(),

@@ -22,7 +22,8 @@ fn instance() -> impl Strategy<Value = Instance> {
                 methods.declare("a.B", "Put", Idempotency::Idempotent);
             }
             let (id, zone, methods) = (Uuid::from_u128(id), zone.into(), Arc::new(methods));
-            Instance { id, incarnation, revision, address, zone, weight, serving, admin, methods }
+            let descriptors = declared.then_some(DescriptorDigest([7; 32]));
+            Instance { id, incarnation, revision, address, zone, weight, serving, admin, methods, descriptors }
         })
 }
 
@@ -87,6 +88,7 @@ fn one() -> Record {
         serving: ServingStatus::Serving,
         admin: Admin::Enabled,
         methods: Arc::default(),
+        descriptors: None,
     };
     let epoch = Epoch { store: "a".into(), generation: 1 };
     Record {
