@@ -24,7 +24,6 @@ impl Caller {
     }
 
     /// A person with an account.
-    #[allow(dead_code, reason = "the verifier asks")]
     pub(super) fn user(user_id: Uuid, issuer: &str) -> Self {
         let subject = user_id.to_string().into();
         Self { subject, role: Role::User, issuer: issuer.into(), user_id: Some(user_id) }

@@ -70,7 +70,6 @@ impl Jwk {
     }
 
     /// What verifies signatures of this key, if it is what it says.
-    #[allow(dead_code, reason = "the verifier asks")]
     pub(super) fn decoding_key(&self) -> Result<DecodingKey, JwkError> {
         let members = [
             ("kty", Some(&self.kty), "OKP"),
