@@ -156,3 +156,137 @@ pub fn bearer<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<&'a str, 
         _ => Err(TokenError::Malformed("it does not have the form `Bearer TOKEN`")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http::header::AUTHORIZATION;
+    use http::{HeaderMap, HeaderValue, Request, Response};
+    use mesh_api::access::{Access, Role};
+    use tempfile::TempDir;
+    use tonic::{Code, Status};
+    use tonic_types::StatusExt as _;
+    use tower::{Layer as _, ServiceExt as _, service_fn};
+
+    use super::{AccessLayer, Caller, TokenError, bearer};
+    use crate::auth::{Claims, KeySource, SigningKey, TrustedKey, Verifier, mint, trust};
+    use crate::clock;
+
+    fn table(path: &str) -> Option<Access> {
+        match path {
+            "/public" => Some(Access::Public),
+            "/both" => Some(Access::Allowed(&[Role::Admin, Role::Service])),
+            "/admin" => Some(Access::Allowed(&[Role::Admin])),
+            _ => None,
+        }
+    }
+
+    struct World {
+        _folder: TempDir,
+        key: SigningKey,
+        layer: AccessLayer,
+    }
+
+    impl World {
+        fn new(users: KeySource) -> Self {
+            let folder = TempDir::new().unwrap();
+            let path = folder.path().join("trusted.json");
+            let key = SigningKey::generate().unwrap();
+            let roles = vec!["service".to_owned(), "admin".to_owned()];
+            trust(&path, TrustedKey { key: key.public_jwk().clone(), iss: "ops".to_owned(), roles }).unwrap();
+            let verifier = Verifier::start("user-svc", &[path], users).unwrap();
+            Self { _folder: folder, key, layer: AccessLayer::new(table, Some(verifier)) }
+        }
+
+        fn token(&self, role: Role) -> HeaderValue {
+            let life = std::time::Duration::from_secs(60);
+            mint(&self.key, &Claims::new("ops", role, "me", ["user-svc"], clock::wall(), life)).bearer().unwrap()
+        }
+    }
+
+    /// Who a handler is told has called, or why it is not asked: code and reason.
+    async fn called(
+        layer: &AccessLayer,
+        path: &str,
+        token: Option<HeaderValue>,
+    ) -> Result<Option<Caller>, (Code, String)> {
+        let handler = service_fn(|request: Request<()>| async move {
+            let mut response = Response::new(String::new());
+            response.extensions_mut().insert(request.extensions().get::<Caller>().cloned());
+            Ok::<_, Infallible>(response)
+        });
+        let mut request = Request::builder().uri(path).body(()).unwrap();
+        // What an attacker would have to put there, if it could.
+        request.extensions_mut().insert(Caller::operator());
+        request.headers_mut().extend(token.map(|token| (AUTHORIZATION, token)));
+        let mut response = layer.layer(handler).oneshot(request).await.unwrap();
+        if let Some(caller) = response.extensions_mut().remove::<Option<Caller>>() {
+            return Ok(caller);
+        }
+        let status = Status::from_header_map(response.headers()).unwrap();
+        let info = status.get_details_error_info().unwrap();
+        assert_eq!(info.domain, "meshwork");
+        Err((status.code(), info.reason))
+    }
+
+    fn refusal(code: Code, reason: &str) -> Result<Option<Caller>, (Code, String)> {
+        Err((code, reason.to_owned()))
+    }
+
+    #[tokio::test]
+    async fn who_may_call_is_let_through_and_known() {
+        let world = World::new(KeySource::none());
+        let call = async |path, token| called(&world.layer, path, token).await;
+        let (service, admin) = (world.token(Role::Service), world.token(Role::Admin));
+        let role = |caller: Result<Option<Caller>, _>| caller.unwrap().unwrap().role();
+        assert_eq!(role(call("/both", Some(service.clone())).await), Role::Service);
+        assert_eq!(role(call("/both", Some(admin.clone())).await), Role::Admin);
+        assert_eq!(role(call("/admin", Some(admin.clone())).await), Role::Admin);
+        assert_eq!(call("/admin", Some(service)).await, refusal(Code::PermissionDenied, "ROLE_REQUIRED"));
+        assert_eq!(call("/both", None).await, refusal(Code::Unauthenticated, "TOKEN_MISSING"));
+        let nonsense = HeaderValue::from_static("Bearer nonsense");
+        assert_eq!(call("/both", Some(nonsense.clone())).await, refusal(Code::Unauthenticated, "TOKEN_INVALID"));
+        assert_eq!(call("/none", Some(admin)).await, refusal(Code::Unimplemented, "METHOD_UNKNOWN"));
+        assert_eq!(call("/public", None).await, Ok(None), "nobody was asked, and no caller is made up");
+        assert_eq!(call("/public", Some(nonsense)).await, Ok(None));
+    }
+
+    #[tokio::test]
+    async fn a_verifier_without_keys_says_so() {
+        let layer = |users| AccessLayer::new(table, Some(Verifier::start("user-svc", &[], users).unwrap()));
+        let silent = KeySource::new(|| std::future::ready(Err::<Vec<_>, _>("nobody answers")));
+        let token = World::new(KeySource::none()).token(Role::Admin);
+        let call = called(&layer(silent), "/admin", Some(token.clone())).await;
+        assert_eq!(call, refusal(Code::Unavailable, "KEYS_UNAVAILABLE"));
+        let other = SigningKey::generate().unwrap().public_jwk().clone();
+        let others = KeySource::new(move || std::future::ready(Ok::<_, String>(vec![other.clone()])));
+        assert_eq!(
+            called(&layer(others), "/admin", Some(token)).await,
+            refusal(Code::Unauthenticated, "TOKEN_INVALID")
+        );
+    }
+
+    #[tokio::test]
+    async fn without_a_verifier_everybody_is_the_operator() {
+        let layer = AccessLayer::new(table, None);
+        for path in ["/public", "/both", "/admin"] {
+            assert_eq!(called(&layer, path, None).await, Ok(Some(Caller::operator())), "{path}");
+        }
+        assert_eq!(called(&layer, "/none", None).await, refusal(Code::Unimplemented, "METHOD_UNKNOWN"));
+    }
+
+    #[test]
+    fn one_bearer_token_is_read() {
+        let read = |values: &[&str]| {
+            let values = values.iter().map(|value| (AUTHORIZATION, HeaderValue::from_str(value).unwrap()));
+            bearer(&values.collect::<HeaderMap>(), &AUTHORIZATION).map(str::to_owned)
+        };
+        assert_eq!(read(&["Bearer x.y.z"]), Ok("x.y.z".to_owned()));
+        assert_eq!(read(&["bearer x.y.z"]), Ok("x.y.z".to_owned()));
+        assert_eq!(read(&[]), Err(TokenError::Missing));
+        for refused in [&["Bearer "][..], &["Bearer"], &["x.y.z"], &["Basic x"], &["Bearer a", "Bearer b"], &[""]] {
+            assert!(matches!(read(refused), Err(TokenError::Malformed(_))), "{refused:?}");
+        }
+    }
+}

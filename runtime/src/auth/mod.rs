@@ -5,7 +5,7 @@
 //! | `args` | the flags: whether callers are asked, and which keys are trusted |
 //! | `claims`, `signing`, `secret` | what a token says, the key that signs it, and text that cannot be logged |
 //! | `jwk`, `trusted` | public keys as others read them, and those that an operator trusts |
-//! | `verifier` | who a token speaks for; keys that are kept up to date |
+//! | `verifier`, `wire` | who a token speaks for; keys that are kept up to date, and how user-svc tells them |
 //! | `caller`, `layer` | who calls, and what asks them in front of a service |
 //! | `credential` | what a program shows when it calls another |
 //! | `error` | why a caller is not let in |
@@ -29,6 +29,7 @@ mod secret;
 mod signing;
 mod trusted;
 mod verifier;
+mod wire;
 
 pub use args::{AuthArgs, AuthMode};
 pub use caller::Caller;
