@@ -51,8 +51,9 @@ impl KeySource {
             async move {
                 let mut request = Request::new(GetJwksRequest {});
                 request.set_timeout(ANSWER_MAX);
-                let answer = client.get_jwks(request).await?.into_inner();
-                Ok::<_, Status>(answer.keys.into_iter().map(Into::into).collect())
+                let said = |status: Status| format!("{:?}: {}", status.code(), status.message());
+                let answer = client.get_jwks(request).await.map_err(said)?.into_inner();
+                Ok::<_, String>(answer.keys.into_iter().map(Into::into).collect())
             }
         })
     }

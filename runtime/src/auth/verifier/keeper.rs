@@ -91,6 +91,8 @@ pub(super) struct Keeper {
     /// When users' keys were last asked for, and when they will be unless somebody asks before.
     asked_at: Option<Instant>,
     ask_at: Instant,
+    /// Whether the last question had no good answer; said once, not at each question.
+    unanswered: bool,
     looked_for_somebody_at: Option<Instant>,
     look_at: Instant,
 }
@@ -113,6 +115,7 @@ impl Keeper {
             told,
             asked_at: None,
             ask_at: now,
+            unanswered: false,
             looked_for_somebody_at: None,
             look_at: now + LOOK_EVERY,
         };
@@ -172,6 +175,7 @@ impl Keeper {
         match answer.and_then(usable) {
             Ok(keys) => {
                 self.ask_at = now + ASK_EVERY;
+                self.unanswered = false;
                 let changed = self.user_keys.as_ref() != Some(&keys);
                 if changed {
                     tracing::info!(keys = keys.len(), "keys of users have changed");
@@ -180,10 +184,16 @@ impl Keeper {
                 changed
             }
             Err(error) => {
-                let (known, after) =
-                    (self.user_keys.is_some(), if self.user_keys.is_some() { ASK_AGAIN } else { ASK_FIRST });
-                self.ask_at = now + after;
-                tracing::warn!(error, known, "keys of users could not be fetched; those known before stay");
+                let known = self.user_keys.is_some();
+                self.ask_at = now + if known { ASK_AGAIN } else { ASK_FIRST };
+                if !self.unanswered {
+                    tracing::warn!(
+                        error,
+                        known,
+                        "keys of users cannot be fetched; those known before stay, the question too"
+                    );
+                }
+                self.unanswered = true;
                 false
             }
         }
