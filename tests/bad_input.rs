@@ -121,7 +121,7 @@ async fn a_call_that_cannot_be_made_says_why() {
 
     let ran = run(["--registry", at, "drain", "00000000"]).await;
     assert_eq!(ran.code, Some(1), "{ran:?}");
-    let ran = run(["--registry", at, "call", "user-svc", "GetUser", r#"{"userId":"ada"}"#]).await;
+    let ran = story.run(["call", "user-svc", "GetUser", r#"{"userId":"ada"}"#]).await;
     assert_eq!(ran.code, Some(1), "{ran:?}");
     assert!(ran.stderr.starts_with("error: INVALID_ARGUMENT: "), "{ran:?}");
     assert!(ran.stderr.contains("user_id: "), "the details are shown: {ran:?}");

@@ -2,10 +2,13 @@
 
 mod harness;
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use harness::{LONG, Ran, Story, nobody_there, run, run_with_input};
+use harness::{LONG, Ran, Story, nobody_there, run};
 use mesh_api::registry::v1::AdminState;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -92,11 +95,8 @@ async fn a_mesh_is_looked_at_and_changed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn services_are_called_by_what_they_say_of_themselves() {
     let story = Story::begin(2, 1).await;
-    let registry = story.mesh.registry_url().to_string();
-    let at = registry.as_str();
-
     let ada = r#"{"request_id":"a-request-of-cli-rs","email":"ada@shop.test","displayName":"Ada","password":"correct horse"}"#;
-    let ran = run(["--registry", at, "-o", "json", "call", "user-svc", "CreateUser", ada]).await;
+    let ran = story.run(["-o", "json", "call", "user-svc", "CreateUser", ada]).await;
     assert_eq!(done(&ran).lines().count(), 1, "{ran:?}");
     let created: serde_json::Value = serde_json::from_str(done(&ran)).expect("JSON");
     let user_id = created["user"]["userId"].as_str().expect("she has an id");
@@ -104,23 +104,82 @@ async fn services_are_called_by_what_they_say_of_themselves() {
 
     let wanted = format!(r#"{{"userId":"{user_id}"}}"#);
     for method in ["GetUser", "shop.user.v1.UserService/GetUser", "shop.user.v1.UserService.GetUser"] {
-        let ran = run(["--registry", at, "call", "user-svc", method, &wanted]).await;
+        let ran = story.run(["call", "user-svc", method, &wanted]).await;
         let answer: serde_json::Value = serde_json::from_str(done(&ran)).expect("JSON over several lines");
         assert_eq!(answer["user"]["displayName"], "Ada");
     }
     let order = format!(
         r#"{{"requestId":"an-order-of-cli-rs","userId":"{user_id}","items":[{{"sku":"tea","quantity":3,"unitPrice":{{"currencyCode":"EUR","units":"4","nanos":990000000}}}}]}}"#
     );
-    let ran = run_with_input(["--registry", at, "-o", "json", "call", "order-svc", "CreateOrder", "-"], &order).await;
+    let ran = story.run_with_input(["-o", "json", "call", "order-svc", "CreateOrder", "-"], &order).await;
     let placed: serde_json::Value = serde_json::from_str(done(&ran)).expect("JSON");
     assert_eq!(placed["order"]["total"]["units"], "14");
 
-    let ran = run(["--registry", at, "call", "user-svc", "CreateUser", &ada.replace("a-request", "another")]).await;
+    let ran = story.run(["call", "user-svc", "CreateUser", &ada.replace("a-request", "another")]).await;
     assert_eq!(ran.code, Some(1));
     assert!(
         ran.stderr.starts_with("error: ALREADY_EXISTS: ") && ran.stderr.contains("EMAIL_TAKEN (meshwork)"),
         "{ran:?}"
     );
+}
+
+#[tokio::test]
+async fn keys_and_tokens_are_made_for_their_owner_alone() {
+    let folder = harness::folder();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (key, jwks) = (path("keys/operator.pem"), path("keys/trusted.jwks.json"));
+
+    let ran = run(["key", "new", &key, "--role", "admin", "--jwks", &jwks]).await;
+    assert!(done(&ran).contains("trusted as operator, for callers of role admin"), "{ran:?}");
+    let mode = |file: &str| std::fs::metadata(file).expect("it is there").permissions().mode() & 0o777;
+    assert_eq!((mode(&key), mode(&jwks)), (0o600, 0o644));
+    let trusted: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(&jwks).expect("it is there")).expect("it is JSON");
+    let entry = &trusted["keys"][0];
+    assert_eq!((&entry["iss"], &entry["roles"]), (&"operator".into(), &serde_json::json!(["admin"])));
+    assert!(entry.get("d").is_none(), "no private half: {entry}");
+
+    let before = std::fs::read(&key).expect("it is there");
+    let ran = run(["key", "new", &key, "--role", "service"]).await;
+    assert_eq!((ran.code, ran.stderr.contains("never overwritten")), (Some(2), true), "{ran:?}");
+    assert_eq!(std::fs::read(&key).expect("it is there"), before);
+    let other = path("keys/mail-svc.pem");
+    let ran = run(["-o", "json", "key", "new", &other, "--issuer", "mail-svc", "--role", "service"]).await;
+    let printed: serde_json::Value = serde_json::from_str(done(&ran)).expect("JSON");
+    assert_eq!((&printed["iss"], &printed["kty"]), (&"mail-svc".into(), &"OKP".into()));
+    std::fs::write(&jwks, "[]").expect("it can be written");
+    let ran = run(["key", "new", &path("third.pem"), "--role", "admin", "--jwks", &jwks]).await;
+    assert_eq!((ran.code, ran.stderr.contains("is no set of trusted keys")), (Some(2), true), "{ran:?}");
+    assert!(!Path::new(&path("third.pem")).exists(), "a key that nobody can be told of is not made");
+
+    let ran = run(["token", "--key", &key]).await;
+    assert_eq!((done(&ran).lines().count(), ran.stderr.as_str()), (1, ""), "the token and nothing else: {ran:?}");
+    assert_eq!(ran.stdout.trim_end().split('.').count(), 3);
+    let ran = run(["-o", "json", "token", "--key", &key, "--ttl", "5m", "--audience", "user-svc"]).await;
+    let told: serde_json::Value = serde_json::from_str(done(&ran)).expect("JSON");
+    assert_eq!(
+        (&told["issuer"], &told["subject"], &told["role"], &told["audience"], &told["kid"]),
+        (&"operator".into(), &"operator".into(), &"admin".into(), &serde_json::json!(["user-svc"]), &entry["kid"])
+    );
+
+    for (args, why) in [
+        (["--ttl", "25h"], "24h0m, which admin may have"),
+        (["--ttl", "500ms"], "not between 1s"),
+        (["--role", "user"], "possible values: admin, service"),
+        (["--subject", "two words"], "without blanks"),
+    ] {
+        let [flag, value] = args;
+        let ran = run(["token", "--key", &key, flag, value]).await;
+        assert_eq!((ran.code, ran.stderr.contains(why)), (Some(2), true), "{args:?}: {ran:?}");
+    }
+    for mode in [0o644, 0o640, 0o660] {
+        std::fs::set_permissions(&key, Permissions::from_mode(mode)).expect("it is ours");
+        let ran = run(["token", "--key", &key]).await;
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(2), ""), "{mode:o}");
+        assert!(ran.stderr.contains(&key) && ran.stderr.contains("chmod 600"), "{ran:?}");
+    }
+    let ran = run(["token", "--key", &path("none.pem")]).await;
+    assert_eq!((ran.code, ran.stderr.contains("none.pem")), (Some(2), true), "{ran:?}");
 }
 
 /// Somebody between callers and the registry who takes half a second for every connection.
@@ -145,7 +204,7 @@ async fn the_timeout_of_a_call_covers_all_of_it() {
     let story = Story::begin(1, 1).await;
     let slow = slow_way_to(story.mesh.registry_url().to_string()).await;
     // The name is looked up over one connection, and the call finds its way over another: half a second each.
-    let call = |timeout| run(["--registry", &slow, "--timeout", timeout, "call", "user-svc", "ListUsers"]);
+    let call = |timeout| story.run(["--registry", &slow, "--timeout", timeout, "call", "user-svc", "ListUsers"]);
     let ran = call("900ms").await;
     assert_eq!(ran.code, Some(1), "neither part takes too long, both together do: {ran:?}");
     // On a slow machine the first part alone is too long.
@@ -219,6 +278,8 @@ async fn completions_know_every_command() {
             "doctor",
             "explain",
             "call",
+            "key",
+            "token",
             "drain",
             "enable",
             "registry",
@@ -236,6 +297,15 @@ async fn help_and_version_are_answers() {
     assert!(done(&ran).contains("meshctl demo") && ran.stderr.is_empty(), "{ran:?}");
     let ran = run(["--version"]).await;
     assert!(done(&ran).starts_with("meshctl "), "{ran:?}");
+    for (command, shown) in [
+        (vec!["call"], "MESH_TOKEN"),
+        (vec!["token"], "export MESH_TOKEN=$(meshctl token --key mesh-data/keys/operator.pem)"),
+        (vec!["key", "new"], "--role admin --jwks keys/trusted.jwks.json"),
+    ] {
+        let output = harness::command().env("MESH_TOKEN", "a.secret.token").args(&command).arg("--help").output().await;
+        let said = String::from_utf8(output.expect("it runs").stdout).expect("it prints text");
+        assert!(said.contains(shown) && !said.contains("a.secret.token"), "{command:?}: {said}");
+    }
     let ran = run(["serve", "user-svc", "--help"]).await;
     assert!(done(&ran).contains("--database"), "a server's own help: {ran:?}");
 }

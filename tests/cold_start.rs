@@ -8,25 +8,29 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use harness::{LONG, Story, folder, http_get, nobody_there_yet, plan, run, until};
+use harness::{LONG, Story, folder, http_get, nobody_there_yet, plan, until};
 use mesh_api::shop::order::v1::order_service_client::OrderServiceClient;
 use mesh_api::shop::order::v1::{CreateOrderRequest, Money, OrderItem};
 use mesh_api::shop::user::v1::user_service_client::UserServiceClient;
 use mesh_api::shop::user::v1::{CreateUserRequest, ListUsersRequest};
 use mesh_client::{ConnectivityState, Mesh, MeshBuilder, MeshChannel};
 use mesh_runtime::{clock, entropy};
-use meshctl::{Follower, Listen, LocalMesh, Member, Program};
+use meshctl::{Follower, Listen, LocalMesh, Member, Operator, Program};
 use sha2::{Digest, Sha256};
 use tonic::{Code, Request, Status};
 
 /// How long a call waits for a first endpoint when its deadline allows more (DESIGN §6).
 const FAILFAST: Duration = Duration::from_secs(3);
 
-async fn list_users(channel: &MeshChannel, deadline: Duration) -> (Option<tonic::Status>, Duration) {
+async fn list_users(
+    channel: &MeshChannel,
+    operator: &Operator,
+    deadline: Duration,
+) -> (Option<tonic::Status>, Duration) {
     let mut request = Request::new(ListUsersRequest::default());
     request.set_timeout(deadline);
     let began = clock::now();
-    let mut stubs = UserServiceClient::new(channel.clone());
+    let mut stubs = UserServiceClient::with_interceptor(channel.clone(), operator.clone());
     let answer = tokio::time::timeout(LONG, stubs.list_users(request)).await.expect("a call ends");
     (answer.err(), began.elapsed())
 }
@@ -41,16 +45,16 @@ async fn services_start_without_a_registry_and_register_once_there_is_one() {
     let members = mesh.join_all(&wanted).await.expect("they get ready without a registry");
 
     let client = Mesh::new([mesh.registry_url().to_string()]).expect("the registry's URL is one");
-    let channel = client.channel("user-svc");
+    let (channel, operator) = (client.channel("user-svc"), mesh.operator());
     // How much longer than this a call took depends on who else is on this machine: that is printed, not judged.
     let deadline = Duration::from_millis(300);
-    let (status, took) = list_users(&channel, deadline).await;
+    let (status, took) = list_users(&channel, &operator, deadline).await;
     let status = status.expect("nobody can be there");
     assert!(matches!(status.code(), Code::DeadlineExceeded | Code::Unavailable), "{status}");
     println!("a call with a deadline of {deadline:?} took {took:?}");
     assert!(took >= deadline, "a call waits for somebody until its deadline, not {took:?}");
 
-    let (status, took) = list_users(&channel, Duration::from_secs(20)).await;
+    let (status, took) = list_users(&channel, &operator, Duration::from_secs(20)).await;
     // DEADLINE_EXCEEDED would say that it waited for all of its 20 s.
     assert_eq!(status.map(|status| status.code()), Some(Code::Unavailable));
     println!("a call with a deadline of 20 s took {took:?}");
@@ -71,7 +75,7 @@ async fn services_start_without_a_registry_and_register_once_there_is_one() {
     let id = members[0].id.to_string();
     news.until("the late registration", LONG, |view| view.lists(&id)).await.expect("it registers");
     until("the client to connect to it", || channel.state() == ConnectivityState::Ready).await;
-    let (status, took) = list_users(&channel, Duration::from_secs(20)).await;
+    let (status, took) = list_users(&channel, &operator, Duration::from_secs(20)).await;
     assert!(status.is_none(), "after {took:?}: {status:?}");
 }
 
@@ -107,14 +111,15 @@ async fn a_user(channel: &MeshChannel) -> String {
 }
 
 /// Creates an order at one instance of order-svc, which asks user-svc about the user.
-async fn order(at: &Member, user_id: &str) -> Result<(), Status> {
+async fn order(at: &Member, operator: &Operator, user_id: &str) -> Result<(), Status> {
     let unit_price = Some(Money { currency_code: "EUR".to_owned(), units: 5, nanos: 0 });
     let item = OrderItem { sku: "tea".to_owned(), quantity: 1, unit_price };
     let request_id = entropy::uuid_v7().to_string();
     let mut request = Request::new(CreateOrderRequest { request_id, user_id: user_id.to_owned(), items: vec![item] });
     request.set_timeout(LONG);
     let mesh = Mesh::builder().static_service("order-svc", [at.process.grpc().into()]).build().expect("it is sound");
-    OrderServiceClient::new(mesh.channel("order-svc")).create_order(request).await.map(drop)
+    let mut stubs = OrderServiceClient::with_interceptor(mesh.channel("order-svc"), operator.clone());
+    stubs.create_order(request).await.map(drop)
 }
 
 /// Ends an instance of order-svc between two instructions, and starts its successor.
@@ -132,7 +137,7 @@ async fn who_starts_without_the_registry_calls_whom_the_last_process_knew() {
     let user_id = a_user(&story.user_channel).await;
     written(&of_service).await;
     let (mesh, channel) = client(with_state(&story, &of_client));
-    assert!(list_users(&channel, LONG).await.0.is_none());
+    assert!(list_users(&channel, &story.operator, LONG).await.0.is_none());
     drop((mesh, channel));
     written(&of_client).await;
 
@@ -141,19 +146,18 @@ async fn who_starts_without_the_registry_calls_whom_the_last_process_knew() {
     story.users.remove(0).process.kill().await;
     let began = clock::now();
     let (_mesh, channel) = client(with_state(&story, &of_client));
-    let (status, took) = list_users(&channel, LONG).await;
+    let (status, took) = list_users(&channel, &story.operator, LONG).await;
     println!("a client without the registry: first call after {:?}, of which {took:?} in the call", began.elapsed());
     assert!(status.is_none(), "{status:?}");
     let successor = restarted(&mut story).await;
     let began = clock::now();
-    order(&successor, &user_id).await.expect("order-svc finds user-svc");
+    order(&successor, &story.operator, &user_id).await.expect("order-svc finds user-svc");
     println!("a service without the registry: first call after {:?}", began.elapsed());
     story.orders.push(successor);
-    let registry = story.mesh.registry_url().to_string();
     let state = of_service.to_str().expect("a path in text");
     for command in [["call", "user-svc", "ListUsers"], ["explain", "user-svc", "--zone="]] {
         let [what, service, more] = command;
-        let ran = run([what, service, more, "--registry", &registry, "--state-dir", state]).await;
+        let ran = story.run([what, service, more, "--state-dir", state]).await;
         assert_eq!(ran.code, Some(0), "{ran:?}");
         assert!(ran.stderr.contains("no registry answers") && ran.stderr.contains(state), "{ran:?}");
         println!("{}", ran.stdout);
@@ -168,7 +172,7 @@ async fn who_starts_without_the_registry_calls_whom_the_last_process_knew() {
         known.len() == 1 && known[0].instance_id() == survivor && known[0].state() == ConnectivityState::Ready
     })
     .await;
-    assert!(list_users(&channel, LONG).await.0.is_none());
+    assert!(list_users(&channel, &story.operator, LONG).await.0.is_none());
 }
 
 /// One way in which a file can be bad.
@@ -213,14 +217,14 @@ async fn a_bad_file_is_refused_with_its_name_and_kept_and_everything_starts_all_
         fs::set_permissions(of_client.join(FILE), Permissions::from_mode(0o600)).expect("its mode can be set");
         // Nobody is known, and six times 3 s would be spent on that.
         let (_mesh, channel) = client(with_state(&story, &of_client).failfast(Duration::from_millis(500)));
-        let (status, _) = list_users(&channel, LONG).await;
+        let (status, _) = list_users(&channel, &story.operator, LONG).await;
         assert_eq!(status.map(|status| status.code()), Some(Code::Unavailable), "{name}");
         assert_eq!(fs::read(of_client.join(FILE)).expect("it is still there"), file, "{name}");
     }
 
     fs::write(state.join(FILE), "no such thing").expect("a file can be written");
     let successor = restarted(&mut story).await;
-    let status = order(&successor, &user_id).await.expect_err("nobody knows where user-svc is");
+    let status = order(&successor, &story.operator, &user_id).await.expect_err("nobody knows where user-svc is");
     assert_eq!(status.code(), Code::Unavailable, "{status}");
     let log = story.folder.path().join("logs").join(format!("{}.log", successor.process.name()));
     let log = fs::read_to_string(log).expect("it has a log");
@@ -231,7 +235,7 @@ async fn a_bad_file_is_refused_with_its_name_and_kept_and_everything_starts_all_
 
     story.mesh.start_registry().await.expect("the registry starts where it was");
     story.everybody_listed().await;
-    order(&successor, &user_id).await.expect("the registry knows where user-svc is");
+    order(&successor, &story.operator, &user_id).await.expect("the registry knows where user-svc is");
     let refused = state.join(FILE).with_extension("refused");
     until("the bad file to be set aside", || refused.exists() && state.join(FILE).exists()).await;
     assert_eq!(fs::read(refused).expect("it can be read"), b"no such thing");

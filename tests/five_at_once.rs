@@ -6,6 +6,7 @@ use harness::{folder, nobody_there_yet, plan};
 use mesh_api::shop::user::v1::user_service_client::UserServiceClient;
 use mesh_api::shop::user::v1::{CreateUserRequest, GetUserRequest};
 use meshctl::{Listen, LocalMesh, Program};
+use tonic::transport::Endpoint;
 
 const ROUNDS: usize = 20;
 
@@ -18,13 +19,15 @@ async fn five_instances_at_once_on_an_empty_folder_twenty_times() {
         let mut plan = plan(folder.path());
         plan.registry = nobody_there_yet();
         let mut mesh = LocalMesh::without_registry(plan).expect("its log folder can be made");
+        let operator = mesh.operator();
         let five = mesh.join_all(&[(Program::UserSvc, Listen::Free); 5]).await;
         let five = five.unwrap_or_else(|error| panic!("round {round}: {error}"));
 
         let mut user_id = None;
         for member in &five {
-            let at = format!("http://{}", member.process.grpc());
-            let mut stubs = UserServiceClient::connect(at).await.expect("it accepts connections");
+            let at = Endpoint::from_shared(format!("http://{}", member.process.grpc())).expect("it is a URL");
+            let channel = at.connect().await.expect("it accepts connections");
+            let mut stubs = UserServiceClient::with_interceptor(channel, operator.clone());
             match &user_id {
                 None => {
                     let created = stubs.create_user(CreateUserRequest {

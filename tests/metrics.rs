@@ -5,7 +5,7 @@ mod harness;
 use std::collections::BTreeSet;
 use std::process::Stdio;
 
-use harness::{LONG, Story, http_get, run};
+use harness::{LONG, Story, http_get};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 /// The families of the client half, by name and type.
@@ -32,9 +32,8 @@ const FAMILIES: [&str; 17] = [
 #[tokio::test(flavor = "multi_thread")]
 async fn services_show_the_calls_they_make() {
     let story = Story::begin(2, 1).await;
-    let registry = story.mesh.registry_url().to_string();
     let nobody = r#"{"requestId":"an-order-of-metrics-rs","userId":"00000000-0000-7000-8000-000000000001","items":[{"sku":"tea","quantity":1,"unitPrice":{"currencyCode":"EUR","units":"4"}}]}"#;
-    let ran = run(["--registry", &registry, "call", "order-svc", "CreateOrder", nobody]).await;
+    let ran = story.run(["call", "order-svc", "CreateOrder", nobody]).await;
     assert_eq!(ran.code, Some(1), "user-svc knows no such user: {ran:?}");
 
     let (order, user) = (story.orders[0].process.http(), story.users[0].process.http());
@@ -74,7 +73,7 @@ async fn a_service_tells_with_its_beats_how_busy_it_is() {
     let first = lines.next_line().await.expect("it can be read").expect("it tells what is there");
     assert!(first.contains("snapshot"), "{first}");
     // From here on every report is told; the next one counts this call.
-    let ran = run(["--registry", &registry, "call", "user-svc", "ListUsers"]).await;
+    let ran = story.run(["call", "user-svc", "ListUsers"]).await;
     assert_eq!(ran.code, Some(0), "{ran:?}");
     let told = async {
         loop {

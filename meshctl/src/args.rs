@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use mesh_runtime::auth::Role;
 
 use crate::bearer::TokenSource;
 
@@ -95,6 +96,12 @@ pub(crate) enum Command {
     Explain(ExplainArgs),
     /// Call a unary method of a service, found and balanced as any caller in the mesh would.
     Call(CallArgs),
+    /// Make keys that sign tokens, and tell servers to trust them.
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Print a token that says who calls, signed with a key of your own.
+    #[command(after_help = TOKEN_EXAMPLES)]
+    Token(TokenArgs),
     /// Take an instance out of the picks; what it is doing it finishes.
     Drain(AdminArgs),
     /// Take a drained instance back in.
@@ -264,7 +271,7 @@ pub(crate) struct CallArgs {
     /// Request as protobuf JSON; "-" reads it from stdin.
     #[arg(default_value = "{}")]
     pub(crate) request: String,
-    /// Token that says who calls, or @FILE with it; a command line is seen by everybody on the machine,
+    /// Token that says who calls, or @FILE with it; see `meshctl token`. A command line is seen by everybody on the machine,
     /// a file and the environment are not.
     #[arg(long, env = "MESH_TOKEN", hide_env_values = true, value_name = "TOKEN|@FILE")]
     pub(crate) token: Option<TokenSource>,
@@ -272,6 +279,87 @@ pub(crate) struct CallArgs {
     #[command(flatten)]
     pub(crate) caller: CallerArgs,
 }
+
+/// What is done with keys.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum KeyCommand {
+    /// Make a key pair: the private half in a file that only its owner may read, the public half where servers look.
+    ///
+    /// A server trusts what a key signs once the key's public half is in its --trusted-jwks file. What a key may sign is
+    /// said there: for one issuer, and for callers in the roles given here. Without --jwks the public half is only printed,
+    /// as a line of such a file.
+    #[command(
+        after_help = "Example:\n\x20 meshctl key new keys/operator.pem --role admin --jwks keys/trusted.jwks.json\n\
+                            \x20 user-svc --trusted-jwks keys/trusted.jwks.json\n\
+                            \x20 meshctl token --key keys/operator.pem --role admin"
+    )]
+    New(KeyNewArgs),
+}
+
+/// What key `key new` makes.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct KeyNewArgs {
+    /// File of the private key, PKCS#8 as PEM; one that exists is not overwritten.
+    pub(crate) file: PathBuf,
+    /// Who signs with it [default: the name of the file without its ending, such as operator].
+    #[arg(long, value_name = "NAME", value_parser = an_issuer)]
+    pub(crate) issuer: Option<String>,
+    /// In which roles those may call for whom it signs.
+    #[arg(long = "role", value_name = "ROLE[,ROLE]", value_enum, value_delimiter = ',', required = true)]
+    pub(crate) roles: Vec<SignedRole>,
+    /// File of trusted public keys to add it to; made where there is none.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) jwks: Option<PathBuf>,
+}
+
+/// A role that a key of an operator may sign for. Users get their tokens from user-svc.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SignedRole {
+    /// May do everything, for everybody.
+    Admin,
+    /// A program that calls for itself: may do what the services' table of access lets programs do.
+    Service,
+}
+
+impl From<SignedRole> for Role {
+    fn from(role: SignedRole) -> Role {
+        match role {
+            SignedRole::Admin => Role::Admin,
+            SignedRole::Service => Role::Service,
+        }
+    }
+}
+
+/// What token `token` prints.
+#[derive(Debug, Args)]
+pub(crate) struct TokenArgs {
+    /// File of the private key that signs it, as `meshctl key new` and `meshctl up` make them.
+    #[arg(long, env = "MESH_KEY", value_name = "FILE")]
+    pub(crate) key: PathBuf,
+    /// Who signs; the key is trusted for this name only [default: the name of the key's file without its ending].
+    #[arg(long, value_name = "NAME", value_parser = an_issuer)]
+    pub(crate) issuer: Option<String>,
+    /// What the caller may do; the key must be trusted with it.
+    #[arg(long, value_name = "ROLE", value_enum, default_value_t = SignedRole::Admin)]
+    pub(crate) role: SignedRole,
+    /// Who calls: a name for the logs of servers [default: the issuer].
+    #[arg(long, value_name = "NAME", value_parser = a_name)]
+    pub(crate) subject: Option<String>,
+    /// For whom: "meshwork" is every service, a service's name is that one alone.
+    #[arg(long, value_name = "NAME", default_value = "meshwork", value_parser = a_name)]
+    pub(crate) audience: String,
+    /// How long it is good for.
+    #[arg(long, value_name = "TIME", default_value = "15m", value_parser = time)]
+    pub(crate) ttl: Duration,
+}
+
+/// Shown below the flags of `token`.
+const TOKEN_EXAMPLES: &str = "Examples:\n\
+    \x20 export MESH_TOKEN=$(meshctl token --key mesh-data/keys/operator.pem)\n\
+    \x20 meshctl call user-svc ListUsers\n\
+    \x20 grpcurl -plaintext -H \"authorization: Bearer $MESH_TOKEN\" 127.0.0.1:7410 shop.user.v1.UserService/ListUsers\n\n\
+    The token, and nothing else, goes to stdout; -o json says with it what it is good for, and until when. Whoever has it is\n\
+    the caller that it names: keep it out of logs and command lines (MESH_TOKEN and --token @FILE do).";
 
 /// What `drain` drains.
 #[derive(Debug, Args)]
@@ -328,6 +416,26 @@ impl FromStr for RegistryUrl {
             }
             _ => Err("wanted host:port, such as 127.0.0.1:7400".to_owned()),
         }
+    }
+}
+
+/// Longest name in a token, in bytes: of an issuer, as servers have it, and so of whom it speaks for.
+const NAME_BYTES_MAX: usize = 64;
+
+/// Reads the name of an issuer.
+pub(crate) fn an_issuer(text: &str) -> Result<String, String> {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'-');
+    match text.len() {
+        1..=NAME_BYTES_MAX if text.bytes().all(plain) => Ok(text.to_owned()),
+        _ => Err(format!("wanted 1 to {NAME_BYTES_MAX} characters of a-z 0-9 . -")),
+    }
+}
+
+/// Reads the name of a subject or of an audience.
+fn a_name(text: &str) -> Result<String, String> {
+    match text.len() {
+        1..=NAME_BYTES_MAX if text.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(text.to_owned()),
+        _ => Err(format!("wanted 1 to {NAME_BYTES_MAX} letters, digits and signs, without blanks")),
     }
 }
 

@@ -4,6 +4,7 @@
 //! args       what the command line can say          failure    how a command ends badly, and its exit code
 //! commands/  one file per command that looks at, changes or calls a mesh
 //! view       what a Watch has told (pure)            follow     the Watch itself, opened again when it breaks
+//! bearer     the token of a call                      operator   whoever runs a mesh, and mints one
 //! local/     servers as child processes of this binary: started, killed, drained, never left behind
 //! load/      an open-loop load over both services, and the oracle that knows every answer in advance
 //! demo/      a mesh, that load, and the failures that nobody notices       up   the same mesh, left running
@@ -23,6 +24,7 @@ mod failure;
 mod follow;
 mod load;
 mod local;
+mod operator;
 mod output;
 mod registry_client;
 mod signals;
@@ -44,6 +46,7 @@ pub use crate::failure::Failure;
 pub use crate::follow::{Followed, Follower, NeverCame};
 pub use crate::load::{CallFailure, Ledger, Load, LoadPlan, LoadReport, MethodReport};
 pub use crate::local::{Launch, Launcher, Listen, LocalMesh, LocalMeshPlan, Member, Names, Process, ProcessError};
+pub use crate::operator::Operator;
 pub use crate::view::{Change, Outlook, ServiceView, ViewError};
 pub use mesh_runtime::code_name;
 
@@ -94,6 +97,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Command::Doctor => commands::doctor::doctor(&globals).await,
             Command::Explain(args) => commands::explain::explain(&globals, &args).await,
             Command::Call(args) => commands::call::call(&globals, &args).await,
+            Command::Key(command) => commands::key::key(&globals, &command),
+            Command::Token(args) => commands::token::token(&globals, &args),
             Command::Drain(args) => commands::admin::drain(&globals, &args).await,
             Command::Enable(args) => commands::admin::enable(&globals, &args).await,
             Command::Registry(command) => commands::registry_store::registry(&globals, &command).await,

@@ -99,7 +99,7 @@ impl<E> Cluster<E> {
 
     /// The load that the promises name.
     pub(crate) fn load(&self) -> LoadPlan {
-        LoadPlan::new(self.users.clone(), self.orders.clone(), CALLS)
+        LoadPlan::new(self.users.clone(), self.orders.clone(), self.nodes[0].operator(), CALLS)
     }
 
     /// Half of it: what the test matrix asks for where a network is cut (T23), and where much else goes on.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use mesh_client::{ConnectivityState, EndpointHandle, Mesh, MeshChannel};
 use mesh_runtime::entropy;
-use meshctl::{Follower, Listen, Load, LoadPlan, LocalMesh, LocalMeshPlan, Member, Program, ServiceView};
+use meshctl::{Follower, Listen, Load, LoadPlan, LocalMesh, LocalMeshPlan, Member, Operator, Program, ServiceView};
 use rand::RngExt;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -49,6 +49,8 @@ pub(crate) struct Story {
     pub(crate) user_channel: MeshChannel,
     /// Way to order-svc.
     pub(crate) order_channel: MeshChannel,
+    /// Who runs all this, for stubs that call as they do.
+    pub(crate) operator: Operator,
     /// Goes last, when the processes that write to it are gone.
     pub(crate) folder: TempDir,
 }
@@ -93,6 +95,7 @@ impl Story {
             order_news: Follower::start(mesh.followed(Program::OrderSvc), |_| {}),
             user_channel: client.channel(Program::UserSvc.name()),
             order_channel: client.channel(Program::OrderSvc.name()),
+            operator: mesh.operator(),
             mesh,
             users,
             orders,
@@ -128,7 +131,26 @@ impl Story {
 
     /// The load on both services at the usual rate, once it goes well.
     pub(crate) async fn under_load(&self) -> Load {
-        under_load(LoadPlan::new(self.user_channel.clone(), self.order_channel.clone(), RATE)).await
+        under_load(self.load(RATE)).await
+    }
+
+    /// A load on both services.
+    pub(crate) fn load(&self, rate: u32) -> LoadPlan {
+        LoadPlan::new(self.user_channel.clone(), self.order_channel.clone(), self.operator.clone(), rate)
+    }
+
+    /// Runs meshctl on this mesh, as whoever runs the mesh.
+    pub(crate) async fn run<const N: usize>(&self, args: [&str; N]) -> Ran {
+        self.run_with_input(args, "").await
+    }
+
+    /// The same with something on its stdin.
+    pub(crate) async fn run_with_input<const N: usize>(&self, args: [&str; N], input: &str) -> Ran {
+        let mut command = command();
+        command
+            .env("MESH_REGISTRY", self.mesh.registry_url().to_string())
+            .env("MESH_TOKEN", operator_token(&self.mesh).await);
+        to_its_end(command.args(args), input).await
     }
 
     /// Replaces every process as a deployment would, one after the other, the registry last.
@@ -262,10 +284,21 @@ pub(crate) async fn run<const N: usize>(args: [&str; N]) -> Ran {
     run_with_input(args, "").await
 }
 
+/// A token of whoever runs the mesh, as they would get it.
+pub(crate) async fn operator_token(mesh: &LocalMesh) -> String {
+    let key = mesh.operator_key().display().to_string();
+    let ran = run(["token", "--key", &key]).await;
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{ran:?}");
+    ran.stdout.trim_end().to_owned()
+}
+
 /// Runs meshctl to its end with something on its stdin.
 pub(crate) async fn run_with_input<const N: usize>(args: [&str; N], input: &str) -> Ran {
-    let mut child = command()
-        .args(args)
+    to_its_end(command().args(args), input).await
+}
+
+async fn to_its_end(command: &mut Command, input: &str) -> Ran {
+    let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -276,7 +309,9 @@ pub(crate) async fn run_with_input<const N: usize>(args: [&str; N], input: &str)
     let _ = stdin.write_all(input.as_bytes()).await;
     drop(stdin);
     let output = tokio::time::timeout(LONG, child.wait_with_output()).await;
-    let output = output.unwrap_or_else(|_| panic!("{args:?} does not end")).expect("its output can be read");
+    let output = output
+        .unwrap_or_else(|_| panic!("{:?} does not end", command.as_std().get_args()))
+        .expect("its output can be read");
     let text = |bytes| String::from_utf8(bytes).expect("it prints text");
     Ran { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }

@@ -138,6 +138,13 @@ impl ResponseBody {
     }
 }
 
+/// What tonic's interceptors answer with where they let no call through.
+impl Default for ResponseBody {
+    fn default() -> Self {
+        Self::empty()
+    }
+}
+
 impl Body for ResponseBody {
     type Data = Bytes;
     type Error = Status;

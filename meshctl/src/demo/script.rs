@@ -73,7 +73,8 @@ struct Cast {
 /// Plays the whole demo with its data in `folder`.
 pub(super) async fn play(args: &DemoArgs, folder: &Path) -> Result<(), Failure> {
     let mut stage = Stage::set(folder).await?;
-    let plan = LoadPlan::new(stage.users.channel.clone(), stage.orders.channel.clone(), args.rate);
+    let (users, orders) = (stage.users.channel.clone(), stage.orders.channel.clone());
+    let plan = LoadPlan::new(users, orders, stage.mesh.operator(), args.rate);
     let seed = plan.seed;
     let load = Load::start(plan).await?;
     stage.everybody_connected().await?;

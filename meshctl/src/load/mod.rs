@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::Status;
 
+use crate::operator::Operator;
 pub use ledger::{CallFailure, Ledger, LoadReport, MethodReport};
 use shop::{Planned, Shop, Stubs, Verdict};
 
@@ -33,6 +34,9 @@ const LATE_START: Duration = Duration::from_millis(50);
 /// Customers that exist before the load begins. Each costs a password hash.
 const CUSTOMERS: usize = 8;
 
+/// Longest that each of these calls may take.
+const OPENING_MAX: Duration = Duration::from_secs(5);
+
 /// What load to make.
 #[derive(Debug, Clone)]
 pub struct LoadPlan {
@@ -40,6 +44,8 @@ pub struct LoadPlan {
     pub users: MeshChannel,
     /// Way to order-svc.
     pub orders: MeshChannel,
+    /// Does what users do not do for themselves.
+    pub operator: Operator,
     /// Calls started per second.
     pub rate: u32,
     /// Deadline of each call.
@@ -50,8 +56,8 @@ pub struct LoadPlan {
 
 impl LoadPlan {
     /// A deadline of 1 s, as every promise about failed calls has it (`research/reliability.md` §0.1).
-    pub fn new(users: MeshChannel, orders: MeshChannel, rate: u32) -> LoadPlan {
-        LoadPlan { users, orders, rate, deadline: Duration::from_secs(1), seed: entropy::seed() }
+    pub fn new(users: MeshChannel, orders: MeshChannel, operator: Operator, rate: u32) -> LoadPlan {
+        LoadPlan { users, orders, operator, rate, deadline: Duration::from_secs(1), seed: entropy::seed() }
     }
 }
 
@@ -74,11 +80,12 @@ struct Books {
 impl Load {
     /// Creates the first customers, then starts to call.
     pub async fn start(plan: LoadPlan) -> Result<Load, Status> {
-        let stubs = Stubs::new(plan.users.clone(), plan.orders.clone());
+        let stubs = Stubs::new(plan.users.clone(), plan.orders.clone(), plan.operator.clone());
         let mut shop = Shop::new(entropy::rng(plan.seed));
         for _ in 0..CUSTOMERS {
-            let user = stubs.create_user(shop.a_new_user(), Duration::from_secs(5)).await?;
-            shop.welcome(user);
+            let request = shop.a_new_user();
+            let user = stubs.create_user(request, OPENING_MAX).await?;
+            shop.welcome(user, None);
         }
         let books = Arc::new(Books { shop: Mutex::new(shop), ledger: Mutex::new(Ledger::default()) });
         let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
@@ -140,7 +147,7 @@ impl Schedule {
         let mut scheduled = clock::now();
         loop {
             tokio::time::sleep_until(scheduled).await;
-            let planned = self.books.shop().next_call();
+            let planned = self.books.shop().next_call(clock::now());
             self.books.ledger().started(planned.method);
             if self.tracker.len() < in_flight_max {
                 self.tracker.spawn(one_call(
@@ -162,7 +169,7 @@ impl Schedule {
 /// Makes one call and enters what became of it.
 async fn one_call(stubs: Stubs, books: Arc<Books>, planned: Planned, scheduled: Instant, deadline: Duration) {
     let handed = clock::now();
-    let answer = tokio::time::timeout(deadline + GRACE, stubs.send(&planned.request, deadline)).await;
+    let answer = tokio::time::timeout(deadline + GRACE, stubs.send(&planned, deadline)).await;
     let times = Times { scheduled, handed, answered: clock::now() };
     if times.started_late() {
         books.ledger().started_late();

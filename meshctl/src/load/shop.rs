@@ -1,5 +1,7 @@
 //! What the load calls, and the oracle: a shop that remembers what it wrote, so that it knows every answer in advance.
 //!
+//! Some customers log in and call with tokens of their own; whatever nobody does for themselves, the operator does.
+//!
 //! Whatever a call changes belongs to that call alone until its answer is there, so no two calls race and there is one
 //! right answer for each. What a failed call leaves in doubt is not used again.
 
@@ -18,9 +20,12 @@ use mesh_client::MeshChannel;
 use mesh_runtime::code_name;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
+use tokio::time::Instant;
 use tonic::{Code, Request, Status};
 
 use super::oracle;
+use crate::bearer::Bearer;
+use crate::operator::Operator;
 
 /// Visitors and orders that are kept at most; beyond, creating turns into deleting.
 const KEPT_MAX: usize = 200;
@@ -119,8 +124,23 @@ pub(super) struct Planned {
     pub(super) method: Method,
     pub(super) expected: Code,
     pub(super) request: Ask,
+    pub(super) caller: Caller,
     /// What the call has to itself until it is answered.
     held: Held,
+}
+
+/// Who makes a call.
+#[derive(Debug, Clone)]
+pub(super) enum Caller {
+    /// Whoever runs the mesh: may do everything.
+    Operator,
+    /// A user who has logged in: sees what is theirs, and nothing else.
+    User {
+        /// Their id.
+        user_id: String,
+        /// Their token.
+        bearer: Bearer,
+    },
 }
 
 /// A request of any method.
@@ -157,6 +177,25 @@ enum Held {
     Order(Order),
 }
 
+/// A user who places orders and is never changed.
+#[derive(Debug, Clone)]
+struct Customer {
+    user: User,
+    /// Their token, and until when it is used; none where the operator calls for them.
+    login: Option<(Bearer, Instant)>,
+}
+
+impl Customer {
+    fn caller(&self, now: Instant) -> Caller {
+        match &self.login {
+            Some((bearer, until)) if now < *until => {
+                Caller::User { user_id: self.user.user_id.clone(), bearer: bearer.clone() }
+            }
+            _ => Caller::Operator,
+        }
+    }
+}
+
 /// A user that may be changed and deleted.
 #[derive(Debug)]
 struct Visitor {
@@ -177,8 +216,7 @@ pub(super) enum Verdict {
 #[derive(Debug)]
 pub(super) struct Shop {
     rng: StdRng,
-    /// Place orders; are never changed.
-    customers: Vec<User>,
+    customers: Vec<Customer>,
     visitors: Vec<Visitor>,
     orders: Vec<Order>,
     /// Ids of deleted users.
@@ -190,9 +228,9 @@ impl Shop {
         Shop { rng, customers: Vec::new(), visitors: Vec::new(), orders: Vec::new(), gone: Vec::new() }
     }
 
-    /// A customer from the time before the load.
-    pub(super) fn welcome(&mut self, user: User) {
-        self.customers.push(user);
+    /// A customer from the time before the load, and the token of one who has logged in, with its end.
+    pub(super) fn welcome(&mut self, user: User, login: Option<(Bearer, Instant)>) {
+        self.customers.push(Customer { user, login });
     }
 
     pub(super) fn a_new_user(&mut self) -> CreateUserRequest {
@@ -206,7 +244,10 @@ impl Shop {
     }
 
     /// Draws the next call. Where there is nothing yet to do it with, it makes something.
-    pub(super) fn next_call(&mut self) -> Planned {
+    ///
+    /// What a customer who has logged in does with their own things, they do themselves; now and then they ask for an order
+    /// of somebody else, which to them is none. Everything else is the operator's.
+    pub(super) fn next_call(&mut self, now: Instant) -> Planned {
         let mut drawn = self.rng.random_range(0..100);
         let mut chosen = Method::GetUser;
         for method in Method::ALL {
@@ -218,18 +259,18 @@ impl Shop {
         }
         match chosen {
             Method::CreateUser => self.create_user(),
-            Method::GetUser => self.get_user(),
+            Method::GetUser => self.get_user(now),
             Method::UpdateUser => self.update_user(),
             Method::DeleteUser => self.delete_user(),
             Method::ListUsers => {
                 plan(Method::ListUsers, Ask::ListUsers(ListUsersRequest { page_size: 5, ..Default::default() }))
             }
-            Method::CreateOrder => self.create_order(),
-            Method::GetOrder => self.get_order(),
-            Method::UpdateOrder => self.update_order(),
-            Method::CancelOrder => self.cancel_order(),
-            Method::DeleteOrder => self.delete_order(),
-            Method::ListOrders => self.list_orders(),
+            Method::CreateOrder => self.create_order(now),
+            Method::GetOrder => self.get_order(now),
+            Method::UpdateOrder => self.update_order(now),
+            Method::CancelOrder => self.cancel_order(now),
+            Method::DeleteOrder => self.delete_order(now),
+            Method::ListOrders => self.list_orders(now),
         }
     }
 
@@ -241,15 +282,15 @@ impl Shop {
         plan(Method::CreateUser, Ask::CreateUser(request))
     }
 
-    fn get_user(&mut self) -> Planned {
+    fn get_user(&mut self, now: Instant) -> Planned {
         let asks_for_gone = self.rng.random_ratio(1, 10) && !self.gone.is_empty();
         if asks_for_gone {
             let user_id = self.gone[self.rng.random_range(0..self.gone.len())].clone();
             return plan(Method::GetUser, Ask::GetUser(GetUserRequest { user_id })).expecting(Code::NotFound);
         }
         let customer = self.a_customer();
-        let request = Ask::GetUser(GetUserRequest { user_id: customer.user_id.clone() });
-        plan(Method::GetUser, request).holding(Held::Customer(customer))
+        let request = Ask::GetUser(GetUserRequest { user_id: customer.user.user_id.clone() });
+        plan(Method::GetUser, request).by(customer.caller(now)).holding(Held::Customer(customer.user))
     }
 
     fn update_user(&mut self) -> Planned {
@@ -272,9 +313,9 @@ impl Shop {
         plan(Method::DeleteUser, Ask::DeleteUser(request)).holding(Held::Visitor(visitor))
     }
 
-    fn create_order(&mut self) -> Planned {
+    fn create_order(&mut self, now: Instant) -> Planned {
         if self.orders.len() >= KEPT_MAX {
-            return self.delete_order();
+            return self.delete_order(now);
         }
         let customer = self.a_customer();
         let item = |sku: &str, quantity, units, nanos| OrderItem {
@@ -284,19 +325,27 @@ impl Shop {
         };
         let quantity = self.rng.random_range(1..=9);
         let items = vec![item("tea", quantity, 4, 990_000_000), item("pot", 1, 24, 500_000_000)];
-        let request = CreateOrderRequest { request_id: self.an_id(), user_id: customer.user_id, items };
-        plan(Method::CreateOrder, Ask::CreateOrder(request))
+        let caller = customer.caller(now);
+        let request = CreateOrderRequest { request_id: self.an_id(), user_id: customer.user.user_id, items };
+        plan(Method::CreateOrder, Ask::CreateOrder(request)).by(caller)
     }
 
-    fn get_order(&mut self) -> Planned {
-        let Some(order) = take(&mut self.rng, &mut self.orders, |_| true) else { return self.create_order() };
+    fn get_order(&mut self, now: Instant) -> Planned {
+        let Some(order) = take(&mut self.rng, &mut self.orders, |_| true) else { return self.create_order(now) };
         let request = Ask::GetOrder(GetOrderRequest { order_id: order.order_id.clone() });
-        plan(Method::GetOrder, request).holding(Held::Order(order))
+        let planned = plan(Method::GetOrder, request);
+        let pries = self.rng.random_ratio(1, 10);
+        match self.a_customer().caller(now) {
+            other @ Caller::User { .. } if pries && !other.is(&order.user_id) => {
+                planned.by(other).expecting(Code::NotFound).holding(Held::Order(order))
+            }
+            _ => planned.by(self.owner(&order, now)).holding(Held::Order(order)),
+        }
     }
 
-    fn update_order(&mut self) -> Planned {
+    fn update_order(&mut self, now: Instant) -> Planned {
         let moves = |order: &Order| next_status(order.status()).is_some();
-        let Some(order) = take(&mut self.rng, &mut self.orders, moves) else { return self.create_order() };
+        let Some(order) = take(&mut self.rng, &mut self.orders, moves) else { return self.create_order(now) };
         let status = next_status(order.status()).unwrap_or(OrderStatus::Delivered);
         let request = UpdateOrderRequest {
             order_id: order.order_id.clone(),
@@ -307,34 +356,42 @@ impl Shop {
         plan(Method::UpdateOrder, Ask::UpdateOrder(request)).holding(Held::Order(order))
     }
 
-    fn cancel_order(&mut self) -> Planned {
-        let Some(order) = take(&mut self.rng, &mut self.orders, |_| true) else { return self.create_order() };
+    fn cancel_order(&mut self, now: Instant) -> Planned {
+        let Some(order) = take(&mut self.rng, &mut self.orders, |_| true) else { return self.create_order(now) };
         let expected = match order.status() {
             OrderStatus::Shipped | OrderStatus::Delivered => Code::FailedPrecondition,
             _ => Code::Ok,
         };
         let request = Ask::CancelOrder(CancelOrderRequest { order_id: order.order_id.clone() });
-        plan(Method::CancelOrder, request).holding(Held::Order(order)).expecting(expected)
+        plan(Method::CancelOrder, request).by(self.owner(&order, now)).holding(Held::Order(order)).expecting(expected)
     }
 
-    fn delete_order(&mut self) -> Planned {
+    fn delete_order(&mut self, now: Instant) -> Planned {
         let deletable = |order: &Order| !matches!(order.status(), OrderStatus::Paid | OrderStatus::Shipped);
-        let Some(order) = take(&mut self.rng, &mut self.orders, deletable) else { return self.list_orders() };
+        let Some(order) = take(&mut self.rng, &mut self.orders, deletable) else { return self.list_orders(now) };
         let request = Ask::DeleteOrder(DeleteOrderRequest { order_id: order.order_id.clone() });
-        plan(Method::DeleteOrder, request).holding(Held::Order(order))
+        plan(Method::DeleteOrder, request).by(self.owner(&order, now)).holding(Held::Order(order))
     }
 
-    fn list_orders(&mut self) -> Planned {
-        let user_id = self.a_customer().user_id;
-        plan(Method::ListOrders, Ask::ListOrders(ListOrdersRequest { user_id, page_size: 5, ..Default::default() }))
+    fn list_orders(&mut self, now: Instant) -> Planned {
+        let customer = self.a_customer();
+        let caller = customer.caller(now);
+        let request = ListOrdersRequest { user_id: customer.user.user_id, page_size: 5, ..Default::default() };
+        plan(Method::ListOrders, Ask::ListOrders(request)).by(caller)
     }
 
-    fn a_customer(&mut self) -> User {
+    fn a_customer(&mut self) -> Customer {
         match self.customers.len() {
             // Only before the first customer is welcome, which the load waits for.
-            0 => User::default(),
+            0 => Customer { user: User::default(), login: None },
             len => self.customers[self.rng.random_range(0..len)].clone(),
         }
+    }
+
+    /// Whose an order is, if they are here themselves.
+    fn owner(&self, order: &Order, now: Instant) -> Caller {
+        let owner = self.customers.iter().find(|customer| customer.user.user_id == order.user_id);
+        owner.map_or(Caller::Operator, |customer| customer.caller(now))
     }
 
     /// 32 hexadecimal digits.
@@ -376,7 +433,9 @@ impl Shop {
                 _,
                 Answer::Order(Some(order)),
             ) => self.orders.push(order),
-            (Method::CancelOrder, Held::Order(order), Answer::Done) => self.orders.push(order.clone()),
+            (Method::GetOrder | Method::CancelOrder, Held::Order(order), Answer::Done) => {
+                self.orders.push(order.clone())
+            }
             _ => {}
         }
         Verdict::AsExpected
@@ -405,12 +464,22 @@ fn compare(planned: &Planned, answered: &Answer) -> Result<(), &'static str> {
 }
 
 fn plan(method: Method, request: Ask) -> Planned {
-    Planned { method, expected: Code::Ok, request, held: Held::Nothing }
+    Planned { method, expected: Code::Ok, request, caller: Caller::Operator, held: Held::Nothing }
+}
+
+impl Caller {
+    fn is(&self, somebody: &str) -> bool {
+        matches!(self, Caller::User { user_id, .. } if user_id == somebody)
+    }
 }
 
 impl Planned {
     fn expecting(self, expected: Code) -> Planned {
         Planned { expected, ..self }
+    }
+
+    fn by(self, caller: Caller) -> Planned {
+        Planned { caller, ..self }
     }
 
     fn holding(self, held: Held) -> Planned {
@@ -437,16 +506,17 @@ fn next_status(status: OrderStatus) -> Option<OrderStatus> {
     }
 }
 
-/// Plain generated stubs on the mesh's channels.
+/// Plain generated stubs on the mesh's channels, and who the operator is.
 #[derive(Debug, Clone)]
 pub(super) struct Stubs {
     users: UserServiceClient<MeshChannel>,
     orders: OrderServiceClient<MeshChannel>,
+    operator: Operator,
 }
 
 impl Stubs {
-    pub(super) fn new(users: MeshChannel, orders: MeshChannel) -> Stubs {
-        Stubs { users: UserServiceClient::new(users), orders: OrderServiceClient::new(orders) }
+    pub(super) fn new(users: MeshChannel, orders: MeshChannel, operator: Operator) -> Stubs {
+        Stubs { users: UserServiceClient::new(users), orders: OrderServiceClient::new(orders), operator }
     }
 
     pub(super) async fn create_user(&self, request: CreateUserRequest, deadline: Duration) -> Result<User, Status> {
@@ -454,36 +524,46 @@ impl Stubs {
         answer.user.ok_or_else(|| Status::internal("created, but nobody"))
     }
 
-    pub(super) async fn send(&self, ask: &Ask, deadline: Duration) -> Result<Answer, Status> {
+    pub(super) async fn send(&self, planned: &Planned, deadline: Duration) -> Result<Answer, Status> {
         let (mut users, mut orders) = (self.users.clone(), self.orders.clone());
-        Ok(match ask {
+        let bearer = match &planned.caller {
+            Caller::Operator => self.operator.bearer(),
+            Caller::User { bearer, .. } => bearer.clone(),
+        };
+        let call = Call { bearer, deadline };
+        Ok(match &planned.request {
             Ask::CreateUser(request) => {
                 Answer::User(users.create_user(timed(request, deadline)).await?.into_inner().user)
             }
-            Ask::GetUser(request) => Answer::User(users.get_user(timed(request, deadline)).await?.into_inner().user),
-            Ask::UpdateUser(request) => {
-                Answer::User(users.update_user(timed(request, deadline)).await?.into_inner().user)
-            }
-            Ask::DeleteUser(request) => users.delete_user(timed(request, deadline)).await.map(|_| Answer::Done)?,
-            Ask::ListUsers(request) => users.list_users(timed(request, deadline)).await.map(|_| Answer::Done)?,
-            Ask::CreateOrder(request) => {
-                Answer::Order(orders.create_order(timed(request, deadline)).await?.into_inner().order)
-            }
-            Ask::GetOrder(request) => {
-                Answer::Order(orders.get_order(timed(request, deadline)).await?.into_inner().order)
-            }
-            Ask::UpdateOrder(request) => {
-                Answer::Order(orders.update_order(timed(request, deadline)).await?.into_inner().order)
-            }
-            Ask::CancelOrder(request) => {
-                Answer::Order(orders.cancel_order(timed(request, deadline)).await?.into_inner().order)
-            }
-            Ask::DeleteOrder(request) => orders.delete_order(timed(request, deadline)).await.map(|_| Answer::Done)?,
-            Ask::ListOrders(request) => orders.list_orders(timed(request, deadline)).await.map(|_| Answer::Done)?,
+            Ask::GetUser(request) => Answer::User(users.get_user(call.of(request)).await?.into_inner().user),
+            Ask::UpdateUser(request) => Answer::User(users.update_user(call.of(request)).await?.into_inner().user),
+            Ask::DeleteUser(request) => users.delete_user(call.of(request)).await.map(|_| Answer::Done)?,
+            Ask::ListUsers(request) => users.list_users(call.of(request)).await.map(|_| Answer::Done)?,
+            Ask::CreateOrder(request) => Answer::Order(orders.create_order(call.of(request)).await?.into_inner().order),
+            Ask::GetOrder(request) => Answer::Order(orders.get_order(call.of(request)).await?.into_inner().order),
+            Ask::UpdateOrder(request) => Answer::Order(orders.update_order(call.of(request)).await?.into_inner().order),
+            Ask::CancelOrder(request) => Answer::Order(orders.cancel_order(call.of(request)).await?.into_inner().order),
+            Ask::DeleteOrder(request) => orders.delete_order(call.of(request)).await.map(|_| Answer::Done)?,
+            Ask::ListOrders(request) => orders.list_orders(call.of(request)).await.map(|_| Answer::Done)?,
         })
     }
 }
 
+/// What the headers of a call hold.
+struct Call {
+    bearer: Bearer,
+    deadline: Duration,
+}
+
+impl Call {
+    fn of<M: Clone>(&self, message: &M) -> Request<M> {
+        let mut request = timed(message, self.deadline);
+        self.bearer.attach(&mut request);
+        request
+    }
+}
+
+/// Of a method that everybody may call.
 fn timed<M: Clone>(message: &M, deadline: Duration) -> Request<M> {
     let mut request = Request::new(message.clone());
     request.set_timeout(deadline);

@@ -14,7 +14,9 @@ use uuid::Uuid;
 
 use crate::args::{Program, RegistryUrl};
 use crate::follow::Followed;
+use crate::local::keys::Keys;
 use crate::local::process::{Launch, Launcher, Process, ProcessError};
+use crate::operator::Operator;
 
 /// How often a port is asked for again that was chosen beforehand, or was ours a moment ago. On loopback anybody's outgoing
 /// connection may borrow it for a moment in between.
@@ -55,7 +57,7 @@ impl Listen {
 pub struct LocalMeshPlan {
     /// A meshctl.
     pub binary: PathBuf,
-    /// Folder of the databases and the registry's store, and of the logs below it.
+    /// Folder of the databases and the registry's store, and of the logs and keys below it.
     pub data: PathBuf,
     /// Where the registry listens.
     pub registry: Listen,
@@ -70,6 +72,7 @@ pub struct LocalMeshPlan {
 pub struct LocalMesh {
     launcher: Launcher,
     plan: LocalMeshPlan,
+    keys: Keys,
     registry: Option<Process>,
     /// How many of each program have been started, for their names.
     started: BTreeMap<Program, u32>,
@@ -104,10 +107,12 @@ pub struct Member {
 }
 
 impl LocalMesh {
-    /// A mesh whose registry does not run yet; `plan.registry` must say where it will.
+    /// A mesh whose registry does not run yet; `plan.registry` must say where it will. Its keys are made where they are not
+    /// there from the last time.
     pub fn without_registry(plan: LocalMeshPlan) -> io::Result<LocalMesh> {
         let launcher = Launcher::new(&plan.binary, plan.data.join("logs"))?;
-        Ok(LocalMesh { launcher, plan, registry: None, started: BTreeMap::new(), names: Names::default() })
+        let keys = Keys::make(&plan.data).map_err(io::Error::other)?;
+        Ok(LocalMesh { launcher, plan, keys, registry: None, started: BTreeMap::new(), names: Names::default() })
     }
 
     /// Starts the registry: at the place planned, or where it was before.
@@ -165,6 +170,16 @@ impl LocalMesh {
     /// Where the registry is, was, or will be.
     pub fn registry_url(&self) -> RegistryUrl {
         self.plan.registry.addresses(Program::Registry).0.into()
+    }
+
+    /// Whoever runs this mesh, as its services know them.
+    pub fn operator(&self) -> Operator {
+        self.keys.operator().clone()
+    }
+
+    /// The file of their key, which `meshctl token --key` takes.
+    pub fn operator_key(&self) -> PathBuf {
+        self.keys.operator_file()
     }
 
     /// What the instances are called.

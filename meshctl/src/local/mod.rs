@@ -1,5 +1,6 @@
 //! A mesh on this machine: servers as child processes of this very binary.
 
+mod keys;
 mod mesh;
 mod process;
 

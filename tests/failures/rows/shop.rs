@@ -43,13 +43,13 @@ pub(super) async fn rolling_restart(scene: Scene) -> Finding {
     let once = Policy { retry, hedging: None, ..Policy::default() };
     let mesh = Mesh::builder().seed(scene.seed).registry([story.mesh.registry_url().to_string()]).default_policy(once);
     let mesh = mesh.build().expect("the configuration is one");
-    let channels = [Program::UserSvc, Program::OrderSvc].map(|service| mesh.channel(service.name()));
+    let [users, orders] = [Program::UserSvc, Program::OrderSvc].map(|service| mesh.channel(service.name()));
 
     let counted = Attempts::count([&story.user_channel, &story.order_channel]);
     // Another seed: two loads with the same request ids would be given the same users.
     let other = Scene { seed: scene.seed.wrapping_add(1), ..scene };
-    let load_once = begin(other, [&channels[0], &channels[1]], once_rate).await;
-    let load = begin(scene, [&story.user_channel, &story.order_channel], rate - once_rate).await;
+    let load_once = begin(other, LoadPlan { users, orders, ..story.load(once_rate) }).await;
+    let load = begin(scene, story.load(rate - once_rate)).await;
     let began = clock::now();
     for _ in 0..ROUNDS {
         story.replace_everybody().await;
@@ -69,7 +69,7 @@ pub(super) async fn registry_down(scene: Scene) -> Finding {
     let away = if scene.length == Length::Full { AWAY_FULL } else { AWAY_SHORT };
     let mut story = Story::begin(3, 2).await;
     let counted = Attempts::count([&story.user_channel, &story.order_channel]);
-    let load = begin(scene, [&story.user_channel, &story.order_channel], RATE).await;
+    let load = begin(scene, story.load(RATE)).await;
     let streams_before = story.user_news.view().streams();
 
     story.mesh.kill_registry().await;
@@ -107,7 +107,7 @@ pub(super) async fn connection_age(scene: Scene) -> Finding {
     const CONNECTIONS: u64 = 4;
     let story = Story::begin_with(3, 2, &["--max-connection-age", "2s"]).await;
     let counted = Attempts::count([&story.user_channel, &story.order_channel]);
-    let load = begin(scene, [&story.user_channel, &story.order_channel], RATE).await;
+    let load = begin(scene, story.load(RATE)).await;
     let began = clock::now();
     until("ten seconds of calls", || load.so_far().total.calls >= CALLS).await;
     let took = began.elapsed();
@@ -126,8 +126,7 @@ pub(super) async fn connection_age(scene: Scene) -> Finding {
 }
 
 /// Starts a load over both services, and waits until it goes well.
-async fn begin(scene: Scene, [users, orders]: [&MeshChannel; 2], rate: u32) -> Load {
-    let plan = LoadPlan::new(users.clone(), orders.clone(), rate);
+async fn begin(scene: Scene, plan: LoadPlan) -> Load {
     under_load(LoadPlan { seed: scene.seed, ..plan }).await
 }
 
