@@ -34,6 +34,12 @@ pub(crate) enum DirectoryError {
     /// user-svc has too much to do.
     #[error("user-svc has too much to do")]
     Overloaded,
+    /// user-svc does not know who asks, or does not let it: only an operator can change that.
+    #[error(
+        "user-svc does not let order-svc ask: start order-svc with --service-key FILE, and user-svc with a --trusted-jwks \
+         FILE that trusts this key for the issuer \"order-svc\" and the role \"service\""
+    )]
+    Refused,
     /// user-svc answered, but not the question; asking again gets the same.
     #[error("user-svc failed ({0:?})")]
     Failed(Code),
@@ -49,6 +55,7 @@ impl DirectoryError {
             Code::Unavailable | Code::DeadlineExceeded => Self::Unavailable(code),
             // A refusal of load, which must not come back threefold.
             Code::ResourceExhausted => Self::Overloaded,
+            Code::Unauthenticated | Code::PermissionDenied => Self::Refused,
             // A bug, or damage, on either side. CANCELLED too: nobody but this call could have cancelled it.
             code => Self::Failed(code),
         }
@@ -88,8 +95,10 @@ where
             Ok(_) => Ok(()),
             Err(status) => {
                 let error = DirectoryError::of(status.code(), user_id);
-                if !matches!(error, DirectoryError::Unknown(_)) {
-                    tracing::warn!(code = ?status.code(), error = status.message(), "user-svc did not say");
+                match error {
+                    DirectoryError::Unknown(_) => {}
+                    DirectoryError::Refused => tracing::error!(said = status.message(), "{error}"),
+                    _ => tracing::warn!(code = ?status.code(), error = status.message(), "user-svc did not say"),
                 }
                 Err(error)
             }
@@ -129,6 +138,9 @@ mod tests {
         assert!(matches!(answered(Code::NotFound).await, Err(DirectoryError::Unknown(_))));
         for code in [Code::Unavailable, Code::DeadlineExceeded] {
             assert!(matches!(answered(code).await, Err(DirectoryError::Unavailable(of)) if of == code), "{code:?}");
+        }
+        for code in [Code::Unauthenticated, Code::PermissionDenied] {
+            assert!(matches!(answered(code).await, Err(DirectoryError::Refused)), "{code:?}");
         }
         assert!(matches!(answered(Code::ResourceExhausted).await, Err(DirectoryError::Overloaded)));
         for code in [Code::Internal, Code::Unknown, Code::Unimplemented, Code::InvalidArgument, Code::Cancelled] {

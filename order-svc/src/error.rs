@@ -13,6 +13,8 @@ pub(crate) enum OrderError {
     Invalid(#[from] Violations),
     #[error(transparent)]
     Resource(#[from] ResourceError),
+    #[error("only an admin moves the status of an order; its owner may cancel it, by CancelOrder")]
+    NotTheOwners,
     #[error(transparent)]
     IllegalStep(#[from] IllegalStep),
     #[error(transparent)]
@@ -27,6 +29,7 @@ impl From<OrderError> for Status {
         match error {
             OrderError::Invalid(violations) => violations.into(),
             OrderError::Resource(error) => error.into(),
+            OrderError::NotTheOwners => refusal(Code::PermissionDenied, "ROLE_REQUIRED", message),
             OrderError::IllegalStep(_) => refusal(Code::FailedPrecondition, "ILLEGAL_STATUS", message),
             // Not NOT_FOUND: what the caller asked to make is not what is missing.
             OrderError::Directory(DirectoryError::Unknown(id)) => {
@@ -40,6 +43,8 @@ impl From<OrderError> for Status {
             OrderError::Directory(DirectoryError::Overloaded) => {
                 refusal(Code::ResourceExhausted, "USER_SERVICE_OVERLOADED", message)
             }
+            // Not UNAUTHENTICATED: it is not the caller who was refused, and no other token of theirs would help.
+            OrderError::Directory(DirectoryError::Refused) => refusal(Code::Internal, "USER_SERVICE_REFUSED", message),
             OrderError::Directory(DirectoryError::Failed(_)) => refusal(Code::Internal, "USER_SERVICE_FAILED", message),
             OrderError::Database(error) => error.into(),
         }

@@ -2,6 +2,7 @@
 
 use mesh_api::shop::order::v1 as wire;
 use mesh_api::shop::order::v1::order_service_server::OrderService;
+use mesh_runtime::auth::Caller;
 use mesh_runtime::database::{Call, Etag, Mask, PageRequest, RequestId, Scope, Violations, id};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
@@ -21,8 +22,9 @@ impl<D: Directory> OrderService for FrontDoor<D> {
         &self,
         request: Request<wire::CreateOrderRequest>,
     ) -> Result<Response<wire::CreateOrderResponse>, Status> {
-        let (call, user_id, items) = create(&request.into_inner())?;
-        let order = self.0.create(call, user_id, items).await?;
+        let caller = Caller::of(&request)?;
+        let (call, user_id, items) = create(request.get_ref())?;
+        let order = self.0.create(caller, call, user_id, items).await?;
         Ok(Response::new(wire::CreateOrderResponse { order: Some(order) }))
     }
 
@@ -30,7 +32,9 @@ impl<D: Directory> OrderService for FrontDoor<D> {
         &self,
         request: Request<wire::GetOrderRequest>,
     ) -> Result<Response<wire::GetOrderResponse>, Status> {
-        let order = self.0.get(Violations::only("order_id", id(&request.get_ref().order_id))?).await?;
+        let caller = Caller::of(&request)?;
+        let id = Violations::only("order_id", id(&request.get_ref().order_id))?;
+        let order = self.0.get(caller, id).await?;
         Ok(Response::new(wire::GetOrderResponse { order: Some(order) }))
     }
 
@@ -38,8 +42,9 @@ impl<D: Directory> OrderService for FrontDoor<D> {
         &self,
         request: Request<wire::UpdateOrderRequest>,
     ) -> Result<Response<wire::UpdateOrderResponse>, Status> {
-        let (call, id, etag, change) = update(&request.into_inner())?;
-        let order = self.0.update(call, id, etag, change).await?;
+        let caller = Caller::of(&request)?;
+        let (call, id, etag, change) = update(request.get_ref())?;
+        let order = self.0.update(caller, call, id, etag, change).await?;
         Ok(Response::new(wire::UpdateOrderResponse { order: Some(order) }))
     }
 
@@ -47,9 +52,9 @@ impl<D: Directory> OrderService for FrontDoor<D> {
         &self,
         request: Request<wire::CancelOrderRequest>,
     ) -> Result<Response<wire::CancelOrderResponse>, Status> {
-        let request = request.into_inner();
+        let (caller, request) = (Caller::of(&request)?, request.get_ref());
         let id = Violations::only("order_id", id(&request.order_id))?;
-        let order = self.0.cancel(Call::new("CancelOrder", id, &request), id).await?;
+        let order = self.0.cancel(caller, Call::new("CancelOrder", id, request), id).await?;
         Ok(Response::new(wire::CancelOrderResponse { order: Some(order) }))
     }
 
@@ -57,19 +62,19 @@ impl<D: Directory> OrderService for FrontDoor<D> {
         &self,
         request: Request<wire::DeleteOrderRequest>,
     ) -> Result<Response<wire::DeleteOrderResponse>, Status> {
-        let request = request.into_inner();
+        let (caller, request) = (Caller::of(&request)?, request.get_ref());
         let id = Violations::only("order_id", id(&request.order_id))?;
-        Ok(Response::new(self.0.delete(Call::new("DeleteOrder", id, &request), id).await?))
+        Ok(Response::new(self.0.delete(caller, Call::new("DeleteOrder", id, request), id).await?))
     }
 
     async fn list_orders(
         &self,
         request: Request<wire::ListOrdersRequest>,
     ) -> Result<Response<wire::ListOrdersResponse>, Status> {
-        let request = request.into_inner();
+        let (caller, request) = (Caller::of(&request)?, request.get_ref());
         let user_id = Violations::only("user_id", id(&request.user_id))?;
         let page = PageRequest::parse(Scope::of("ListOrders", user_id), request.page_size, &request.page_token)?;
-        let page = self.0.list(user_id, page).await?;
+        let page = self.0.list(caller, user_id, page).await?;
         Ok(Response::new(wire::ListOrdersResponse { orders: page.rows, next_page_token: page.next_page_token }))
     }
 }

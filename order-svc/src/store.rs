@@ -19,7 +19,7 @@ const INSERT: &str = "INSERT INTO orders \
 const INSERT_ITEM: &str = "INSERT INTO order_items \
      (order_id, line, sku, quantity, price_units, price_nanos) VALUES ($1, $2, $3, $4, $5, $6)";
 const FIND: &str = "SELECT id, user_id, status, currency_code, version, created_at_ms, updated_at_ms \
-     FROM orders WHERE id = $1";
+     FROM orders WHERE id = $1 AND ($2 IS NULL OR user_id = $2)";
 const FIND_ITEMS: &str = "SELECT order_id, sku, quantity, price_units, price_nanos \
      FROM order_items WHERE order_id = $1 ORDER BY line";
 const UPDATE: &str =
@@ -49,8 +49,15 @@ async fn insert_items(connection: &mut Connection, order: &Order) -> Result<(), 
     Ok(())
 }
 
-pub(crate) async fn find(connection: &mut Connection, id: Uuid) -> Result<Option<Order>, DatabaseError> {
-    let Some(row) = sqlx::query(FIND).bind(id).fetch_optional(&mut *connection).await? else { return Ok(None) };
+/// The order of this id, if it is the owner's; `None` for everybody's. One query, so that another's order is not to be told
+/// from one that never was. What writes takes the order that was found here.
+pub(crate) async fn find(
+    connection: &mut Connection,
+    id: Uuid,
+    owner: Option<Uuid>,
+) -> Result<Option<Order>, DatabaseError> {
+    let found = sqlx::query(FIND).bind(id).bind(owner).fetch_optional(&mut *connection).await?;
+    let Some(row) = found else { return Ok(None) };
     let items = sqlx::query(FIND_ITEMS).bind(id).fetch_all(connection).await?;
     let items = items.iter().map(item).collect::<Result<_, _>>()?;
     order(&row, items).map(Some)
@@ -64,8 +71,9 @@ pub(crate) async fn update(connection: &mut Connection, order: &Order) -> Result
     insert_items(connection, order).await
 }
 
-pub(crate) async fn delete(connection: &mut Connection, id: Uuid) -> Result<(), DatabaseError> {
-    sqlx::query(DELETE).bind(id).execute(connection).await?;
+/// Deletes an order that was found in the same transaction.
+pub(crate) async fn delete(connection: &mut Connection, order: &Order) -> Result<(), DatabaseError> {
+    sqlx::query(DELETE).bind(order.id).execute(connection).await?;
     Ok(())
 }
 

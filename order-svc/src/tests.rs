@@ -9,6 +9,7 @@ use mesh_api::shop::order::v1::{
     CancelOrderRequest, CreateOrderRequest, DeleteOrderRequest, GetOrderRequest, ListOrdersRequest, Money, Order,
     OrderItem, OrderStatus, UpdateOrderRequest,
 };
+use mesh_runtime::auth::Caller;
 use mesh_runtime::database::Database;
 use prost_types::FieldMask;
 use tempfile::TempDir;
@@ -31,6 +32,7 @@ enum Users {
     Down,
     Overloaded,
     Broken,
+    Closed,
 }
 
 impl Users {
@@ -42,7 +44,7 @@ impl Users {
     fn asked(&self) -> usize {
         match self {
             Self::Up(asked) => asked.load(Ordering::SeqCst),
-            Self::Down | Self::Overloaded | Self::Broken => 0,
+            Self::Down | Self::Overloaded | Self::Broken | Self::Closed => 0,
         }
     }
 }
@@ -54,6 +56,7 @@ impl Directory for Users {
             Self::Down => return Err(DirectoryError::Unavailable(Code::Unavailable)),
             Self::Overloaded => return Err(DirectoryError::Overloaded),
             Self::Broken => return Err(DirectoryError::Failed(Code::Internal)),
+            Self::Closed => return Err(DirectoryError::Refused),
         };
         asked.fetch_add(1, Ordering::SeqCst);
         if [ADA, GRACE].contains(&user_id) { Ok(()) } else { Err(DirectoryError::Unknown(user_id)) }
@@ -84,26 +87,57 @@ fn order_of(user_id: Uuid, request_id: usize) -> CreateOrderRequest {
     }
 }
 
+/// A request of this caller, as it is behind the layer that asks.
+fn by<T>(caller: &Caller, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.extensions_mut().insert(caller.clone());
+    request
+}
+
+fn operator<T>(message: T) -> Request<T> {
+    by(&Caller::operator(), message)
+}
+
 async fn create(orders: &Service, request: CreateOrderRequest) -> Result<Order, Status> {
-    orders.create_order(Request::new(request)).await.map(|response| response.into_inner().order.unwrap())
+    create_by(&Caller::operator(), orders, request).await
+}
+
+async fn create_by(caller: &Caller, orders: &Service, request: CreateOrderRequest) -> Result<Order, Status> {
+    orders.create_order(by(caller, request)).await.map(|response| response.into_inner().order.unwrap())
 }
 
 async fn get(orders: &Service, order_id: &str) -> Result<Order, Status> {
+    get_by(&Caller::operator(), orders, order_id).await
+}
+
+async fn get_by(caller: &Caller, orders: &Service, order_id: &str) -> Result<Order, Status> {
     let request = GetOrderRequest { order_id: order_id.into() };
-    orders.get_order(Request::new(request)).await.map(|response| response.into_inner().order.unwrap())
+    orders.get_order(by(caller, request)).await.map(|response| response.into_inner().order.unwrap())
 }
 
 async fn update(orders: &Service, request: UpdateOrderRequest) -> Result<Order, Status> {
-    orders.update_order(Request::new(request)).await.map(|response| response.into_inner().order.unwrap())
+    update_by(&Caller::operator(), orders, request).await
+}
+
+async fn update_by(caller: &Caller, orders: &Service, request: UpdateOrderRequest) -> Result<Order, Status> {
+    orders.update_order(by(caller, request)).await.map(|response| response.into_inner().order.unwrap())
 }
 
 async fn cancel(orders: &Service, order_id: &str) -> Result<Order, Status> {
+    cancel_by(&Caller::operator(), orders, order_id).await
+}
+
+async fn cancel_by(caller: &Caller, orders: &Service, order_id: &str) -> Result<Order, Status> {
     let request = CancelOrderRequest { order_id: order_id.into() };
-    orders.cancel_order(Request::new(request)).await.map(|response| response.into_inner().order.unwrap())
+    orders.cancel_order(by(caller, request)).await.map(|response| response.into_inner().order.unwrap())
 }
 
 async fn delete(orders: &Service, order_id: &str) -> Result<(), Status> {
-    orders.delete_order(Request::new(DeleteOrderRequest { order_id: order_id.into() })).await.map(drop)
+    delete_by(&Caller::operator(), orders, order_id).await
+}
+
+async fn delete_by(caller: &Caller, orders: &Service, order_id: &str) -> Result<(), Status> {
+    orders.delete_order(by(caller, DeleteOrderRequest { order_id: order_id.into() })).await.map(drop)
 }
 
 fn becomes(order: &Order, status: OrderStatus) -> UpdateOrderRequest {
@@ -169,7 +203,7 @@ async fn every_fault_of_a_request_is_named() {
     assert_eq!(fields(update(&orders, unset).await), ["status"]);
     let unknown = UpdateOrderRequest { update_mask: mask("total"), ..becomes(&placed, OrderStatus::Paid) };
     assert_eq!(fields(update(&orders, unknown).await), ["update_mask"]);
-    assert_eq!(fields(orders.list_orders(Request::new(ListOrdersRequest::default())).await), ["user_id"]);
+    assert_eq!(fields(orders.list_orders(operator(ListOrdersRequest::default())).await), ["user_id"]);
 }
 
 #[tokio::test]
@@ -196,7 +230,7 @@ async fn of_twins_at_two_instances_one_is_placed() {
         assert_eq!(first.await.unwrap().unwrap(), second.await.unwrap().unwrap());
     }
     let all = ListOrdersRequest { user_id: ADA.to_string(), ..ListOrdersRequest::default() };
-    assert_eq!(instances[0].list_orders(Request::new(all)).await.unwrap().into_inner().orders.len(), 20);
+    assert_eq!(instances[0].list_orders(operator(all)).await.unwrap().into_inner().orders.len(), 20);
 }
 
 #[tokio::test]
@@ -211,6 +245,7 @@ async fn an_order_needs_a_user_that_exists_and_a_user_svc_that_says_so() {
         (Users::Down, Code::Unavailable, "USER_SERVICE_UNAVAILABLE"),
         (Users::Overloaded, Code::ResourceExhausted, "USER_SERVICE_OVERLOADED"),
         (Users::Broken, Code::Internal, "USER_SERVICE_FAILED"),
+        (Users::Closed, Code::Internal, "USER_SERVICE_REFUSED"),
     ] {
         let refusal = create(&instance(&folder, users).await, order_of(ADA, 1)).await;
         assert_eq!(refused(refusal), (code, reason.to_owned()));
@@ -310,17 +345,132 @@ async fn pages_hold_every_order_of_one_user_with_its_items() {
     let (mut listed, mut page_token) = (Vec::new(), String::new());
     loop {
         let request = ListOrdersRequest { user_id: ADA.to_string(), page_size: 2, page_token };
-        let page = orders.list_orders(Request::new(request)).await.unwrap().into_inner();
+        let page = orders.list_orders(operator(request)).await.unwrap().into_inner();
         listed.extend(page.orders);
         page_token = page.next_page_token;
         if page_token.is_empty() {
             break;
         }
         let elsewhere = ListOrdersRequest { user_id: GRACE.to_string(), page_size: 2, page_token: page_token.clone() };
-        assert_eq!(fields(orders.list_orders(Request::new(elsewhere)).await), ["page_token"]);
+        assert_eq!(fields(orders.list_orders(operator(elsewhere)).await), ["page_token"]);
     }
     for (quantity, order) in (1..).zip(&listed) {
         assert_eq!(order.items, [tea(quantity)]);
     }
     assert_eq!(listed.into_iter().map(|order| order.order_id).collect::<Vec<_>>(), Vec::from_iter(placed));
+}
+
+/// Everything that a refusal says, with the id that it is about left out.
+fn said<T: std::fmt::Debug>(refusal: Result<T, Status>, of: &str) -> (Code, String, Vec<u8>) {
+    let status = refusal.unwrap_err();
+    let details = String::from_utf8_lossy(status.details()).replace(of, "ID").into_bytes();
+    (status.code(), status.message().replace(of, "ID"), details)
+}
+
+#[tokio::test]
+async fn anothers_order_is_to_a_user_as_one_that_never_was() {
+    let folder = TempDir::new().unwrap();
+    let orders = instance(&folder, Users::up()).await;
+    let (ada, grace) = (Caller::user(ADA), Caller::user(GRACE));
+    let placed = create_by(&ada, &orders, order_of(ADA, 1)).await.unwrap();
+    let never = Uuid::from_u128(7).to_string();
+    let theirs = placed.order_id.as_str();
+    assert_eq!(get_by(&ada, &orders, theirs).await.unwrap(), placed);
+    let items = |order_id: &str| UpdateOrderRequest {
+        order_id: order_id.to_owned(),
+        etag: placed.etag.clone(),
+        items: vec![tea(9)],
+        ..UpdateOrderRequest::default()
+    };
+    for caller in [&grace, &Caller::user(Uuid::from_u128(8))] {
+        let (other, none) = (get_by(caller, &orders, theirs).await, get_by(caller, &orders, &never).await);
+        let expected = said(none, &never);
+        assert_eq!((expected.0, expected.1.as_str()), (Code::NotFound, "no order ID"));
+        assert_eq!(said(other, theirs), expected);
+        assert_eq!(said(update_by(caller, &orders, items(theirs)).await, theirs), expected);
+        assert_eq!(said(update_by(caller, &orders, items(&never)).await, &never), expected);
+        assert_eq!(said(cancel_by(caller, &orders, theirs).await, theirs), expected);
+        assert_eq!(said(delete_by(caller, &orders, theirs).await, theirs), expected);
+    }
+    assert_eq!(get_by(&ada, &orders, theirs).await.unwrap(), placed, "and nothing was done to it");
+
+    // What was answered to its owner, and stands in the ledger, is no more theirs.
+    let changed = update_by(&ada, &orders, items(theirs)).await.unwrap();
+    assert_eq!(update_by(&ada, &orders, items(theirs)).await.unwrap(), changed, "a repeat");
+    assert_eq!(refused(update_by(&grace, &orders, items(theirs)).await).0, Code::NotFound);
+    cancel_by(&ada, &orders, theirs).await.unwrap();
+    assert_eq!(refused(cancel_by(&grace, &orders, theirs).await).0, Code::NotFound);
+    delete_by(&ada, &orders, theirs).await.unwrap();
+    delete_by(&ada, &orders, theirs).await.unwrap();
+    assert_eq!(refused(delete_by(&grace, &orders, theirs).await).0, Code::NotFound);
+}
+
+#[tokio::test]
+async fn a_user_orders_and_lists_for_nobody_else() {
+    let folder = TempDir::new().unwrap();
+    let users = Users::up();
+    let orders = instance(&folder, users.clone()).await;
+    let ada = Caller::user(ADA);
+    let placed = create_by(&ada, &orders, order_of(ADA, 1)).await.unwrap();
+    let of_grace = create(&orders, order_of(GRACE, 2)).await.unwrap();
+    let asked = users.asked();
+    let list = async |caller: &Caller, user_id: Uuid| {
+        let request = ListOrdersRequest { user_id: user_id.to_string(), ..ListOrdersRequest::default() };
+        orders.list_orders(by(caller, request)).await.map(|page| page.into_inner().orders)
+    };
+    // Grace exists and the other does not; which of them is which, Ada is not told.
+    for other in [GRACE, Uuid::from_u128(7)] {
+        let expected = (Code::NotFound, "NOT_FOUND".to_owned());
+        assert_eq!(refused(create_by(&ada, &orders, order_of(other, 3)).await), expected);
+        assert_eq!(refused(list(&ada, other).await), expected);
+    }
+    assert_eq!(users.asked(), asked, "nobody was asked of them");
+    assert_eq!(list(&ada, ADA).await.unwrap(), [placed]);
+    assert_eq!(list(&Caller::operator(), GRACE).await.unwrap(), [of_grace]);
+}
+
+#[tokio::test]
+async fn one_request_id_of_two_users_is_two_requests() {
+    let folder = TempDir::new().unwrap();
+    let orders = instance(&folder, Users::up()).await;
+    let of_ada = create_by(&Caller::user(ADA), &orders, order_of(ADA, 1)).await.unwrap();
+    let of_grace = create_by(&Caller::user(GRACE), &orders, order_of(GRACE, 1)).await.unwrap();
+    assert_ne!(of_ada.order_id, of_grace.order_id);
+    assert_eq!(create_by(&Caller::user(ADA), &orders, order_of(ADA, 1)).await.unwrap(), of_ada, "a repeat");
+    // Nor does a request id tell whether somebody else has used it.
+    assert_eq!(refused(create_by(&Caller::user(GRACE), &orders, order_of(ADA, 1)).await).0, Code::NotFound);
+}
+
+#[tokio::test]
+async fn an_owner_changes_items_and_cancels_and_an_admin_does_the_rest() {
+    let folder = TempDir::new().unwrap();
+    let orders = instance(&folder, Users::up()).await;
+    let ada = Caller::user(ADA);
+    let placed = create_by(&ada, &orders, order_of(ADA, 1)).await.unwrap();
+    let needs_admin = (Code::PermissionDenied, "ROLE_REQUIRED".to_owned());
+    for status in [OrderStatus::Paid, OrderStatus::Shipped, OrderStatus::Delivered, OrderStatus::Cancelled] {
+        assert_eq!(refused(update_by(&ada, &orders, becomes(&placed, status)).await), needs_admin, "{status:?}");
+        let sneaked = UpdateOrderRequest { items: vec![tea(1)], ..becomes(&placed, status) };
+        assert_eq!(refused(update_by(&ada, &orders, sneaked).await), needs_admin, "{status:?}");
+    }
+    let nowhere =
+        UpdateOrderRequest { order_id: Uuid::from_u128(7).to_string(), ..becomes(&placed, OrderStatus::Paid) };
+    assert_eq!(refused(update_by(&ada, &orders, nowhere).await), needs_admin, "whether there is such an order or not");
+    let items = UpdateOrderRequest { items: vec![tea(2)], ..becomes(&placed, OrderStatus::Unspecified) };
+    let changed = update_by(&ada, &orders, items).await.unwrap();
+    let paid = update(&orders, becomes(&changed, OrderStatus::Paid)).await.unwrap();
+    assert_eq!(cancel_by(&ada, &orders, &paid.order_id).await.unwrap().status(), OrderStatus::Cancelled);
+}
+
+#[tokio::test]
+async fn nobody_is_served_who_was_not_asked() {
+    let folder = TempDir::new().unwrap();
+    let orders = instance(&folder, Users::up()).await;
+    let missing = (Code::Unauthenticated, "TOKEN_MISSING".to_owned());
+    assert_eq!(refused(orders.create_order(Request::new(order_of(ADA, 1))).await), missing);
+    assert_eq!(refused(orders.get_order(Request::new(GetOrderRequest::default())).await), missing);
+    assert_eq!(refused(orders.update_order(Request::new(UpdateOrderRequest::default())).await), missing);
+    assert_eq!(refused(orders.cancel_order(Request::new(CancelOrderRequest::default())).await), missing);
+    assert_eq!(refused(orders.delete_order(Request::new(DeleteOrderRequest::default())).await), missing);
+    assert_eq!(refused(orders.list_orders(Request::new(ListOrdersRequest::default())).await), missing);
 }

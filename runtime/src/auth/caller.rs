@@ -6,9 +6,10 @@ use mesh_api::access::Role;
 use tonic::{Code, Request, Status};
 use uuid::Uuid;
 
+use super::claims::USER_ISSUER;
 use crate::status::refusal;
 
-/// Whoever makes a call, as its token says. Made by a [`Verifier`](super::Verifier) alone; cheap to clone.
+/// Whoever makes a call, as its token says. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     subject: Arc<str>,
@@ -24,9 +25,10 @@ impl Caller {
     }
 
     /// A person with an account.
-    pub(super) fn user(user_id: Uuid, issuer: &str) -> Self {
+    #[must_use]
+    pub fn user(user_id: Uuid) -> Self {
         let subject = user_id.to_string().into();
-        Self { subject, role: Role::User, issuer: issuer.into(), user_id: Some(user_id) }
+        Self { subject, role: Role::User, issuer: USER_ISSUER.into(), user_id: Some(user_id) }
     }
 
     /// Who every caller is where nobody is asked (`--auth off`): one who may do everything.
@@ -70,14 +72,5 @@ impl Caller {
     #[must_use]
     pub fn issuer(&self) -> &str {
         &self.issuer
-    }
-
-    /// What tells this caller's requests from those of others that draw the same id: to be part of a ledger's key.
-    #[must_use]
-    pub fn scoped(&self, key: &str) -> String {
-        match self.user_id {
-            Some(user_id) => format!("{user_id}/{key}"),
-            None => key.to_owned(),
-        }
     }
 }

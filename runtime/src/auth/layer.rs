@@ -7,7 +7,6 @@ use futures_util::future::Either;
 use http::header::{AUTHORIZATION, HeaderName};
 use http::{HeaderMap, Request, Response};
 use mesh_api::access::Access;
-use tonic::server::NamedService;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
@@ -49,10 +48,6 @@ impl<S> Layer<S> for AccessLayer {
 pub struct AccessService<S> {
     inner: S,
     access: AccessLayer,
-}
-
-impl<S: NamedService> NamedService for AccessService<S> {
-    const NAME: &'static str = S::NAME;
 }
 
 /// What becomes of a call, as far as can be told at once.

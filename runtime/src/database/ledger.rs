@@ -74,6 +74,17 @@ impl Call {
         Self::new(method, format!("{id}/{}", etag.as_str()), request)
     }
 
+    /// The call as that of one user, if it is one's: another's call by the same key is another call, and hears nothing of
+    /// this one's answer.
+    #[must_use]
+    pub fn by(mut self, user_id: Option<Uuid>) -> Self {
+        if let Some(user_id) = user_id {
+            // No other key begins so: they are plain characters without a slash, or begin with a UUID.
+            self.key = format!("u:{user_id}/{}", self.key);
+        }
+        self
+    }
+
     /// What an entry counts for. Never zero, so positions rise.
     fn entry_bytes(&self, result: &[u8]) -> i64 {
         let bytes = self.method.len() + self.key.len() + result.len() + ENTRY_OVERHEAD_BYTES;

@@ -118,7 +118,7 @@ impl Grants {
         match self {
             Self::Users if claims.iss == USER_ISSUER && claims.role == Role::User => {
                 let user_id = Uuid::try_parse(&claims.sub);
-                Ok(Caller::user(user_id.map_err(|_| TokenError::Malformed("its sub is not a UUID"))?, USER_ISSUER))
+                Ok(Caller::user(user_id.map_err(|_| TokenError::Malformed("its sub is not a UUID"))?))
             }
             Self::Named { issuer, roles } if claims.iss == *issuer && roles.contains(&claims.role) => {
                 Ok(Caller::named(claims.role, &claims.sub, issuer))
