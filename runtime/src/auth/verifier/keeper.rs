@@ -16,8 +16,10 @@ use crate::clock;
 
 /// How often the keys of users are asked for, so that one that was withdrawn is not trusted for longer.
 const ASK_EVERY: Duration = Duration::from_secs(5 * 60);
-/// How long after the last time they are asked for again: for an unknown key, or because nobody answered.
+/// How long after that, because nobody answered; and how often for tokens whose key is unknown, in the long run.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
+/// How often at once for those: when several instances of user-svc start, each comes with a key of its own.
+const ASKS_AT_ONCE: u32 = 3;
 /// The same while no answer has ever come, when no user's token can be verified.
 const ASK_FIRST: Duration = Duration::from_secs(1);
 /// Longest time that an answer may take.
@@ -88,9 +90,10 @@ pub(super) struct Keeper {
     asking: Arc<Asking>,
     /// Tells after every round, whether anything changed or not.
     told: watch::Sender<Arc<Keys>>,
-    /// When users' keys were last asked for, and when they will be unless somebody asks before.
-    asked_at: Option<Instant>,
+    /// When users' keys will be asked for unless somebody asks before.
     ask_at: Instant,
+    /// When every question that was asked for somebody is paid off, at one in [`ASK_AGAIN`].
+    paid_at: Instant,
     /// Whether the last question had no good answer; said once, not at each question.
     unanswered: bool,
     looked_for_somebody_at: Option<Instant>,
@@ -113,8 +116,8 @@ impl Keeper {
             trusted,
             asking,
             told,
-            asked_at: None,
             ask_at: now,
+            paid_at: now,
             unanswered: false,
             looked_for_somebody_at: None,
             look_at: now + LOOK_EVERY,
@@ -149,14 +152,18 @@ impl Keeper {
                 self.looked_for_somebody_at = Some(now);
             }
         }
-        let asked_lately = self.asked_at.is_some_and(|at| now < at + ASK_AGAIN);
-        if now >= self.ask_at || for_somebody && !asked_lately {
+        let overdraft = ASK_AGAIN * (ASKS_AT_ONCE - 1);
+        if now >= self.ask_at {
+            changed |= self.ask(now).await;
+        } else if for_somebody && now + overdraft >= self.paid_at {
+            self.paid_at = self.paid_at.max(now) + ASK_AGAIN;
             changed |= self.ask(now).await;
         }
         let keys = changed.then(|| Arc::new(keys(self.user_keys.as_deref(), &self.trusted)));
         // Before it is told, so that who is told does not ask again.
         let look_again = self.looked_for_somebody_at.map_or(now, |at| at + LOOK_AGAIN);
-        let ask_again = self.asked_at.filter(|_| self.users.0.is_some()).map(|at| at + ASK_AGAIN);
+        let ask_again = self.paid_at.checked_sub(overdraft).unwrap_or(now);
+        let ask_again = self.users.0.is_some().then_some(ask_again);
         let look_again = (!self.trusted.is_empty()).then_some(look_again);
         let earliest = [look_again, ask_again].into_iter().flatten().min();
         self.asking.not_before(earliest.unwrap_or(now + ASK_EVERY));
@@ -170,7 +177,6 @@ impl Keeper {
     /// Asks for the keys of users; tells whether they are others now. Where nobody answers, the last answer stays.
     async fn ask(&mut self, now: Instant) -> bool {
         let Some(ask) = &self.users.0 else { return false };
-        self.asked_at = Some(now);
         let answer = timeout(ANSWER_MAX, ask()).await.unwrap_or_else(|_| Err("no answer in time".to_owned()));
         match answer.and_then(usable) {
             Ok(keys) => {

@@ -48,8 +48,8 @@ impl Verifier {
         Ok(Self { service: service.into(), told, asking, _keeper: keeper })
     }
 
-    /// Who made this token, the text after `Bearer`. Where its key is not known, the keys are asked for anew, at most every
-    /// 10 s and once for all who wait; that takes 2 s at most.
+    /// Who made this token, the text after `Bearer`. Where its key is not known, the keys are asked for anew, once for all
+    /// who wait: three times at once, in the long run every 10 s. That takes 2 s at most.
     pub async fn verify(&self, token: &str) -> Result<Caller, TokenError> {
         match self.verify_at_once(token) {
             Err(error) if self.may_learn(error) => {
