@@ -7,11 +7,11 @@ use uuid::Uuid;
 
 use crate::error::UserError;
 use crate::password::Passwords;
-use crate::store;
+use crate::store::users::{self, PasswordHash};
 use crate::user::{Change, DisplayName, Email, Password, User};
 
 /// The accounts of one database.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Accounts {
     database: Database,
     passwords: Passwords,
@@ -61,31 +61,33 @@ impl Accounts {
             updated_at: now,
             version: 1,
         };
-        let inserted = store::insert(work.connection(), &user, &password_hash).await;
+        let inserted = users::insert(work.connection(), &user, &password_hash).await;
         inserted.map_err(|error| taken(error, &user.email))?;
         let user = to_wire(&user);
-        work.finish(Created { user: Some(user.clone()), password_hash }).await?;
+        work.finish(Created { user: Some(user.clone()), password_hash: password_hash.0 }).await?;
         Ok(user)
     }
 
     async fn repeat(&self, answered: Answered<Created>, password: Password) -> Result<wire::User, UserError> {
         let reused = || UserError::Resource(ResourceError::RequestIdReused);
         let Answered::Same(created) = answered else { return Err(reused()) };
-        let is_same = self.passwords.verify(password, created.password_hash).await?;
+        let is_same = self.passwords.verify(password, PasswordHash(created.password_hash)).await?;
         let user = created.user.ok_or(DatabaseError::Unreadable { what: "created user" })?;
         if is_same { Ok(user) } else { Err(reused()) }
     }
 
-    pub(crate) async fn get(&self, id: Uuid) -> Result<wire::User, UserError> {
-        let found = store::find(self.database.read().await?.connection(), id).await?;
+    /// Of an account that is not `owner`'s, as of one that never was: the same work, the same answer. So too below.
+    pub(crate) async fn get(&self, id: Uuid, owner: Option<Uuid>) -> Result<wire::User, UserError> {
+        let found = users::find(self.database.read().await?.connection(), id, owner).await?;
         Ok(to_wire(&found.ok_or_else(|| not_found(id))?))
     }
 
-    /// The call's key names the account and the etag.
+    /// The call's key names the account and the etag, and the owner where it is another's.
     pub(crate) async fn update(
         &self,
         call: Call,
         id: Uuid,
+        owner: Option<Uuid>,
         etag: Etag,
         change: Change,
     ) -> Result<wire::User, UserError> {
@@ -93,34 +95,39 @@ impl Accounts {
             Begun::Answered(Answered::Same(user)) => return Ok(user),
             // Another change was based on this etag, so the account has moved on.
             Begun::Answered(Answered::Otherwise) => {
-                let user = self.get(id).await?;
+                let user = self.get(id, owner).await?;
                 return Err(ResourceError::EtagMismatch { kind: KIND, current: user.etag }.into());
             }
             Begun::Fresh(work) => work,
         };
-        let found = store::find(work.connection(), id).await?.ok_or_else(|| not_found(id))?;
+        let found = users::find(work.connection(), id, owner).await?.ok_or_else(|| not_found(id))?;
         etag.require(KIND, &found.etag())?;
         let user = found.changed(change, work.now());
-        store::update(work.connection(), &user).await.map_err(|error| taken(error, &user.email))?;
+        users::update(work.connection(), &user).await.map_err(|error| taken(error, &user.email))?;
         Ok(work.finish(to_wire(&user)).await?)
     }
 
-    /// The call's key names the account.
-    pub(crate) async fn delete(&self, call: Call, id: Uuid) -> Result<wire::DeleteUserResponse, UserError> {
+    /// The call's key names the account, and the owner where it is another's. Its families go with it.
+    pub(crate) async fn delete(
+        &self,
+        call: Call,
+        id: Uuid,
+        owner: Option<Uuid>,
+    ) -> Result<wire::DeleteUserResponse, UserError> {
         let mut work = match self.database.begin(call).await? {
             Begun::Answered(Answered::Same(response)) => return Ok(response),
             // Two requests to delete one account differ in nothing but the spelling of its id.
             Begun::Answered(Answered::Otherwise) => return Ok(wire::DeleteUserResponse {}),
             Begun::Fresh(work) => work,
         };
-        if !store::delete(work.connection(), id).await? {
+        if !users::delete(work.connection(), id, owner).await? {
             return Err(not_found(id));
         }
         Ok(work.finish(wire::DeleteUserResponse {}).await?)
     }
 
     pub(crate) async fn list(&self, page: PageRequest) -> Result<Page<wire::User>, UserError> {
-        let rows = store::list(self.database.read().await?.connection(), &page).await?;
+        let rows = users::list(self.database.read().await?.connection(), &page).await?;
         let page = page.page(rows, |user| user.id);
         Ok(Page { rows: page.rows.iter().map(to_wire).collect(), next_page_token: page.next_page_token })
     }
@@ -129,7 +136,7 @@ impl Accounts {
 /// The resource type in error details.
 const KIND: &str = "user";
 
-fn not_found(id: Uuid) -> UserError {
+pub(crate) fn not_found(id: Uuid) -> UserError {
     ResourceError::NotFound { kind: KIND, id }.into()
 }
 
@@ -141,7 +148,7 @@ fn taken(error: DatabaseError, email: &Email) -> UserError {
     }
 }
 
-fn to_wire(user: &User) -> wire::User {
+pub(crate) fn to_wire(user: &User) -> wire::User {
     wire::User {
         user_id: user.id.to_string(),
         email: user.email.as_str().to_owned(),

@@ -6,6 +6,7 @@ use mesh_runtime::database::{DatabaseError, ResourceError, Violations, refusal, 
 use tonic::{Code, Status};
 use tonic_types::ErrorDetails;
 
+use crate::limits::TooOften;
 use crate::password::PasswordError;
 
 /// When to come back after the queue of passwords was full: it is empty again in some 100 ms.
@@ -21,6 +22,20 @@ pub(crate) enum UserError {
     EmailTaken(String),
     #[error(transparent)]
     Password(#[from] PasswordError),
+    /// Which of the two is not told, so that nobody learns who has an account.
+    #[error("email address or password is wrong")]
+    Credentials,
+    #[error(transparent)]
+    LoginTooOften(#[from] TooOften),
+    #[error("refresh token is of no login that lasts; log in")]
+    RefreshTokenInvalid,
+    #[error("refresh token was used before, so two have had it; this login has ended, log in")]
+    RefreshTokenReused,
+    #[error("refresh tokens of this login were exchanged too often")]
+    RefreshTooOften {
+        /// Until the first of them is forgotten.
+        wait: Duration,
+    },
     #[error(transparent)]
     Database(#[from] DatabaseError),
 }
@@ -40,7 +55,16 @@ impl From<UserError> for Status {
                 tracing::error!(error = %message, "password not hashed");
                 refusal(Code::Internal, "PASSWORD_HASH_FAILED", "the password could not be hashed")
             }
+            UserError::Credentials => refusal(Code::Unauthenticated, "CREDENTIALS_INVALID", message),
+            UserError::LoginTooOften(TooOften { wait }) => too_often("LOGIN_TOO_OFTEN", message, wait),
+            UserError::RefreshTokenInvalid => refusal(Code::Unauthenticated, "REFRESH_TOKEN_INVALID", message),
+            UserError::RefreshTokenReused => refusal(Code::Unauthenticated, "REFRESH_TOKEN_REUSED", message),
+            UserError::RefreshTooOften { wait } => too_often("REFRESH_TOO_OFTEN", message, wait),
             UserError::Database(error) => error.into(),
         }
     }
+}
+
+fn too_often(reason: &str, message: String, wait: Duration) -> Status {
+    refusal_with(Code::ResourceExhausted, reason, message, ErrorDetails::with_retry_info(Some(wait)))
 }

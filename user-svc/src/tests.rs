@@ -1,11 +1,16 @@
 //! The service as its callers meet it, over a database of its own.
 
+mod flood;
+mod logins;
+mod strangers;
+
 use std::collections::BTreeSet;
 
 use mesh_api::shop::user::v1::user_service_server::UserService as _;
 use mesh_api::shop::user::v1::{
     CreateUserRequest, DeleteUserRequest, GetUserRequest, ListUsersRequest, UpdateUserRequest, User,
 };
+use mesh_runtime::auth::{Caller, KeySource, Verifier};
 use mesh_runtime::database::Database;
 use prost_types::FieldMask;
 use tempfile::TempDir;
@@ -13,14 +18,69 @@ use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
 
 use crate::accounts::Accounts;
+use crate::clock::Clock;
+use crate::keys::Keys;
+use crate::limits::Limits;
+use crate::logins::Logins;
 use crate::password::Passwords;
 use crate::service::Users;
 use crate::store::SCHEMA;
 
-/// One instance of the service on the database in a folder; two of them are two instances.
+const PASSWORD: &str = "correct horse";
+
+/// One instance of the service, and what a test looks at inside it.
+#[derive(Clone)]
+struct Instance {
+    users: Users,
+    clock: Clock,
+    passwords: Passwords,
+    database: Database,
+    keys: Keys,
+}
+
+impl Instance {
+    /// On the database in a folder, with a clock that others may share; two of them are two instances.
+    async fn start(folder: &TempDir, clock: &Clock) -> Self {
+        Self::with(folder, clock, Passwords::new()).await
+    }
+
+    async fn with(folder: &TempDir, clock: &Clock, passwords: Passwords) -> Self {
+        let path = folder.path().join("user.db");
+        let database = format!("sqlite:{}", path.display()).parse().unwrap();
+        let database = Database::open(&database, &SCHEMA).await.unwrap();
+        let keys = Keys::beside(&path, clock.clone()).unwrap();
+        keys.renew(&database).await;
+        let limits = Limits::new(clock.clone());
+        let accounts = Accounts::new(database.clone(), passwords.clone());
+        let logins = Logins::new(database.clone(), passwords.clone(), keys.clone(), limits, clock.clone());
+        let users = Users { accounts, logins, verifier: None };
+        Self { users, clock: clock.clone(), passwords, database, keys }
+    }
+
+    /// Who verifies tokens by the keys that this instance lists.
+    fn verifier(&self) -> Verifier {
+        let (keys, database) = (self.keys.clone(), self.database.clone());
+        let source = KeySource::new(move || {
+            let (keys, database) = (keys.clone(), database.clone());
+            async move { keys.list(&database).await }
+        });
+        Verifier::start("order-svc", &[], source).unwrap()
+    }
+}
+
 async fn instance(folder: &TempDir) -> Users {
-    let url = format!("sqlite:{}/user.db", folder.path().display()).parse().unwrap();
-    Users(Accounts::new(Database::open(&url, &SCHEMA).await.unwrap(), Passwords::new()))
+    Instance::start(folder, &Clock::start()).await.users
+}
+
+/// A request as it arrives behind the layer that asks who calls.
+fn by<T>(caller: &Caller, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.extensions_mut().insert(caller.clone());
+    request
+}
+
+fn operator<T>(message: T) -> Request<T> {
+    by(&Caller::operator(), message)
 }
 
 fn ada(request_id: &str) -> CreateUserRequest {
@@ -28,7 +88,7 @@ fn ada(request_id: &str) -> CreateUserRequest {
         request_id: format!("request-{request_id:0>16}"),
         email: "ada@example.com".into(),
         display_name: "Ada".into(),
-        password: "correct horse".into(),
+        password: PASSWORD.into(),
     }
 }
 
@@ -38,15 +98,15 @@ async fn create(users: &Users, request: CreateUserRequest) -> Result<User, Statu
 
 async fn get(users: &Users, user_id: &str) -> Result<User, Status> {
     let request = GetUserRequest { user_id: user_id.into() };
-    users.get_user(Request::new(request)).await.map(|response| response.into_inner().user.unwrap())
+    users.get_user(operator(request)).await.map(|response| response.into_inner().user.unwrap())
 }
 
 async fn update(users: &Users, request: UpdateUserRequest) -> Result<User, Status> {
-    users.update_user(Request::new(request)).await.map(|response| response.into_inner().user.unwrap())
+    users.update_user(operator(request)).await.map(|response| response.into_inner().user.unwrap())
 }
 
 async fn delete(users: &Users, user_id: &str) -> Result<(), Status> {
-    users.delete_user(Request::new(DeleteUserRequest { user_id: user_id.into() })).await.map(drop)
+    users.delete_user(operator(DeleteUserRequest { user_id: user_id.into() })).await.map(drop)
 }
 
 fn rename(user: &User, name: &str) -> UpdateUserRequest {
@@ -270,8 +330,17 @@ async fn a_password_is_in_no_answer_and_in_no_file() {
     let created = create(&users, ada("1")).await.unwrap();
     let answer = format!("{created:?}");
     assert!(!answer.contains("correct horse") && !answer.contains("argon2"), "{answer}");
-    for entry in std::fs::read_dir(folder.path()).unwrap() {
-        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
-        assert!(!bytes.windows(13).any(|window| window == b"correct horse"));
-    }
+    assert!(!is_in_a_file(&folder, b"correct horse"));
+}
+
+/// Whether bytes stand in a file of the database or beside it.
+fn is_in_a_file(folder: &TempDir, needle: &[u8]) -> bool {
+    let mut files: Vec<_> = [folder.path().to_owned(), folder.path().join("user.db.keys")]
+        .iter()
+        .flat_map(|folder| folder.read_dir().unwrap())
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    files.retain(|path| path.is_file());
+    assert!(files.len() >= 3, "{files:?}");
+    files.iter().any(|path| std::fs::read(path).unwrap().windows(needle.len()).any(|window| window == needle))
 }

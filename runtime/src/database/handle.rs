@@ -46,7 +46,7 @@ pub struct Read {
 }
 
 /// A write transaction: the only one in this database, of all processes. Dropping it undoes it.
-pub(super) struct Write {
+pub struct Write {
     transaction: Transaction<'static, Sqlite>,
     // After the transaction: the turn ends when the connection has been given back.
     _turn: OwnedSemaphorePermit,
@@ -95,8 +95,9 @@ impl Database {
         Ok(Read { transaction: self.readers.begin().await? })
     }
 
-    /// Begins a write, when it is its turn here and among all processes.
-    pub(super) async fn write(&self) -> Result<Write, DatabaseError> {
+    /// Begins a write, when it is its turn here and among all processes. Of a write without the ledger
+    /// ([`begin`](Self::begin)), its own rows must tell whether it has been done.
+    pub async fn write(&self) -> Result<Write, DatabaseError> {
         let deadline = clock::now() + WRITE_WAIT;
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| DatabaseError::QueueFull)?;
         let turn = timeout_at(deadline, Arc::clone(&self.turn).acquire_owned()).await;
@@ -144,12 +145,13 @@ impl Read {
 
 impl Write {
     /// For queries and changes.
-    pub(super) fn connection(&mut self) -> &mut Connection {
+    pub fn connection(&mut self) -> &mut Connection {
         &mut self.transaction
     }
 
-    /// Makes the changes last. Anything but `Ok` leaves open whether they do: the ledger tells at the next try.
-    pub(super) async fn commit(self) -> Result<(), DatabaseError> {
+    /// Makes the changes last. Anything but `Ok` leaves open whether they do: the ledger, or what they changed, tells
+    /// at the next try.
+    pub async fn commit(self) -> Result<(), DatabaseError> {
         Ok(self.transaction.commit().await?)
     }
 }

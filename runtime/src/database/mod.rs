@@ -31,7 +31,7 @@ mod status;
 
 pub use crate::status::{DOMAIN, refusal, refusal_with};
 pub use error::{DatabaseError, OpenError, ResourceError};
-pub use handle::{Database, READERS, Read, WRITE_QUEUE, WRITE_WAIT};
+pub use handle::{Database, READERS, Read, WRITE_QUEUE, WRITE_WAIT, Write};
 pub use ledger::{Answered, Begun, Call, LEDGER_BYTES, LEDGER_KEPT, Work};
 pub use location::{DatabaseUrl, DatabaseUrlError};
 pub use millis::UnixMillis;
