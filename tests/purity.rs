@@ -3,8 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
-/// Folders that hold only rules.
-const PURE: [&str; 2] = ["registry/src/catalog", "client/src/balancer"];
+/// Folders that hold only rules, with the words that are mere values there: a method, a status, an encoded detail.
+const PURE: [(&str, &[&str]); 3] = [
+    ("registry/src/catalog", &[]),
+    ("client/src/balancer", &[]),
+    ("gateway/src/transcode", &["http::", "tonic_types"]),
+];
 
 /// Words that bring I/O, a clock or a transport into a file. Addresses as values are `core::net`, which is allowed.
 const REFUSED: [&str; 12] = [
@@ -23,25 +27,26 @@ const REFUSED: [&str; 12] = [
 ];
 
 #[test]
-fn the_catalog_and_the_balancer_know_no_transport_clock_or_file() {
+fn rules_know_no_transport_clock_or_file() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut faults = Vec::new();
-    for folder in PURE {
+    for (folder, values) in PURE {
         let files = rust_files(&root.join(folder));
         assert!(!files.is_empty(), "{folder} holds no Rust file; has it moved?");
         for file in files {
-            faults.extend(refused_words(&file));
+            faults.extend(refused_words(&file, values));
         }
     }
     assert!(faults.is_empty(), "pure folders use what they must not:\n{}", faults.join("\n"));
 }
 
-/// Lines of code, not of comment, that hold a refused word.
-fn refused_words(file: &Path) -> Vec<String> {
+/// Lines of code, not of comment, that hold a refused word, `values` apart.
+fn refused_words(file: &Path, values: &[&str]) -> Vec<String> {
     let text = std::fs::read_to_string(file).expect("a listed file can be read");
     let mut faults = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let code = line.split("//").next().unwrap_or_default();
+        let code = values.iter().fold(code.to_owned(), |code, value| code.replace(value, ""));
         for word in REFUSED.iter().filter(|word| code.contains(**word)) {
             faults.push(format!("{}:{}: {word}", file.display(), index + 1));
         }

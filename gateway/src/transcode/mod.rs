@@ -9,16 +9,19 @@
 //! | `read`, `write` | JSON to protobuf and back, each in one pass without a tree |
 //! | `scalar`, `known`, `text` | single values, well-known types, path and query |
 //! | `input`, `status` | what callers are told when it fails |
+//! | `openapi`, `schema` | the document of it all |
 //!
 //! What must stay true: whatever comes in, nothing panics and nothing recurses deeper than a stated bound; a field is bound by one of
 //! path, query and body; what is not understood is refused with its name, never dropped.
 
 mod input;
 mod known;
+mod openapi;
 mod read;
 mod route;
 mod rule;
 mod scalar;
+mod schema;
 mod shape;
 mod status;
 mod table;

@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use super::input::{BadInput, Violation};
 use super::rule::HttpRule;
-use super::shape::{Field, MessageId, Shapes};
+use super::shape::{Field, Label, MessageId, Shapes};
 use super::table::Captures;
 use super::template::{Template, TemplateFault};
 use super::text::{FieldPath, Query, decode};
@@ -59,7 +59,7 @@ pub struct Route {
     /// Index of the output's field that is the answer; else all of it is.
     pub(super) response_body: Option<u16>,
     /// Fields of the request that a body of the whole request must not have.
-    bound: Vec<u16>,
+    pub(super) bound: Vec<u16>,
 }
 
 /// What the HTTP body fills.
@@ -354,16 +354,11 @@ impl Route {
         let shapes = &self.rpc.shapes;
         let output = shapes.message(self.rpc.output);
         let field = self.response_field();
-        let http_body = match field {
-            None => (&*output.name == HTTP_BODY).then(|| write::http_body(message)),
-            Some(field) => field
-                .kind
-                .message()
-                .filter(|id| field.label == super::shape::Label::Single && &*shapes.message(*id).name == HTTP_BODY)
-                .map(|_| write::field_bytes(output, field, message).and_then(|bytes| write::http_body(&bytes))),
-        };
-        if let Some(answer) = http_body {
-            return answer;
+        if self.answers_http_body() {
+            return match field {
+                None => write::http_body(message),
+                Some(field) => write::http_body(&write::field_bytes(output, field, message)?),
+            };
         }
         // JSON is some three times the wire's size.
         let mut body = Vec::with_capacity(message.len() * 3 + 64);
@@ -372,6 +367,15 @@ impl Route {
             Some(field) => write::field(shapes, output, field, message, &mut body)?,
         }
         Ok(Answer { content_type: JSON, body: body.into() })
+    }
+
+    /// Whether the answer is a `google.api.HttpBody`, whose type and bytes are the service's own.
+    pub(super) fn answers_http_body(&self) -> bool {
+        let of = match self.response_field() {
+            None => Some(self.rpc.output),
+            Some(field) => field.kind.message().filter(|_| field.label == Label::Single),
+        };
+        of.is_some_and(|of| &*self.rpc.shapes.message(of).name == HTTP_BODY)
     }
 
     pub(super) fn response_field(&self) -> Option<&Field> {

@@ -64,6 +64,13 @@ impl FieldPath {
         fields
     }
 
+    /// Full name of the message that holds the field.
+    pub(super) fn owner<'s>(&self, shapes: &'s Shapes) -> &'s str {
+        let fields = self.fields(shapes);
+        let parent = fields.len().checked_sub(2).and_then(|parent| fields[parent].kind.message());
+        &shapes.message(parent.unwrap_or(self.root)).name
+    }
+
     pub(super) fn first(&self) -> u16 {
         self.steps.first().copied().unwrap_or_default()
     }
