@@ -210,6 +210,8 @@ pub enum Program {
     UserSvc,
     /// Orders of those users.
     OrderSvc,
+    /// REST/JSON in front of every service.
+    Gateway,
 }
 
 impl Program {
@@ -219,17 +221,27 @@ impl Program {
             Program::Registry => "registry",
             Program::UserSvc => "user-svc",
             Program::OrderSvc => "order-svc",
+            Program::Gateway => "gateway",
         }
     }
 
-    /// Its default ports, first gRPC, then HTTP (DESIGN §2).
+    /// What its two ports are called: the main one, and that of metrics and probes.
+    pub(crate) const fn ports(self) -> (&'static str, &'static str) {
+        match self {
+            Program::Registry | Program::UserSvc | Program::OrderSvc => ("grpc", "http"),
+            Program::Gateway => ("http", "admin"),
+        }
+    }
+
+    /// Its default ports, the main one first (DESIGN §2).
     pub(crate) fn default_ports(self) -> (SocketAddr, SocketAddr) {
-        let grpc = match self {
+        let main = match self {
             Program::Registry => 7400,
             Program::UserSvc => 7410,
             Program::OrderSvc => 7420,
+            Program::Gateway => 7480,
         };
-        (([127, 0, 0, 1], grpc).into(), ([127, 0, 0, 1], grpc + 1).into())
+        (([127, 0, 0, 1], main).into(), ([127, 0, 0, 1], main + 1).into())
     }
 }
 

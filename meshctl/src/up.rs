@@ -11,12 +11,13 @@ use crate::output::{note, print};
 use crate::signals::EndSignals;
 
 /// Who runs, and where: the first of each service at its default address.
-const MEMBERS: [(Program, Listen); 5] = [
+const MEMBERS: [(Program, Listen); 6] = [
     (Program::UserSvc, Listen::Default),
     (Program::UserSvc, Listen::Free),
     (Program::UserSvc, Listen::Free),
     (Program::OrderSvc, Listen::Default),
     (Program::OrderSvc, Listen::Free),
+    (Program::Gateway, Listen::Default),
 ];
 
 /// Runs until a signal, then drains everybody. A second signal ends it at once.
@@ -70,8 +71,9 @@ fn welcome(args: &UpArgs, mesh: &mut LocalMesh, members: &[Member]) -> String {
     for process in
         mesh.registry().map(|registry| &*registry).into_iter().chain(members.iter().map(|member| &member.process))
     {
+        let (main, admin) = process.program().ports();
         text.push_str(&format!(
-            "{:12} grpc {:21} http {}\n",
+            "{:12} {main:4} {:21} {admin:5} {}\n",
             process.name(),
             process.grpc().to_string(),
             process.http()

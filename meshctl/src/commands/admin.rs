@@ -46,7 +46,7 @@ async fn set(
             "{} {} at {} is {} now",
             instance.service,
             instance.instance_id,
-            words::grpc_address(&instance),
+            words::main_address(&instance),
             words::admin(state)
         )),
     }

@@ -72,7 +72,7 @@ pub(crate) async fn instances(globals: &Globals, service: &str) -> Result<(), Fa
         for instance in &answer.instances {
             table.add_row([
                 words::plain(&instance.instance_id),
-                words::grpc_address(instance),
+                words::main_address(instance),
                 words::liveness(instance.liveness()).to_owned(),
                 words::serving(instance.serving_status()).to_owned(),
                 words::admin(instance.admin_state()).to_owned(),

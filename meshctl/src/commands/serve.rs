@@ -57,6 +57,7 @@ impl Serve {
             Program::Registry => registry::main(self.args),
             Program::UserSvc => user_svc::main(self.args),
             Program::OrderSvc => order_svc::main(self.args),
+            Program::Gateway => gateway::main(self.args),
         }
     }
 }

@@ -96,7 +96,7 @@ pub(crate) fn line(change: &Change, name: impl Fn(&str) -> String) -> String {
         Change::Hold(None) => return "removals  no longer held back".to_owned(),
         Change::Presence(presence) => return format!("service   {}", words::presence(*presence)),
     };
-    format!("{what:9} {}  {}  {how}", name(&instance.instance_id), words::grpc_address(instance))
+    format!("{what:9} {}  {}  {how}", name(&instance.instance_id), words::main_address(instance))
 }
 
 fn standing(instance: &Instance) -> String {

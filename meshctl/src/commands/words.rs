@@ -79,9 +79,11 @@ pub(crate) fn span(time: Duration) -> String {
     }
 }
 
-/// Where an instance answers gRPC; of several such endpoints the first.
-pub(crate) fn grpc_address(instance: &Instance) -> String {
-    match instance.endpoints.iter().find(|endpoint| endpoint.protocol() == Protocol::Grpc) {
+/// Where an instance is called: where it answers gRPC, of several such endpoints at the first; of one that has none, such as a
+/// gateway, the first of all.
+pub(crate) fn main_address(instance: &Instance) -> String {
+    let grpc = instance.endpoints.iter().find(|endpoint| endpoint.protocol() == Protocol::Grpc);
+    match grpc.or_else(|| instance.endpoints.first()) {
         None => "-".to_owned(),
         Some(endpoint) => match endpoint.ip.parse::<IpAddr>() {
             Ok(IpAddr::V6(ip)) => format!("[{ip}]:{}", endpoint.port),

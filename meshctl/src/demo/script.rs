@@ -147,7 +147,7 @@ impl Stage {
     fn cast(&mut self, service: Program) -> &mut Cast {
         match service {
             Program::OrderSvc => &mut self.orders,
-            Program::Registry | Program::UserSvc => &mut self.users,
+            Program::Registry | Program::UserSvc | Program::Gateway => &mut self.users,
         }
     }
 

@@ -232,12 +232,14 @@ impl LocalMesh {
         let id = entropy::uuid_v7();
         self.names.add(id, &name);
         let (grpc, http) = listen.addresses(program);
-        let mut database = OsString::from("sqlite:");
-        database.push(self.plan.data.join(format!("{}.db", program.name().trim_end_matches("-svc"))));
         let mut flags = listen_flags(grpc, http);
         flags.extend(["--registry".into(), self.registry_url().to_string().into()]);
         flags.extend(["--instance-id".into(), id.to_string().into()]);
-        flags.extend(["--database".into(), database]);
+        if matches!(program, Program::UserSvc | Program::OrderSvc) {
+            let mut database = OsString::from("sqlite:");
+            database.push(self.plan.data.join(format!("{}.db", program.name().trim_end_matches("-svc"))));
+            flags.extend(["--database".into(), database]);
+        }
         flags.extend(self.plan.service_flags.iter().cloned());
         (id, Launch { name, program, flags })
     }

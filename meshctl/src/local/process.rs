@@ -51,8 +51,8 @@ pub struct Process {
     /// Kept open: a server takes the end of its stdin for the end of its parent.
     _stdin: ChildStdin,
     _stdout: BufReader<ChildStdout>,
-    grpc: SocketAddr,
-    http: SocketAddr,
+    main: SocketAddr,
+    admin: SocketAddr,
     log: PathBuf,
 }
 
@@ -139,7 +139,7 @@ impl Launcher {
         let slow = || ProcessError::Slow { name: name.clone(), last_words: last_words(&log) };
         match ready {
             Ok(Ok(length)) if length > 0 => match ready_line(launch.program, &line) {
-                Some((grpc, http)) => Ok(Process { launch, child, _stdin: stdin, _stdout: stdout, grpc, http, log }),
+                Some((main, admin)) => Ok(Process { launch, child, _stdin: stdin, _stdout: stdout, main, admin, log }),
                 None => Err(ProcessError::NotReady { name, line: line.trim_end().to_owned() }),
             },
             // Its stdout has ended, so it is ending too.
@@ -183,12 +183,22 @@ impl Process {
 
     /// Where it answers gRPC.
     pub fn grpc(&self) -> SocketAddr {
-        self.grpc
+        self.main
     }
 
-    /// Where it answers HTTP.
+    /// Where a gateway answers REST.
+    pub fn rest(&self) -> SocketAddr {
+        self.main
+    }
+
+    /// Where it answers probes and scrapes, over HTTP.
     pub fn http(&self) -> SocketAddr {
-        self.http
+        self.admin
+    }
+
+    /// Which server it is.
+    pub(crate) fn program(&self) -> Program {
+        self.launch.program
     }
 
     /// Its process id; none once it has ended.
@@ -257,11 +267,13 @@ fn is_mesh_setting(key: &OsStr) -> bool {
     key.as_encoded_bytes().starts_with(b"MESH_")
 }
 
-/// Reads `ready PROGRAM grpc=HOST:PORT http=HOST:PORT`.
+/// Reads `ready PROGRAM grpc=HOST:PORT http=HOST:PORT`, where a gateway says `http` and `admin`.
 fn ready_line(program: Program, line: &str) -> Option<(SocketAddr, SocketAddr)> {
     let rest = line.trim_end().strip_prefix("ready ")?.strip_prefix(program.name())?.strip_prefix(' ')?;
-    let (grpc, http) = rest.split_once(' ')?;
-    Some((grpc.strip_prefix("grpc=")?.parse().ok()?, http.strip_prefix("http=")?.parse().ok()?))
+    let (main, admin) = rest.split_once(' ')?;
+    let (main_name, admin_name) = program.ports();
+    let address = |text: &str, name| text.strip_prefix(name)?.strip_prefix('=')?.parse().ok();
+    Some((address(main, main_name)?, address(admin, admin_name)?))
 }
 
 /// The last line of a log that says something.
@@ -289,6 +301,10 @@ mod tests {
         assert_eq!(
             read("ready user-svc grpc=127.0.0.1:7410 http=127.0.0.1:7411\n"),
             Some((([127, 0, 0, 1], 7410).into(), ([127, 0, 0, 1], 7411).into()))
+        );
+        assert_eq!(
+            ready_line(Program::Gateway, "ready gateway http=127.0.0.1:7480 admin=127.0.0.1:7481\n"),
+            Some((([127, 0, 0, 1], 7480).into(), ([127, 0, 0, 1], 7481).into()))
         );
         for line in
             ["", "ready", "ready registry grpc=127.0.0.1:1 http=127.0.0.1:2", "ready user-svc grpc=x http=y", "hello"]
