@@ -12,6 +12,7 @@ use prost::Message;
 use super::Entry;
 use crate::catalog::{Invalid, Key, OpId, Record, Revision};
 
+pub(super) use key::encode_key_to;
 pub use key::{decode_key, encode_key};
 
 /// Version of the format: of the keys, and of everything an older reader would misunderstand rather than skip. A store
@@ -47,8 +48,14 @@ impl Value {
 /// The value of a record that this proposal changed at this revision; zero in a store that counts by itself.
 #[must_use]
 pub fn encode_value(record: &Record, revision: Revision, op: OpId) -> Vec<u8> {
-    let op = Bytes::copy_from_slice(&op.0);
-    pb::Stored { revision: revision.get(), op, record: Some(encode::record(record)) }.encode_to_vec()
+    let mut value = Vec::new();
+    encode_value_to(&mut value, record, revision, op);
+    value
+}
+
+/// The same at the end of what is there.
+pub(super) fn encode_value_to(out: &mut Vec<u8>, record: &Record, revision: Revision, op: OpId) {
+    encode::stored(out, record, revision, op);
 }
 
 /// What a value says.

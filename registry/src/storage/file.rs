@@ -10,6 +10,7 @@
 mod disk;
 mod head;
 mod overlay;
+mod places;
 mod tables;
 
 use std::path::Path;
@@ -158,7 +159,8 @@ impl FileStore {
             Some(file) => {
                 let (head, _) = Tables::inspect(file)?;
                 let file = disk.open()?.ok_or_else(|| Fault::Io("it has just been removed".to_owned()))?;
-                (Tables::open(file)?, head)
+                let tables = Tables::open(file)?;
+                (if tables.is_outdated() { upgraded(&tables, &disk, &head)? } else { tables }, head)
             }
             None => {
                 let head = Head::new(id);
@@ -323,6 +325,17 @@ fn reopen(disk: &dyn Disk, trust: &mut Trust, was: &Head, limbo: Option<&Group>)
             Ok((renewed, head))
         }
     }
+}
+
+/// A file of an older format as a new one, in its place. Until it is there, the older one is left as it is.
+fn upgraded(older: &Tables, disk: &dyn Disk, head: &Head) -> Result<Tables, Fault> {
+    let tables = older.renew(disk, head)?;
+    older.give_up();
+    tracing::info!(
+        revision = head.position.revision.get(),
+        "the store file was written anew in the format of this version"
+    );
+    Ok(tables)
 }
 
 impl Store for FileStore {

@@ -9,13 +9,35 @@ const HISTORY: &str = "history";
 /// The key as a store keeps it.
 #[must_use]
 pub fn encode_key(key: &Key) -> String {
+    let mut text = String::new();
+    encode_key_to(&mut text, key);
+    text
+}
+
+/// The same at the end of a text.
+pub(in crate::storage) fn encode_key_to(text: &mut String, key: &Key) {
+    let mut path = |words: &[&str]| {
+        for (at, word) in words.iter().enumerate() {
+            text.push_str(if at == 0 { "" } else { "/" });
+            text.push_str(word);
+        }
+    };
+    let mut buffer = [0; uuid::fmt::Hyphenated::LENGTH];
     match key {
-        Key::Service(service) => format!("service/{service}"),
-        Key::Identity(identity) => format!("identity/{identity}"),
-        Key::Rule(service, Selector::Instance(id)) => format!("rule/{service}/instance/{id}"),
-        Key::Rule(service, Selector::Zone(zone)) => format!("rule/{service}/zone/{}", zone.as_str()),
-        Key::Rule(service, Selector::Version(version)) => format!("rule/{service}/version/{}", version.as_str()),
-        Key::History => HISTORY.to_owned(),
+        Key::Service(service) => path(&["service", service.namespace.as_str(), service.name.as_str()]),
+        Key::Identity(identity) => {
+            let id = &*identity.id.uuid().hyphenated().encode_lower(&mut buffer);
+            path(&["identity", identity.namespace.as_str(), id]);
+        }
+        Key::Rule(service, selector) => {
+            let (by, what) = match selector {
+                Selector::Instance(id) => ("instance", &*id.uuid().hyphenated().encode_lower(&mut buffer)),
+                Selector::Zone(zone) => ("zone", zone.as_str()),
+                Selector::Version(version) => ("version", version.as_str()),
+            };
+            path(&["rule", service.namespace.as_str(), service.name.as_str(), by, what]);
+        }
+        Key::History => path(&[HISTORY]),
     }
 }
 

@@ -212,6 +212,12 @@ proptest! {
     }
 
     #[test]
+    fn what_is_written_is_the_message_that_its_proto_describes(entry in entries()) {
+        let (_, value) = encoded(&entry);
+        prop_assert_eq!(pb::Stored::decode(&*value).unwrap().encode_to_vec(), value);
+    }
+
+    #[test]
     fn two_keys_are_never_one_text(one in entries(), other in entries()) {
         prop_assert_eq!(one.key == other.key, encode_key(&one.key) == encode_key(&other.key));
     }

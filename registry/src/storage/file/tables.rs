@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use parking_lot::Mutex;
 use redb::{
     Builder, Database, ReadableDatabase, ReadableTable, StorageBackend, Table, TableDefinition, WriteTransaction,
 };
@@ -12,20 +13,27 @@ use redb::{
 use super::disk::{Disk, Held};
 use super::head::Head;
 use super::overlay::Overlay;
+use super::places::{self, Kept, Name, Places};
 use crate::catalog::{Committed, Expected, Key, OpId, Proposal, Revision, Write};
-use crate::storage::codec::{self, FORMAT};
+use crate::storage::codec;
 use crate::storage::log::{Log, deletes};
 use crate::storage::{Completeness, Entry, Outcome};
 
-/// Keys and values as the codec writes them.
-const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
+/// Keys and values as the codec writes them, joined, by their [places](super::places).
+const RECORDS: TableDefinition<u64, &[u8]> = TableDefinition::new("placed");
+/// Values under their keys: where a file of format 1 has its records.
+const RECORDS_BY_KEY: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
 /// `format`: the format's number, four bytes, little end first. `head`: where the store stands.
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 const FORMAT_KEY: &str = "format";
 const HEAD_KEY: &str = "head";
 
-/// Most memory that pages of the file take.
-const CACHE_BYTES: usize = 16 * 1024 * 1024;
+/// The format of a file as it is written. One of format 1 is read, and written anew as this when a store opens it.
+const FORMAT: u32 = 2;
+
+/// Most memory that pages of the file take. What is read again is the end of the file, and what of a record is expected is
+/// known without reading it.
+const CACHE_BYTES: usize = 4 * 1024 * 1024;
 
 /// Op ids of the last group that are remembered; an engine hands in fewer at once.
 const LAST_GROUP_MAX: usize = 1_024;
@@ -115,6 +123,18 @@ impl From<Fault> for Failed {
 pub(in crate::storage) struct Tables {
     database: Database,
     held: Held,
+    layout: Layout,
+    /// In the hands of who commits. Beyond a commit that failed it is of no use, and neither are these tables.
+    places: Mutex<Places>,
+}
+
+/// How a file is laid out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Layout {
+    /// Format 1.
+    ByKey,
+    /// Format 2.
+    ByPlace,
 }
 
 impl Tables {
@@ -132,9 +152,7 @@ impl Tables {
             if clean && !database.check_integrity().map_err(fault)? {
                 return Err(Fault::damaged("a page is not what was written"));
             }
-            let tables = Self { database, held: overlay };
-            tables.check_format()?;
-            let (head, entries) = tables.read()?;
+            let (head, entries) = Self::of(database, overlay)?.read()?;
             if let Some(late) = entries.iter().find(|entry| entry.revision > head.position.revision) {
                 return Err(Fault::damaged(format!("{} is newer than the store", codec::encode_key(&late.key))));
             }
@@ -148,7 +166,7 @@ impl Tables {
         guarded(|| {
             let overlay = Held::new(Box::new(Overlay::over(file)?));
             let (database, _) = open(overlay.clone())?;
-            Self { database, held: overlay }.head()
+            Self::of(database, overlay)?.head()
         })
     }
 
@@ -161,7 +179,40 @@ impl Tables {
         let (database, _) = guarded(|| open(held.clone()))?;
         // A process that was killed may have left what was never synced.
         held.sync_data()?;
-        Ok(Self { database, held })
+        guarded(|| {
+            let tables = Self::of(database, held)?;
+            tables.find_places()?;
+            Ok(tables)
+        })
+    }
+
+    fn of(database: Database, held: Held) -> Result<Self, Fault> {
+        let layout = layout(&database)?;
+        Ok(Self { database, held, layout, places: Mutex::default() })
+    }
+
+    /// Notes where the records stand. In a file of an older format they have none: it is to be renewed before it is written.
+    fn find_places(&self) -> Result<(), Fault> {
+        if self.layout == Layout::ByKey {
+            return Ok(());
+        }
+        let mut places = self.places.lock();
+        let transaction = self.database.begin_read().map_err(fault)?;
+        for entry in transaction.open_table(RECORDS).map_err(fault)?.iter().map_err(fault)? {
+            let (place, record) = entry.map_err(fault)?;
+            let (key, value) = split(record.value())?;
+            let (revision, _) = codec::decode_stamp(value).map_err(Fault::damaged)?;
+            let name = places.name(key);
+            if !places.found(name, Kept { place: place.value(), revision }) {
+                return Err(Fault::damaged(format!("the record {:?} is there twice", String::from_utf8_lossy(key))));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the file is of an older format than the one that is written.
+    pub(super) fn is_outdated(&self) -> bool {
+        self.layout != Layout::ByPlace
     }
 
     /// Writes a new file with these values and puts it in the place of the store's.
@@ -175,9 +226,11 @@ impl Tables {
         let transaction = database.begin_write().map_err(fault)?;
         {
             let mut records = transaction.open_table(RECORDS).map_err(fault)?;
-            for value in values {
+            let mut record = Vec::new();
+            for (place, value) in (0_u64..).zip(values) {
                 let (key, value) = value?;
-                records.insert(key.as_slice(), value.as_slice()).map_err(fault)?;
+                places::join(&mut record, &key, |out| out.extend(&value));
+                records.insert(place, record.as_slice()).map_err(fault)?;
             }
             let mut meta = transaction.open_table(META).map_err(fault)?;
             meta.insert(FORMAT_KEY, FORMAT.to_le_bytes().as_slice()).map_err(fault)?;
@@ -185,32 +238,21 @@ impl Tables {
         }
         transaction.commit().map_err(fault)?;
         disk.adopt()?;
-        Ok(Self { database, held })
+        let tables = Self::of(database, held)?;
+        tables.find_places()?;
+        Ok(tables)
     }
 
     /// Everything of this file in a new one, in its place: the way out where nobody knows what of a file is on the disk.
     pub(super) fn renew(&self, disk: &dyn Disk, head: &Head) -> Result<Self, Fault> {
         guarded(|| {
-            let transaction = self.database.begin_read().map_err(fault)?;
-            let records = transaction.open_table(RECORDS).map_err(fault)?;
-            let values = records.iter().map_err(fault)?.map(|entry| {
-                let (key, value) = entry.map_err(fault)?;
-                Ok((key.value().to_vec(), value.value().to_vec()))
-            });
+            let begin = |_: &Head| Ok(Vec::new());
+            let values: Vec<_> = self.scan(begin, |values, key, value| {
+                values.push(Ok((key.to_vec(), value.to_vec())));
+                Ok::<_, Fault>(())
+            })?;
             Self::create(disk, head, values)
         })
-    }
-
-    fn check_format(&self) -> Result<(), Fault> {
-        let transaction = self.database.begin_read().map_err(fault)?;
-        let meta = transaction.open_table(META).map_err(fault)?;
-        let format = meta.get(FORMAT_KEY).map_err(fault)?.ok_or_else(|| Fault::damaged("it says no format"))?;
-        let format = format.value().try_into().map(u32::from_le_bytes);
-        match format.map_err(|_| Fault::damaged("its format is no number"))? {
-            FORMAT => Ok(()),
-            0 => Err(Fault::damaged("it is in format 0, which there never was")),
-            found => Err(Fault::Newer { found }),
-        }
     }
 
     /// Where the store stands.
@@ -235,8 +277,7 @@ impl Tables {
         })
     }
 
-    /// Goes through every key and value as of one moment, in the order of the keys; what `begin` makes of where the store
-    /// stands then takes them in.
+    /// Goes through every key and value as of one moment; what `begin` makes of where the store stands then takes them in.
     pub(in crate::storage) fn scan<T, E: From<Fault>>(
         &self,
         begin: impl FnOnce(&Head) -> Result<T, E>,
@@ -246,10 +287,20 @@ impl Tables {
         let meta = transaction.open_table(META).map_err(fault)?;
         let head = meta.get(HEAD_KEY).map_err(fault)?.and_then(|head| Head::decode(head.value()));
         let mut taken = begin(&head.ok_or_else(|| Fault::damaged("it does not say where it stands"))?)?;
-        let records = transaction.open_table(RECORDS).map_err(fault)?;
-        for entry in records.iter().map_err(fault)? {
-            let (key, value) = entry.map_err(fault)?;
-            each(&mut taken, key.value(), value.value())?;
+        match self.layout {
+            Layout::ByPlace => {
+                for entry in transaction.open_table(RECORDS).map_err(fault)?.iter().map_err(fault)? {
+                    let (_, record) = entry.map_err(fault)?;
+                    let (key, value) = split(record.value())?;
+                    each(&mut taken, key, value)?;
+                }
+            }
+            Layout::ByKey => {
+                for entry in transaction.open_table(RECORDS_BY_KEY).map_err(fault)?.iter().map_err(fault)? {
+                    let (key, value) = entry.map_err(fault)?;
+                    each(&mut taken, key.value(), value.value())?;
+                }
+            }
         }
         Ok(taken)
     }
@@ -283,23 +334,33 @@ impl Tables {
         let mut commits: Vec<Arc<Committed>> = Vec::new();
         let mut outcomes = Vec::with_capacity(proposals.len());
         {
-            let mut records = transaction.open_table(RECORDS).map_err(fault)?;
+            let mut places = self.places.lock();
+            let table = transaction.open_table(RECORDS).map_err(fault)?;
+            let mut records = Records { table, places: &mut places, key: String::new(), record: Vec::new() };
             for proposal in proposals {
-                let made = commits.iter().find(|made| made.op == proposal.op).map(|made| made.revision);
-                if let Some(made) = made.or_else(|| log.became(proposal.op)).or_else(|| head.became(proposal.op)) {
+                let became = |op: OpId| {
+                    let made = commits.iter().find(|made| made.op == op).map(|made| made.revision);
+                    made.or_else(|| log.became(op)).or_else(|| head.became(op))
+                };
+                if let Some(made) = became(proposal.op) {
                     outcomes.push(Outcome::Committed(made));
                     continue;
                 }
-                let mut as_expected = true;
-                for (key, expected) in &proposal.expected {
-                    as_expected = as_expected && is_as(&records, key, *expected, &commits, log)?;
-                }
-                if !as_expected {
+                let as_expected = |(key, expected): &(Key, Expected)| match (records.kept(key), *expected) {
+                    (None, Expected::Absent) => true,
+                    (Some(kept), Expected::At(at)) => kept.revision == at,
+                    (Some(kept), Expected::By(by)) => became(by) == Some(kept.revision),
+                    (None, Expected::By(by)) => deleted_by(by, key, &commits) || log.deleted_by(by, key),
+                    (None, Expected::At(_)) | (Some(_), Expected::Absent) => false,
+                };
+                if !proposal.expected.iter().all(as_expected) {
                     outcomes.push(Outcome::Conflict(position.revision));
                     continue;
                 }
                 position.revision = position.revision.next();
-                write(&mut records, proposal, position.revision)?;
+                for write in &proposal.writes {
+                    records.write(write, position.revision, proposal.op)?;
+                }
                 outcomes.push(Outcome::Committed(position.revision));
                 commits.push(Arc::new(Committed {
                     revision: position.revision,
@@ -356,39 +417,67 @@ fn write_head(transaction: &WriteTransaction, head: &Head) -> Result<(), Fault> 
     Ok(())
 }
 
-type Records<'a> = Table<'a, &'static [u8], &'static [u8]>;
-
-fn write(records: &mut Records<'_>, proposal: &Proposal, revision: Revision) -> Result<(), Fault> {
-    for write in &proposal.writes {
-        match write {
-            Write::Put(key, record) => {
-                let value = codec::encode_value(record, revision, proposal.op);
-                records.insert(codec::encode_key(key).as_bytes(), value.as_slice()).map_err(fault)?;
-            }
-            Write::Delete(key) => {
-                records.remove(codec::encode_key(key).as_bytes()).map_err(fault)?;
-            }
-        }
+/// How a file says that it is laid out.
+fn layout(database: &Database) -> Result<Layout, Fault> {
+    let transaction = database.begin_read().map_err(fault)?;
+    let meta = transaction.open_table(META).map_err(fault)?;
+    let format = meta.get(FORMAT_KEY).map_err(fault)?.ok_or_else(|| Fault::damaged("it says no format"))?;
+    let format = format.value().try_into().map(u32::from_le_bytes);
+    match format.map_err(|_| Fault::damaged("its format is no number"))? {
+        FORMAT => Ok(Layout::ByPlace),
+        1 => Ok(Layout::ByKey),
+        0 => Err(Fault::damaged("it is in format 0, which there never was")),
+        found => Err(Fault::Newer { found }),
     }
-    Ok(())
 }
 
-fn is_as(
-    records: &Records<'_>,
-    key: &Key,
-    expected: Expected,
-    commits: &[Arc<Committed>],
-    log: &Log,
-) -> Result<bool, Fault> {
-    let kept = records.get(codec::encode_key(key).as_bytes()).map_err(fault)?;
-    let kept = kept.map(|value| codec::decode_stamp(value.value()).map_err(Fault::damaged)).transpose()?;
-    Ok(match (kept, expected) {
-        (None, Expected::Absent) => true,
-        (Some((revision, _)), Expected::At(at)) => revision == at,
-        (Some((_, op)), Expected::By(by)) => op == by,
-        (None, Expected::By(by)) => deleted_by(by, key, commits) || log.deleted_by(by, key),
-        (None, Expected::At(_)) | (Some(_), Expected::Absent) => false,
-    })
+fn split(record: &[u8]) -> Result<(&[u8], &[u8]), Fault> {
+    places::split(record).ok_or_else(|| Fault::damaged("a record is shorter than it says"))
+}
+
+/// The records in a transaction.
+struct Records<'a> {
+    table: Table<'a, u64, &'static [u8]>,
+    places: &'a mut Places,
+    /// Used again for each key and record.
+    key: String,
+    record: Vec<u8>,
+}
+
+impl Records<'_> {
+    /// What is there under a key.
+    fn kept(&mut self, key: &Key) -> Option<Kept> {
+        let name = self.name(key);
+        self.places.get(name)
+    }
+
+    fn write(&mut self, write: &Write, revision: Revision, op: OpId) -> Result<(), Fault> {
+        let name = self.name(write.key());
+        let left = match write {
+            Write::Put(_, record) => {
+                let (place, left) = self.places.take(name, revision);
+                let value = |out: &mut Vec<u8>| codec::encode_value_to(out, record, revision, op);
+                places::join(&mut self.record, self.key.as_bytes(), value);
+                self.table.insert(place, self.record.as_slice()).map_err(fault)?;
+                left
+            }
+            Write::Delete(_) => self.places.leave(name),
+        };
+        let Some(left) = left else { return Ok(()) };
+        let was = self.table.remove(left.place).map_err(fault)?;
+        let was = was.as_ref().and_then(|was| places::split(was.value()));
+        match was {
+            Some((key, _)) if key == self.key.as_bytes() => Ok(()),
+            _ => Err(Fault::damaged(format!("the record {:?} is not where it was written", self.key))),
+        }
+    }
+
+    /// What a key goes by; its text stands in `key` then.
+    fn name(&mut self, key: &Key) -> Name {
+        self.key.clear();
+        codec::encode_key_to(&mut self.key, key);
+        self.places.name(self.key.as_bytes())
+    }
 }
 
 fn deleted_by(op: OpId, key: &Key, commits: &[Arc<Committed>]) -> bool {

@@ -191,7 +191,7 @@ fn a_newer_format_is_refused_and_left_as_it_is() {
     let before = std::fs::read(&path).unwrap();
     let error = FileStore::open(folder.path(), id("x")).unwrap_err();
     assert!(matches!(error, OpenError::Newer { fault: Fault::Newer { found: 9 }, .. }), "{error}");
-    assert!(error.to_string().contains("format 9, and this registry knows formats up to 1"), "{error}");
+    assert!(error.to_string().contains("format 9, and this registry knows formats up to 2"), "{error}");
     assert!(std::fs::read(&path).unwrap() == before, "nothing was written");
 }
 
