@@ -94,6 +94,7 @@ enum Happened {
     Opened(Box<Streaming<wire::KeepAliveResponse>>),
     Answered(wire::KeepAliveResponse),
     BeatDue,
+    NotOpened(Status),
     Broke(Arc<str>),
     Left(Result<(), Status>),
 }
@@ -169,6 +170,10 @@ impl Driver {
             }
             Happened::BeatDue => self.beat(now),
             Happened::Answered(response) => self.answered(response, now),
+            Happened::NotOpened(status) => {
+                self.registries.refused(&status);
+                self.take(Happened::Broke(explain(&status)));
+            }
             Happened::Broke(reason) => {
                 let held = match &self.stage {
                     Stage::Beating(Beating { answered: Some((first, last)), .. }) => *last - *first,
@@ -224,7 +229,7 @@ impl Driver {
                 };
                 let answer = client.list_services(with_timeout(glance)).await?.into_inner();
                 let store = answer.position.unwrap_or_default().store_id;
-                if let Whose::Strange { ours } = judge.answered(&store, clock::now()) {
+                if let Whose::Strange { ours, .. } = judge.answered(&store, clock::now()) {
                     return Err(Status::not_found(format!("it is of store {store}, and this process goes by {ours}")));
                 }
             }
@@ -266,6 +271,7 @@ impl Driver {
         }
         self.last_error = Some(reason);
         self.in_doubt = may_stand(status.code());
+        self.registries.refused(status);
         if status.code() != Code::FailedPrecondition {
             self.registries.go_on();
         }
@@ -456,7 +462,7 @@ impl Stream {
         match self {
             Self::Opening(opening) => match opening.await {
                 Ok(stream) => Happened::Opened(Box::new(stream)),
-                Err(status) => Happened::Broke(explain(&status)),
+                Err(status) => Happened::NotOpened(status),
             },
             Self::Open(stream) => match stream.message().await {
                 Ok(Some(response)) => Happened::Answered(response),

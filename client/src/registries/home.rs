@@ -3,10 +3,10 @@
 //! All configured registries are to show one store, and the first one that answers decides which. Nothing of a second one is
 //! merged with what is known: its registry is left for another. A registry that keeps its store in memory begins with a new
 //! store at each start, though, and that looks the same from here. So another store is believed where there is no other
-//! registry to ask, and where nobody has heard of the own one for [`PATIENCE`]: then what it says, once it is complete,
-//! replaces what was known (DESIGN §3).
+//! registry to ask, where every registry has shown that store or nobody since the own one was heard last, and where nobody
+//! has heard of the own one for [`PATIENCE`]: then what it says, once it is complete, replaces what was known (DESIGN §3).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,11 +17,11 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(15);
 /// Stores remembered that were this process's own once: one more than any set of registries has.
 const LEFT_MAX: usize = 17;
 
-/// Whether there is another registry to go to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Neighbours {
-    None,
-    Some,
+/// A registry, and how many there are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked<'a> {
+    pub(super) registry: &'a Arc<str>,
+    pub(super) doors: usize,
 }
 
 /// Whose store an answer speaks of.
@@ -36,7 +36,11 @@ pub(crate) enum Whose {
         before: bool,
     },
     /// A second one. Nothing of it counts.
-    Strange { ours: Arc<str> },
+    Strange {
+        ours: Arc<str>,
+        /// It was not met before.
+        first: bool,
+    },
 }
 
 /// What is known of stores.
@@ -45,6 +49,10 @@ pub(super) struct Home {
     own: Option<Own>,
     /// Those that were the own one before, the latest last.
     left: VecDeque<Arc<str>>,
+    /// What each registry has shown since the own store was heard last: another store, or nobody. One entry a registry.
+    shown: BTreeMap<Arc<str>, Option<Arc<str>>>,
+    /// Strangers met, the latest last; at most [`LEFT_MAX`].
+    met: VecDeque<Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -59,19 +67,38 @@ impl Home {
         self.own.as_ref().map(|own| &own.store)
     }
 
+    /// A registry was asked and nobody answered.
+    pub(super) fn silent(&mut self, registry: &Arc<str>) {
+        if self.own.is_some() {
+            self.shown.insert(registry.clone(), None);
+        }
+    }
+
     /// A registry has answered out of `store`.
-    pub(super) fn answered(&mut self, store: &str, neighbours: Neighbours, now: Instant) -> Whose {
+    pub(super) fn answered(&mut self, store: &str, asked: Asked<'_>, now: Instant) -> Whose {
         let Some(own) = &mut self.own else {
             self.own = Some(Own { store: store.into(), heard: now });
             return Whose::Ours;
         };
         if *own.store == *store {
             own.heard = now;
+            self.shown.clear();
             return Whose::Ours;
         }
-        if neighbours == Neighbours::Some && now.saturating_duration_since(own.heard) < PATIENCE {
-            return Whose::Strange { ours: own.store.clone() };
+        self.shown.insert(asked.registry.clone(), Some(store.into()));
+        let all_there_is = self.shown.len() >= asked.doors
+            && self.shown.values().all(|shown| shown.as_deref().is_none_or(|shown| shown == store));
+        if !all_there_is && now.saturating_duration_since(own.heard) < PATIENCE {
+            let first = !self.met.iter().any(|met| **met == *store);
+            if first {
+                self.met.push_back(store.into());
+                if self.met.len() > LEFT_MAX {
+                    self.met.pop_front();
+                }
+            }
+            return Whose::Strange { ours: own.store.clone(), first };
         }
+        self.shown.clear();
         let from = std::mem::replace(own, Own { store: store.into(), heard: now }).store;
         let before = self.left.iter().any(|left| **left == *store);
         self.left.retain(|left| **left != *store);

@@ -11,9 +11,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
 
 pub(crate) use home::Whose;
-use home::{Home, Neighbours};
+use home::{Asked, Home};
 
 use crate::entropy::Entropy;
 use crate::grpc::RegistryClient;
@@ -70,9 +72,22 @@ impl Round {
 
     /// Who judges the answers of the registry whose turn it is.
     pub(crate) fn judge(&self) -> Judge {
-        let neighbours = if self.doors.len() > 1 { Neighbours::Some } else { Neighbours::None };
-        Judge { stores: self.stores.clone(), registry: self.name().clone(), neighbours }
+        Judge { stores: self.stores.clone(), registry: self.name().clone(), doors: self.doors.len() }
     }
+
+    /// The registry whose turn it is was asked, and this came instead of an answer: it may be that nobody is there.
+    pub(crate) fn refused(&self, status: &Status) {
+        if shows_nobody(status) {
+            self.stores.home.lock().silent(self.name());
+        }
+    }
+}
+
+/// Whether a call that failed so has found nobody. A registry that is there but cannot now says when it can: a node that is
+/// cut off from its store, or has no room.
+fn shows_nobody(status: &Status) -> bool {
+    let unanswered = matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded);
+    unanswered && status.get_details_retry_info().is_none()
 }
 
 /// Says of the answers of one registry whose store they speak of, and tells of a second one.
@@ -80,13 +95,13 @@ impl Round {
 pub(crate) struct Judge {
     stores: Arc<Stores>,
     registry: Arc<str>,
-    neighbours: Neighbours,
+    doors: usize,
 }
 
 impl Judge {
     /// Whether this process has a store yet that another one could differ from, and another registry to go to then.
     pub(crate) fn may_object(&self) -> bool {
-        self.neighbours == Neighbours::Some && self.stores.home.lock().own().is_some()
+        self.doors > 1 && self.stores.home.lock().own().is_some()
     }
 
     /// Judges an answer that was read off `store` now; one that names none says nothing about it.
@@ -94,7 +109,11 @@ impl Judge {
         if store.is_empty() {
             return Whose::Ours;
         }
-        let whose = self.stores.home.lock().answered(store, self.neighbours, now.into_std());
+        let whose = self.stores.home.lock().answered(
+            store,
+            Asked { registry: &self.registry, doors: self.doors },
+            now.into_std(),
+        );
         let registry = &*self.registry;
         match &whose {
             Whose::Ours => {}
@@ -110,7 +129,10 @@ impl Judge {
                     "two stores answer in turn behind the configured registry: give this process registries over one store"
                 );
             }
-            Whose::Strange { ours } => {
+            Whose::Strange { first: false, .. } => {
+                self.stores.seconds.fetch_add(1, Ordering::Relaxed);
+            }
+            Whose::Strange { ours, first: true } => {
                 self.stores.seconds.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(
                     registry,
@@ -174,6 +196,16 @@ mod tests {
             round.go_on();
         }
         names
+    }
+
+    #[test]
+    fn a_registry_that_says_when_to_come_again_is_there() {
+        let later = tonic_types::ErrorDetails::with_retry_info(Some(std::time::Duration::from_secs(1)));
+        let cut_off = Status::with_error_details(Code::Unavailable, "no store", later);
+        assert!(!shows_nobody(&cut_off));
+        assert!(!shows_nobody(&Status::permission_denied("no")));
+        assert!(shows_nobody(&Status::unavailable("connection refused")));
+        assert!(shows_nobody(&Status::deadline_exceeded("nothing came")));
     }
 
     #[tokio::test]

@@ -186,6 +186,7 @@ enum Stream {
 enum Happened {
     Opened(Box<Streaming<wire::WatchResponse>>),
     Said(wire::WatchResponse),
+    NotOpened(Status),
     Broke(Arc<str>),
     RoomForRequest,
     Rested,
@@ -259,7 +260,7 @@ impl Driver {
             (Happened::Opened(stream), Link::Up(up)) => up.stream = Stream::Open(stream),
             (Happened::Said(message), Link::Up(up)) => {
                 if let Some(position) = &message.position
-                    && let Whose::Strange { ours } = self.registries.judge().answered(&position.store_id, now)
+                    && let Whose::Strange { ours, .. } = self.registries.judge().answered(&position.store_id, now)
                 {
                     let (registry, store) = (self.registries.name(), &position.store_id);
                     let reason = format!("{registry} answers out of store {store}, and this process goes by {ours}");
@@ -269,6 +270,10 @@ impl Driver {
                 let first = up.first_heard.is_none();
                 up.first_heard.get_or_insert(now);
                 self.take_message(message, first, now);
+            }
+            (Happened::NotOpened(status), Link::Up(_)) => {
+                self.registries.refused(&status);
+                self.take(Happened::Broke(explain(&status)));
             }
             (Happened::Broke(reason), Link::Up(up)) => {
                 let held = up.first_heard.map_or(Duration::ZERO, |first| up.heard - first);
@@ -409,7 +414,7 @@ impl Stream {
         match self {
             Self::Opening(opening) => match opening.await {
                 Ok(stream) => Happened::Opened(Box::new(stream)),
-                Err(status) => Happened::Broke(explain(&status)),
+                Err(status) => Happened::NotOpened(status),
             },
             Self::Open(stream) => match stream.message().await {
                 Ok(Some(message)) => Happened::Said(message),
