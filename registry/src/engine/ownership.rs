@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::error::EngineError;
 use super::pending::BatchId;
 use crate::catalog::{IdentityKey, Instance, LeaseId, NodeId, Orphan, ServiceChange, State, StreamId, Timestamp};
 use crate::cluster::{
@@ -75,6 +76,17 @@ struct Ownerless {
     due: Timestamp,
     /// About how large its record is.
     bytes: usize,
+    /// Whether the store has something else under its key than what is known here, and keeps having it: a record that only a
+    /// newer registry understands. It is left out until a commit tells of it that is understood.
+    left_out: bool,
+}
+
+/// An adoption that is under way.
+#[derive(Clone, Debug)]
+struct Adopting {
+    /// Who is adopted if it is one.
+    first: IdentityKey,
+    orphans: usize,
 }
 
 /// What this node knows of ownership beside the records.
@@ -97,7 +109,10 @@ pub(super) struct Ownership {
     /// At most one a live instance.
     orphans: BTreeMap<IdentityKey, Ownerless>,
     /// An adoption is under way. One at a time, of at most [`Orphan::ADOPTED_MAX`] and [`ADOPTED_BYTES_MAX`].
-    adopting: bool,
+    adopting: Option<Adopting>,
+    /// Most orphans of the next adoption. All of one are adopted or none: where none was, fewer are tried, down to the one that
+    /// cannot be.
+    adopted_max: usize,
     /// At most one a live instance; dropped once the instance is owned here or gone.
     claims: BTreeMap<IdentityKey, (LeaseId, Claim)>,
     /// When wishes to claim are tried again.
@@ -123,7 +138,8 @@ impl Ownership {
             cut_off: false,
             adopt_after: now,
             orphans: BTreeMap::new(),
-            adopting: false,
+            adopting: None,
+            adopted_max: Orphan::ADOPTED_MAX,
             claims: BTreeMap::new(),
             claim_at: None,
             relays: Relays::new(company.peers.clone()),
@@ -264,7 +280,7 @@ impl Ownership {
         // Who was one before has been one for longer.
         for (identity, known) in before {
             if let Some(still) = self.orphans.get_mut(&identity).filter(|still| still.orphan == known.orphan) {
-                still.due = known.due;
+                (still.due, still.left_out) = (known.due, known.left_out);
             }
         }
         let live = |identity: &IdentityKey, lease: LeaseId| state.lease_holder(lease) == Some(identity);
@@ -292,25 +308,27 @@ impl Ownership {
             self.orphans.remove(&orphan.identity);
             return;
         }
-        let known = self.orphans.get(&orphan.identity);
-        if known.is_none_or(|known| known.orphan != orphan) {
-            let due = now.after(instance.ttl().get() / 2);
-            let bytes = instance.spec().bytes();
-            self.orphans.insert(orphan.identity.clone(), Ownerless { orphan, due, bytes });
+        match self.orphans.get_mut(&orphan.identity).filter(|known| known.orphan == orphan) {
+            Some(known) => known.left_out = false,
+            None => {
+                let due = now.after(instance.ttl().get() / 2);
+                let bytes = instance.spec().bytes();
+                self.orphans.insert(orphan.identity.clone(), Ownerless { orphan, due, bytes, left_out: false });
+            }
         }
     }
 
     /// The orphans that this node is to adopt now.
     pub(super) fn adopt(&mut self, now: Timestamp) -> Vec<Orphan> {
-        if self.adopting || self.unsure.is_some() || now < self.adopt_after {
+        if self.adopting.is_some() || self.unsure.is_some() || now < self.adopt_after {
             return Vec::new();
         }
         let nodes = || self.known.members.keys().copied();
-        let due = self.orphans.values().filter(|ownerless| ownerless.due <= now);
+        let due = self.orphans.values().filter(|ownerless| ownerless.due <= now && !ownerless.left_out);
         let mine = due.filter(|ownerless| winner(nodes(), &ownerless.orphan.identity) == self.node);
-        let adopted = together(mine.take(Orphan::ADOPTED_MAX));
-        self.adopting = !adopted.is_empty();
-        if !self.adopting && !self.orphans.is_empty() {
+        let adopted = together(mine.take(self.adopted_max));
+        self.adopting = adopted.first().map(|first| Adopting { first: first.identity.clone(), orphans: adopted.len() });
+        if self.adopting.is_none() && !self.orphans.is_empty() {
             self.adopt_after = now.after(LOOK_AGAIN);
         }
         adopted
@@ -318,13 +336,26 @@ impl Ownership {
 
     /// An adoption is over.
     pub(super) fn adopted(&mut self) {
-        self.adopting = false;
+        self.adopting = None;
+        self.adopted_max = (self.adopted_max * 2).min(Orphan::ADOPTED_MAX);
     }
 
-    /// An adoption came to nothing.
-    pub(super) fn not_adopted(&mut self, now: Timestamp) {
-        self.adopting = false;
-        self.adopt_after = self.adopt_after.max(now.after(AGAIN));
+    /// An adoption came to nothing, whatever was tried: because the store has other records than are known here, or because it
+    /// takes none.
+    pub(super) fn not_adopted(&mut self, error: &EngineError, now: Timestamp) {
+        let Some(Adopting { first, orphans }) = self.adopting.take() else { return };
+        if !matches!(error, EngineError::Aborted { .. }) {
+            self.adopt_after = self.adopt_after.max(now.after(AGAIN));
+            return;
+        }
+        self.adopted_max = (orphans / 2).max(1);
+        if orphans == 1
+            && let Some(orphan) = self.orphans.get_mut(&first)
+        {
+            orphan.left_out = true;
+            tracing::warn!(instance = %first, "an instance whose registry is gone cannot be adopted: the store has a record \
+                of it that this registry does not understand; it is left alone until that changes");
+        }
     }
 
     /// Whether a claim is to be asked for; not where it is under way, and only wished for by a node that is not sure.
@@ -419,7 +450,7 @@ mod tests {
 
     fn ownerless(number: u8, bytes: usize) -> Ownerless {
         let orphan = Orphan { identity: identity(number.into()), lease: LeaseId::new([number; 16]), of: None };
-        Ownerless { orphan, due: Timestamp::since_epoch(Duration::ZERO), bytes }
+        Ownerless { orphan, due: Timestamp::since_epoch(Duration::ZERO), bytes, left_out: false }
     }
 
     fn ownership() -> Ownership {
@@ -435,6 +466,50 @@ mod tests {
         assert_eq!(together(small.iter()).len(), 100);
         let huge = [ownerless(1, 2 * ADOPTED_BYTES_MAX), ownerless(2, 1)];
         assert_eq!(together(huge.iter()), [huge[0].orphan.clone()]);
+    }
+
+    /// One that the store does not let go of keeps nobody else from being adopted.
+    #[test]
+    fn an_orphan_that_cannot_be_adopted_is_found_and_left_out() {
+        let now = Timestamp::since_epoch(Duration::from_secs(100));
+        for bad in [1, 2, 57, 100, 130, 200] {
+            let mut ownership = ownership();
+            for number in 1..=200 {
+                ownership.orphans.insert(identity(number.into()), ownerless(number, 100));
+            }
+            let (mut adopted, mut conflicts) = (0, 0);
+            loop {
+                let orphans = ownership.adopt(now);
+                if orphans.is_empty() {
+                    break;
+                }
+                if orphans.iter().any(|orphan| orphan.identity == identity(bad)) {
+                    conflicts += 1;
+                    ownership.not_adopted(&EngineError::Aborted { attempts: 5 }, now);
+                } else {
+                    adopted += orphans.len();
+                    orphans.iter().for_each(|orphan| drop(ownership.orphans.remove(&orphan.identity)));
+                    ownership.adopted();
+                }
+            }
+            assert_eq!(adopted, 199, "all but {bad}");
+            assert!(conflicts <= 30, "{conflicts} for {bad}");
+            let left: Vec<_> = ownership.orphans.values().map(|orphan| orphan.left_out).collect();
+            assert_eq!(left, [true]);
+        }
+    }
+
+    #[test]
+    fn a_store_that_takes_nothing_is_asked_again_for_all_of_them() {
+        let now = Timestamp::since_epoch(Duration::from_secs(100));
+        let mut ownership = ownership();
+        for number in 1..=3 {
+            ownership.orphans.insert(identity(number.into()), ownerless(number, 100));
+        }
+        assert_eq!(ownership.adopt(now).len(), 3);
+        ownership.not_adopted(&EngineError::OutcomeUnknown, now);
+        assert!(ownership.adopt(now).is_empty(), "not at once");
+        assert_eq!(ownership.adopt(now.after(AGAIN)).len(), 3);
     }
 
     #[test]

@@ -322,7 +322,7 @@ impl Task {
                     self.settled_errand(*errand, None);
                 }
             }
-            (Waiter::Adoption, _) => self.ownership.not_adopted(now),
+            (Waiter::Adoption, _) => self.ownership.not_adopted(&error, now),
             (waiter, _) => refuse(waiter, error),
         }
     }
