@@ -235,7 +235,12 @@ fn difference(kind: EventKind, was: Option<&Instance>, is: &Instance) -> Cow<'st
     let (Some(was), true) = (was, kind != EventKind::Registered) else {
         let (version, zone) = (is.spec().version.as_str(), is.spec().zone.as_str());
         let said = [("version", version), ("zone", zone)].into_iter().filter(|(_, value)| !value.is_empty());
-        return said.map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(", ").into();
+        let mut text = String::with_capacity(version.len() + zone.len() + "version , zone ".len());
+        for (name, value) in said {
+            let comma = if text.is_empty() { "" } else { ", " };
+            text.extend([comma, name, " ", value]);
+        }
+        return text.into();
     };
     match kind {
         EventKind::TakenOver => format!("a newer start has the id; incarnation {} before", was.incarnation()).into(),

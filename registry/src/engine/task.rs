@@ -53,6 +53,10 @@ const LATE: Duration = Duration::from_secs(1);
 /// out in between; long enough to get through a lane that is full.
 const EXTEND_INTERVAL: Duration = Duration::from_millis(500);
 
+/// How long commands are left in their lanes while the store works on a group: long enough for most groups, and too short
+/// for a lane to fill.
+const UNDISTURBED: Duration = Duration::from_millis(20);
+
 /// Statuses found in heartbeats that wait to be decided; past this they become wishes, of which an instance has one.
 const REPORTS_MAX: usize = 4 * DEPARTURES_MAX;
 
@@ -168,6 +172,8 @@ impl Engine {
             waiting: Waiting::default(),
             sent: BTreeMap::new(),
             in_flight: None,
+            handed_in: HandedIn { at: now, commands: 0 },
+            gathering: None,
             hand_in_again: None,
             catch_up: Revision::ZERO,
             answers: Vec::new(),
@@ -222,6 +228,10 @@ struct Task {
     sent: BTreeMap<OpId, Sent>,
     /// The group that the store is working on.
     in_flight: Option<BoxFuture<'static, Vec<(OpId, Outcome)>>>,
+    /// What it was given last.
+    handed_in: HandedIn,
+    /// Until when no group is handed in, because more is on its way.
+    gathering: Option<Timestamp>,
     /// When proposals of unknown outcome are handed in again.
     hand_in_again: Option<Timestamp>,
     /// Nothing is decided before this is applied: a conflict showed that the state is behind.
@@ -245,7 +255,14 @@ struct Task {
     extended: Timestamp,
 }
 
-/// From which lanes of writes the next message has a place to wait.
+/// A group that was handed in.
+#[derive(Clone, Copy)]
+struct HandedIn {
+    at: Timestamp,
+    commands: usize,
+}
+
+/// From which lanes of writes the next message is taken as soon as it is there.
 struct Room {
     departures: bool,
     registrations: bool,
@@ -253,6 +270,10 @@ struct Room {
 }
 
 impl Room {
+    /// From none: what comes stays in its lane, whose messages are taken at every turn, and no turn is made for it.
+    const NONE: Self = Self { departures: false, registrations: false, operations: false };
+
+    /// From those where there is a place to wait.
     fn of(waiting: &mut Waiting) -> Self {
         Self {
             departures: waiting.has_room(Lane::Departures),
@@ -284,7 +305,7 @@ impl Task {
                 // Whoever brings heartbeats comes first, however much is asked for.
                 tokio::task::yield_now().await;
             }
-            let room = Room::of(&mut self.waiting);
+            let room = if self.leaves_lanes(now) { Room::NONE } else { Room::of(&mut self.waiting) };
             let wake = tokio::select! {
                 biased;
                 news = self.feed.next() => Wake::News(news),
@@ -301,6 +322,7 @@ impl Task {
                 Wake::News(news) => self.news(news),
                 Wake::Outcomes(outcomes) => {
                     self.in_flight = None;
+                    self.gather();
                     self.settle(outcomes);
                 }
                 Wake::Beats(request) => self.beat(request),
@@ -442,14 +464,22 @@ impl Task {
         let idle = self.in_flight.is_none() && self.state.position().revision >= self.catch_up;
         let again = self.hand_in_again.filter(|_| idle);
         let undecided = self.undecided().then_some(now);
+        let gathered = self.gathering;
+        let disturbed = self.in_flight.as_ref().map(|_| self.handed_in.at.after(UNDISTURBED)).filter(|at| *at > now);
         let wishes = self.ownership.next_wake(self.waiting.departures());
-        let times = [self.leases.next_deadline(), self.warming, again, asked, wishes, undecided];
+        let times = [self.leases.next_deadline(), self.warming, again, asked, wishes, undecided, gathered, disturbed];
         times.into_iter().flatten().fold(now.after(TICK), Timestamp::min)
+    }
+
+    /// Whether no turn is made for a command that comes: it would not be decided while the store works, nor while more is on
+    /// its way.
+    fn leaves_lanes(&self, now: Timestamp) -> bool {
+        self.gathering.is_some() || self.in_flight.is_some() && now < self.handed_in.at.after(UNDISTURBED)
     }
 
     /// Whether more waits to be decided than one turn decides.
     fn undecided(&self) -> bool {
-        let free = self.in_flight.is_none() && self.sent.is_empty();
+        let free = self.in_flight.is_none() && self.sent.is_empty() && self.gathering.is_none();
         free && !self.waiting.is_empty() && self.state.position().revision >= self.catch_up
     }
 

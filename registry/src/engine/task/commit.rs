@@ -1,5 +1,6 @@
 //! From commands to commits: decide a group, hand it in, apply what comes back.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use futures_util::FutureExt;
 use rand::Rng;
 use rand::rngs::StdRng;
 
-use super::{RETRY, Task};
+use super::{HandedIn, RETRY, Task};
 use crate::catalog::{
     Answer, CatalogError, Command, Context, Decision, Granted, Lapse, OpId, Overlay, Proposal, Report, Revision,
     ServiceKey, Timestamp, decide,
@@ -30,6 +31,14 @@ const UNKNOWN_MAX: u32 = 5;
 /// How long until the first time; twice as long each time after.
 const HAND_IN_AGAIN: Duration = Duration::from_millis(50);
 
+/// What share of the time that the store took for a group the next one is gathered for, if that group was one of several
+/// commands: whoever was just answered is about to ask again, and comes into this group rather than the one after it. A
+/// command that comes alone never waits for others.
+const GATHERED_SHARE: u32 = 4;
+
+/// How long that is at most, and at least: below, timers are not that fine, and the store takes no time worth sharing.
+const GATHERED: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_millis(5);
+
 /// How long a store may take for a group before its outcome counts as unknown.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -37,7 +46,9 @@ impl Task {
     /// Decides what waits and hands it to the store, unless the store has something in its hands: what is decided rests
     /// on what is applied, and on what stands before it in the same group.
     pub(super) fn hand_in(&mut self, now: Timestamp) {
-        if self.in_flight.is_some() || self.state.position().revision < self.catch_up {
+        self.gathering = self.gathering.filter(|until| *until > now);
+        let busy = self.in_flight.is_some() || self.gathering.is_some();
+        if busy || self.state.position().revision < self.catch_up {
             return;
         }
         if !self.sent.is_empty() {
@@ -65,6 +76,7 @@ impl Task {
         if proposals.is_empty() {
             return;
         }
+        self.handed_in = HandedIn { at: self.clock.now(), commands: proposals.len() };
         proposals.sort_by_key(|proposal| self.sent.get(&proposal.op).map(|sent| sent.order));
         let ops: Vec<OpId> = proposals.iter().map(|proposal| proposal.op).collect();
         let store = self.store.clone();
@@ -74,6 +86,16 @@ impl Task {
             ops.into_iter().zip(outcomes.into_iter().chain(unanswered)).collect()
         };
         self.in_flight = Some(group.boxed());
+    }
+
+    /// The store is done with a group: the next one waits for a moment if that one was not of one command.
+    pub(super) fn gather(&mut self) {
+        let now = self.clock.now();
+        let HandedIn { at, commands } = self.handed_in;
+        let time = now.since(at) / GATHERED_SHARE;
+        if commands > 1 && time >= *GATHERED.start() {
+            self.gathering = Some(now.after(time.min(*GATHERED.end())));
+        }
     }
 
     /// Decides the first commands that wait, each on top of those before it.
