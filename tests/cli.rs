@@ -182,6 +182,63 @@ async fn keys_and_tokens_are_made_for_their_owner_alone() {
     assert_eq!((ran.code, ran.stderr.contains("none.pem")), (Some(2), true), "{ran:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_calls_is_asked_and_told_what_to_do() {
+    let story = Story::begin(1, 1).await;
+    let (registry, key) = (story.mesh.registry_url().to_string(), story.mesh.operator_key());
+    let (at, key) = (registry.as_str(), key.display().to_string());
+    let refused = |ran: &Ran, reason: &str, advice: &str| {
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{ran:?}");
+        assert!(ran.stderr.contains(reason) && ran.stderr.contains(advice), "{reason}: {ran:?}");
+        assert!(ran.stderr.contains("`meshctl token --key FILE"), "{ran:?}");
+    };
+
+    let ran = run(["--registry", at, "call", "user-svc", "ListUsers"]).await;
+    refused(&ran, "reason TOKEN_MISSING (meshwork)", "no token was sent");
+    let nonsense = "nobody.made.this";
+    let ran = run(["--registry", at, "call", "user-svc", "ListUsers", "--token", nonsense]).await;
+    refused(&ran, "reason TOKEN_INVALID (meshwork)", "is not taken");
+    assert!(!ran.stderr.contains(nonsense), "what may be a secret is not repeated: {ran:?}");
+    let stranger = story.folder.path().join("operator.pem").display().to_string();
+    done(&run(["key", "new", &stranger, "--role", "admin"]).await);
+    let forged = run(["token", "--key", &stranger]).await;
+    let ran = run(["--registry", at, "call", "user-svc", "ListUsers", "--token", done(&forged).trim()]).await;
+    refused(&ran, "reason TOKEN_INVALID (meshwork)", "is not taken");
+
+    let token = story.folder.path().join("token");
+    std::fs::write(&token, done(&run(["token", "--key", &key]).await)).expect("it can be written");
+    let from_file = format!("@{}", token.display());
+    done(&run(["--registry", at, "call", "user-svc", "ListUsers", "--token", &from_file]).await);
+    let ran = run(["--registry", at, "call", "user-svc", "ListUsers", "--token", "@/no/such/file"]).await;
+    assert_eq!((ran.code, ran.stderr.contains("/no/such/file")), (Some(2), true), "{ran:?}");
+    let elsewhere = run(["token", "--key", &key, "--audience", "order-svc"]).await;
+    let ran = run(["--registry", at, "call", "user-svc", "ListUsers", "--token", done(&elsewhere).trim()]).await;
+    refused(&ran, "reason TOKEN_INVALID (meshwork)", "is not taken");
+
+    let new = |name: &str| {
+        format!(
+            r#"{{"request_id":"{name}-of-cli-rs-0001","email":"{name}@shop.test","displayName":"{name}","password":"correct horse"}}"#
+        )
+    };
+    let mut ids = Vec::new();
+    for name in ["ada", "bob"] {
+        let ran = run(["--registry", at, "-o", "json", "call", "user-svc", "CreateUser", &new(name)]).await;
+        let created: serde_json::Value = serde_json::from_str(done(&ran)).expect("JSON");
+        ids.push(created["user"]["userId"].as_str().expect("an id").to_owned());
+    }
+    let login = r#"{"email":"ada@shop.test","password":"correct horse"}"#;
+    let ran = run(["--registry", at, "-o", "json", "call", "user-svc", "Login", login]).await;
+    let login: serde_json::Value = serde_json::from_str(done(&ran)).expect("JSON");
+    let ada = login["accessToken"].as_str().expect("a token");
+    let get = |id: &str| format!(r#"{{"userId":"{id}"}}"#);
+    let ran = run(["--registry", at, "call", "user-svc", "GetUser", &get(&ids[0]), "--token", ada]).await;
+    assert!(done(&ran).contains("ada@shop.test"), "{ran:?}");
+    let ran = run(["--registry", at, "call", "user-svc", "GetUser", &get(&ids[1]), "--token", ada]).await;
+    assert!(ran.stderr.starts_with("error: NOT_FOUND: "), "another's account is none: {ran:?}");
+    let ran = run(["--registry", at, "call", "user-svc", "ListUsers", "--token", ada]).await;
+    refused(&ran, "reason ROLE_REQUIRED (meshwork)", "but not for this");
+}
+
 /// Somebody between callers and the registry who takes half a second for every connection.
 async fn slow_way_to(registry: String) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("there is a free port");

@@ -29,6 +29,7 @@ pub(crate) async fn up(args: &UpArgs) -> Result<(), Failure> {
         registry: Listen::Default,
         registry_flags: Vec::new(),
         service_flags: Vec::new(),
+        log_filter: None,
     };
     let mut mesh = LocalMesh::without_registry(plan)
         .map_err(|error| Failure::Usage(format!("--data-dir {}: {error}", args.data_dir.display())))?;
@@ -80,21 +81,27 @@ fn welcome(args: &UpArgs, mesh: &mut LocalMesh, members: &[Member]) -> String {
         ));
     }
     let registry = mesh.registry_url();
-    let data = args.data_dir.display();
+    let (data, key) = (args.data_dir.display(), mesh.operator_key());
+    let key = key.display();
     text.push_str(&format!(
-        "\ndata and logs are in {data}; Ctrl-C drains everybody and ends\n\n\
+        "\ndata, keys and logs are in {data}; Ctrl-C drains everybody and ends\n\n\
          try:\n\
          \x20 meshctl services\n\
          \x20 meshctl instances user-svc\n\
-         \x20 meshctl call user-svc ListUsers\n\
          \x20 grpcurl -plaintext {registry} list\n\
          \x20 grpcurl -plaintext {registry} mesh.registry.v1.RegistryService/ListServices\n\
-         \x20 grpcurl -plaintext -d '{{\"service\":\"user-svc\"}}' {registry} mesh.registry.v1.RegistryService/Resolve\n"
+         \x20 grpcurl -plaintext -d '{{\"service\":\"user-svc\"}}' {registry} mesh.registry.v1.RegistryService/Resolve\n\n\
+         the services want to know who calls. An account is open to everybody, and its login gives a token:\n\
+         \x20 meshctl call user-svc CreateUser '{{\"request_id\":\"my-first-request-1\",\"email\":\"ada@example.com\",\
+         \"display_name\":\"Ada\",\"password\":\"correct horse\"}}'\n\
+         \x20 meshctl call user-svc Login '{{\"email\":\"ada@example.com\",\"password\":\"correct horse\"}}'\n\n\
+         you run all this, so you can make yourself a token that may do everything, for 15 minutes:\n\
+         \x20 export MESH_TOKEN=$(meshctl token --key {key})\n\
+         \x20 meshctl call user-svc ListUsers\n"
     ));
     if let Some(user) = members.iter().find(|member| member.service == Program::UserSvc) {
         text.push_str(&format!(
-            "\x20 grpcurl -plaintext -d '{{\"request_id\":\"my-first-request-1\",\"email\":\"ada@example.com\",\
-             \"display_name\":\"Ada\",\"password\":\"correct horse\"}}' {} shop.user.v1.UserService/CreateUser\n",
+            "\x20 grpcurl -plaintext -H \"authorization: Bearer $MESH_TOKEN\" {} shop.user.v1.UserService/ListUsers\n",
             user.process.grpc()
         ));
     }

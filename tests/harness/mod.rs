@@ -63,6 +63,7 @@ pub(crate) fn plan(folder: &Path) -> LocalMeshPlan {
         registry: Listen::Free,
         registry_flags: vec!["--default-ttl".into(), format!("{}s", TTL.as_secs()).into()],
         service_flags: Vec::new(),
+        log_filter: None,
     }
 }
 
@@ -80,8 +81,13 @@ impl Story {
     /// The same, with services that have further flags.
     pub(crate) async fn begin_with(users: usize, orders: usize, service_flags: &[&str]) -> Story {
         let folder = folder();
-        let mut plan = plan(folder.path());
-        plan.service_flags = service_flags.iter().map(Into::into).collect();
+        let service_flags = service_flags.iter().map(Into::into).collect();
+        let plan = LocalMeshPlan { service_flags, ..plan(folder.path()) };
+        Story::begin_from(users, orders, plan, folder).await
+    }
+
+    /// The same, from a plan for this folder.
+    pub(crate) async fn begin_from(users: usize, orders: usize, plan: LocalMeshPlan, folder: TempDir) -> Story {
         let mut mesh = LocalMesh::without_registry(plan).expect("its log folder can be made");
         mesh.start_registry().await.expect("the registry starts");
         let wanted =

@@ -115,6 +115,7 @@ impl Stage {
             registry: Listen::Free,
             registry_flags: vec!["--default-ttl".into(), format!("{}s", TTL.as_secs()).into()],
             service_flags: Vec::new(),
+            log_filter: None,
         };
         let mut mesh = LocalMesh::without_registry(plan)?;
         mesh.start_registry().await.map_err(failed)?;

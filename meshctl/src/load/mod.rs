@@ -34,6 +34,10 @@ const LATE_START: Duration = Duration::from_millis(50);
 /// Customers that exist before the load begins. Each costs a password hash.
 const CUSTOMERS: usize = 8;
 
+/// How many of them log in, each for another hash, and call with tokens of their own. Logins are limited to ten a minute from
+/// one address, and a mesh may see several loads one after the other.
+const LOGINS: usize = 3;
+
 /// Longest that each of these calls may take.
 const OPENING_MAX: Duration = Duration::from_secs(5);
 
@@ -78,14 +82,16 @@ struct Books {
 }
 
 impl Load {
-    /// Creates the first customers, then starts to call.
+    /// Creates the first customers, of whom some log in, then starts to call.
     pub async fn start(plan: LoadPlan) -> Result<Load, Status> {
         let stubs = Stubs::new(plan.users.clone(), plan.orders.clone(), plan.operator.clone());
         let mut shop = Shop::new(entropy::rng(plan.seed));
-        for _ in 0..CUSTOMERS {
+        for number in 0..CUSTOMERS {
             let request = shop.a_new_user();
+            let (email, password) = (request.email.clone(), request.password.clone());
             let user = stubs.create_user(request, OPENING_MAX).await?;
-            shop.welcome(user, None);
+            let login = if number < LOGINS { stubs.log_in(email, password, OPENING_MAX).await? } else { None };
+            shop.welcome(user, login);
         }
         let books = Arc::new(Books { shop: Mutex::new(shop), ledger: Mutex::new(Ledger::default()) });
         let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());

@@ -14,10 +14,10 @@ use mesh_api::shop::order::v1::{
 };
 use mesh_api::shop::user::v1::user_service_client::UserServiceClient;
 use mesh_api::shop::user::v1::{
-    CreateUserRequest, DeleteUserRequest, GetUserRequest, ListUsersRequest, UpdateUserRequest, User,
+    CreateUserRequest, DeleteUserRequest, GetUserRequest, ListUsersRequest, LoginRequest, UpdateUserRequest, User,
 };
 use mesh_client::MeshChannel;
-use mesh_runtime::code_name;
+use mesh_runtime::{clock, code_name};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt};
 use tokio::time::Instant;
@@ -32,6 +32,9 @@ const KEPT_MAX: usize = 200;
 
 /// Deleted users that are remembered, to ask for in vain.
 const GONE_MAX: usize = 50;
+
+/// How long before the end of a token it is used no more: a call that is under way may take its deadline, and clocks differ.
+const LOGIN_SPARE: Duration = Duration::from_secs(60);
 
 /// A method of one of the two services.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -522,6 +525,24 @@ impl Stubs {
     pub(super) async fn create_user(&self, request: CreateUserRequest, deadline: Duration) -> Result<User, Status> {
         let answer = self.users.clone().create_user(timed(&request, deadline)).await?.into_inner();
         answer.user.ok_or_else(|| Status::internal("created, but nobody"))
+    }
+
+    /// Logs a user in; none where logins are limited right now, as they are per minute and address.
+    pub(super) async fn log_in(
+        &self,
+        email: String,
+        password: String,
+        deadline: Duration,
+    ) -> Result<Option<(Bearer, Instant)>, Status> {
+        let asked = clock::now();
+        let answer = match self.users.clone().login(timed(&LoginRequest { email, password }, deadline)).await {
+            Ok(answer) => answer.into_inner(),
+            Err(status) if status.code() == Code::ResourceExhausted => return Ok(None),
+            Err(status) => return Err(status),
+        };
+        let bearer = Bearer::new(&answer.access_token).map_err(Status::internal)?;
+        let lifetime = answer.expires_in.and_then(|lasts| Duration::try_from(lasts).ok()).unwrap_or_default();
+        Ok(Some((bearer, asked + lifetime.saturating_sub(LOGIN_SPARE))))
     }
 
     pub(super) async fn send(&self, planned: &Planned, deadline: Duration) -> Result<Answer, Status> {

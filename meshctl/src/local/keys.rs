@@ -1,9 +1,11 @@
 //! The keys of a local mesh: of whoever runs it, and of each service that calls others for itself.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use mesh_runtime::auth::{Role, SigningKey, TrustedKey, trust};
 
+use crate::args::Program;
 use crate::operator::Operator;
 
 /// Name of whoever runs the mesh, in tokens.
@@ -40,6 +42,19 @@ impl Keys {
     /// The file of their key.
     pub(super) fn operator_file(&self) -> PathBuf {
         key_file(&self.folder, OPERATOR)
+    }
+
+    /// What an instance is told of keys: whom to trust, and which key is its own where it calls others for itself. With which
+    /// one it signs for users, an instance of user-svc settles with its siblings.
+    pub(super) fn flags(&self, program: Program) -> Vec<OsString> {
+        let own = match program {
+            Program::Registry => return Vec::new(),
+            Program::UserSvc => None,
+            Program::OrderSvc | Program::Gateway => Some(("--service-key", key_file(&self.folder, program.name()))),
+        };
+        let mut flags = vec!["--auth".into(), "jwt".into(), "--trusted-jwks".into(), jwks(&self.folder).into()];
+        flags.extend(own.into_iter().flat_map(|(flag, file)| [flag.into(), file.into()]));
+        flags
     }
 }
 

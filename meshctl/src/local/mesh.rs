@@ -65,6 +65,8 @@ pub struct LocalMeshPlan {
     pub registry_flags: Vec<OsString>,
     /// Flags of every service besides what makes it an instance of this mesh.
     pub service_flags: Vec<OsString>,
+    /// What everybody logs, in the words of `RUST_LOG`; none: what the variable says here.
+    pub log_filter: Option<String>,
 }
 
 /// A registry, and what its services have in common. The services themselves belong to whoever had them join.
@@ -110,7 +112,7 @@ impl LocalMesh {
     /// A mesh whose registry does not run yet; `plan.registry` must say where it will. Its keys are made where they are not
     /// there from the last time.
     pub fn without_registry(plan: LocalMeshPlan) -> io::Result<LocalMesh> {
-        let launcher = Launcher::new(&plan.binary, plan.data.join("logs"))?;
+        let launcher = Launcher::new(&plan.binary, plan.data.join("logs"))?.log_filter(plan.log_filter.clone());
         let keys = Keys::make(&plan.data).map_err(io::Error::other)?;
         Ok(LocalMesh { launcher, plan, keys, registry: None, started: BTreeMap::new(), names: Names::default() })
     }
@@ -239,6 +241,9 @@ impl LocalMesh {
             let mut database = OsString::from("sqlite:");
             database.push(self.plan.data.join(format!("{}.db", program.name().trim_end_matches("-svc"))));
             flags.extend(["--database".into(), database]);
+        }
+        if !self.plan.service_flags.iter().any(|flag| flag == "--auth") {
+            flags.extend(self.keys.flags(program));
         }
         flags.extend(self.plan.service_flags.iter().cloned());
         (id, Launch { name, program, flags })

@@ -30,6 +30,7 @@ const LAST_WORDS_BYTES: u64 = 4096;
 pub struct Launcher {
     binary: PathBuf,
     logs: PathBuf,
+    log_filter: Option<String>,
 }
 
 /// What is to be started.
@@ -122,7 +123,13 @@ impl Launcher {
     pub fn new(binary: impl Into<PathBuf>, logs: impl Into<PathBuf>) -> io::Result<Launcher> {
         let logs = logs.into();
         fs::create_dir_all(&logs)?;
-        Ok(Launcher { binary: binary.into(), logs })
+        Ok(Launcher { binary: binary.into(), logs, log_filter: None })
+    }
+
+    /// Has the servers log what this says, in the words of `RUST_LOG`; without it, what the variable says here.
+    #[must_use]
+    pub fn log_filter(self, log_filter: Option<String>) -> Launcher {
+        Launcher { log_filter, ..self }
     }
 
     /// Starts a server and waits until it says that it is ready.
@@ -167,6 +174,9 @@ impl Launcher {
             .process_group(0);
         for (key, _) in std::env::vars_os().filter(|(key, _)| is_mesh_setting(key)) {
             command.env_remove(key);
+        }
+        if let Some(log_filter) = &self.log_filter {
+            command.env("RUST_LOG", log_filter);
         }
         let mut child = OwnedChild(command.spawn()?);
         let stdin = child.0.stdin.take().expect("stdin was asked for as a pipe");
