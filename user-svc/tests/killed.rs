@@ -30,7 +30,7 @@ struct Instance {
 impl Instance {
     async fn start(folder: &Path) -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_user-svc"))
-            .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
+            .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--auth", "off"])
             // Nobody listens on the discard port: the registry is down.
             .args(["--registry", "127.0.0.1:9", "--database", &format!("sqlite:{}/user.db", folder.display())])
             .stdout(Stdio::piped())

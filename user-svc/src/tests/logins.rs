@@ -511,3 +511,22 @@ async fn no_token_and_no_key_stands_in_a_file_of_the_database() {
     let debug = format!("{granted:?}");
     assert!(!debug.contains(&granted.refresh_token) && !debug.contains(&granted.access_token), "{debug}");
 }
+
+#[test]
+fn nobody_repeats_a_login_or_an_exchange_unasked() {
+    use prost::Message as _;
+    use prost_types::method_options::IdempotencyLevel;
+
+    let set = prost_types::FileDescriptorSet::decode(mesh_api::FILE_DESCRIPTOR_SET).unwrap();
+    let services = set.file.iter().filter(|file| file.package() == "shop.user.v1").flat_map(|file| &file.service);
+    let level = |method: &prost_types::MethodDescriptorProto| {
+        method.options.as_ref().map_or(IdempotencyLevel::IdempotencyUnknown, |options| options.idempotency_level())
+    };
+    let undeclared: Vec<_> = services
+        .flat_map(|service| &service.method)
+        .filter(|method| level(method) == IdempotencyLevel::IdempotencyUnknown)
+        .map(|method| method.name())
+        .collect();
+    // What a client does with such a method: it is sent again only where no server has begun it.
+    assert_eq!(undeclared, ["Login", "Refresh"]);
+}
