@@ -100,7 +100,7 @@ impl Pages {
 
 impl Rendered {
     fn new(published: &Arc<Published>) -> Self {
-        let document = document(published);
+        let document = published.table.openapi();
         Self {
             of: Arc::downgrade(published),
             openapi: Page::new("application/json", Bytes::from(document.to_string())),
@@ -145,16 +145,4 @@ pub(super) fn options(methods: &[Method]) -> Response<Body> {
     *response.status_mut() = StatusCode::NO_CONTENT;
     response.headers_mut().insert(ALLOW, super::fault::allow(methods));
     response
-}
-
-/// The OpenAPI document: for now only which paths there are.
-fn document(published: &Published) -> serde_json::Value {
-    let mut paths = serde_json::Map::new();
-    for listed in published.table.routes() {
-        let item = paths.entry(listed.path.clone()).or_insert_with(|| serde_json::json!({}));
-        let verb = listed.route.verb().as_str().to_lowercase();
-        item[verb] = serde_json::json!({"tags": [listed.route.service()], "responses": {}});
-    }
-    let version = env!("CARGO_PKG_VERSION");
-    serde_json::json!({"openapi": "3.1.0", "info": {"title": "Meshwork", "version": version}, "paths": paths})
 }
