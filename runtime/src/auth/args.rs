@@ -63,3 +63,42 @@ impl AuthArgs {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use clap::{Command, FromArgMatches};
+
+    use super::*;
+
+    fn parsed(args: &[&str]) -> AuthArgs {
+        let command = AuthArgs::augment_args(Command::new("server"));
+        AuthArgs::from_arg_matches(&command.get_matches_from([&["server"], args].concat())).unwrap()
+    }
+
+    #[tokio::test]
+    async fn nobody_is_asked_on_loopback_only() {
+        let verifier = |args: &[&str], listen: &str| {
+            let listen: SocketAddr = listen.parse().unwrap();
+            parsed(args).verifier("user-svc", listen, KeySource::none())
+        };
+        for loopback in ["127.0.0.1:7410", "127.9.9.9:0", "[::1]:7410"] {
+            assert!(verifier(&["--auth", "off"], loopback).unwrap().is_none(), "{loopback}");
+        }
+        for elsewhere in ["0.0.0.0:7410", "[::]:7410", "10.0.0.5:7410", "192.168.1.1:0"] {
+            let refused = verifier(&["--auth", "off"], elsewhere).err().unwrap();
+            assert_eq!(refused.exit_code(), 2);
+            assert!(refused.to_string().contains("--auth jwt") && refused.to_string().contains(elsewhere), "{refused}");
+            assert!(verifier(&["--auth", "jwt"], elsewhere).unwrap().is_some());
+        }
+        let missing = verifier(&["--auth", "jwt", "--trusted-jwks", "/nowhere/a.json,/nowhere/b.json"], "127.0.0.1:0");
+        assert!(missing.err().unwrap().to_string().contains("/nowhere/a.json"));
+    }
+
+    #[test]
+    fn the_default_is_written_once() {
+        assert_eq!(parsed(&[]).auth, AuthMode::DEFAULT);
+        assert_eq!(parsed(&["--trusted-jwks", "a,b"]).trusted_jwks, [PathBuf::from("a"), PathBuf::from("b")]);
+    }
+}

@@ -106,7 +106,10 @@ where
                 }
                 Either::Left(self.inner.call(request))
             }
-            Judged::Refused(status) => Either::Right(Box::pin(async move { Ok(status.into_http()) })),
+            Judged::Refused(status) => {
+                tracing::debug!(path = request.uri().path(), said = status.message(), "a call is refused");
+                Either::Right(Box::pin(async move { Ok(status.into_http()) }))
+            }
             Judged::Later(verifier, access) => {
                 // The one that is ready is the one that is called.
                 let inner = self.inner.clone();

@@ -5,6 +5,7 @@
 //! | `args` | the flags: whether callers are asked, and which keys are trusted |
 //! | `claims`, `signing`, `secret` | what a token says, the key that signs it, and text that cannot be logged |
 //! | `jwk`, `trusted` | public keys as others read them, and those that an operator trusts |
+//! | `draft` | how the files of both kinds of keys are written |
 //! | `verifier`, `wire` | who a token speaks for; keys that are kept up to date, and how user-svc tells them |
 //! | `caller`, `layer` | who calls, and what asks them in front of a service |
 //! | `credential` | what a program shows when it calls another |
@@ -22,6 +23,7 @@ mod args;
 mod caller;
 mod claims;
 mod credential;
+mod draft;
 mod error;
 mod jwk;
 mod layer;

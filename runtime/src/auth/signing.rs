@@ -1,7 +1,7 @@
 //! The key that a program signs with, in a file that nobody else can read.
 
-use std::fs::{DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Read, Write};
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -11,8 +11,8 @@ use pem_rfc7468::LineEnding;
 use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
+use super::draft;
 use super::jwk::Jwk;
-use crate::entropy;
 
 /// The label of a PKCS#8 key in PEM.
 const LABEL: &str = "PRIVATE KEY";
@@ -81,7 +81,10 @@ impl SigningKey {
         let key = Self::generate()?;
         let pem = pem_rfc7468::encode_string(LABEL, LineEnding::LF, key.encoding.as_bytes());
         let pem = Zeroizing::new(pem.map_err(|_| KeyError::Draw)?);
-        publish(path, pem.as_bytes()).map_err(|source| match source.kind() {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(draft::folder(path));
+        // A link fails where there is a file.
+        let made = made.and_then(|()| draft::write(path, 0o600, pem.as_bytes(), std::fs::hard_link));
+        made.map_err(|source| match source.kind() {
             io::ErrorKind::AlreadyExists => KeyError::Exists(path.to_owned()),
             _ => KeyError::File { what: "create", path: path.to_owned(), source },
         })?;
@@ -148,27 +151,6 @@ impl SigningKey {
         let public = Jwk::of(pair.public_key().as_ref());
         Some(Self { encoding: EncodingKey::from_ed_der(pkcs8), public })
     }
-}
-
-/// Writes a file beside its place and links it in, so that it appears whole and never replaces another.
-fn publish(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
-    let draft = folder.join(format!(".{}.{}", name.display(), entropy::uuid_v4().simple()));
-    let linked = write_new(&draft, bytes).and_then(|()| std::fs::hard_link(&draft, path));
-    let removed = std::fs::remove_file(&draft);
-    linked?;
-    removed?;
-    File::open(folder)?.sync_all()
-}
-
-fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    // The umask may have taken from it what the owner needs.
-    file.set_permissions(Permissions::from_mode(0o600))?;
-    file.write_all(bytes)?;
-    file.sync_all()
 }
 
 #[cfg(test)]

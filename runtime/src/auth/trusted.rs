@@ -1,7 +1,7 @@
 //! Keys that an operator trusts: a key set in a file, in which each key says whose it is and what it may sign.
 
-use std::fs::{File, Permissions};
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -9,8 +9,8 @@ use jsonwebtoken::DecodingKey;
 use mesh_api::access::Role;
 use serde::{Deserialize, Serialize};
 
+use super::draft;
 use super::jwk::{Jwk, JwkError};
-use crate::entropy;
 
 /// Most keys in one file, and in any key set.
 pub(super) const KEYS_MAX: usize = 256;
@@ -134,7 +134,8 @@ impl TrustedFile {
 }
 
 /// Adds a public key to a trusted file, which is made if missing. The file is replaced whole, so that who reads it
-/// meanwhile sees the old keys or the new. A key that is there already is not added twice: its roles are replaced.
+/// meanwhile sees the old keys or the new; of two that add at once, one may be lost. A key that is there already is not
+/// added twice: its issuer and roles are replaced.
 pub fn trust(path: &Path, key: TrustedKey) -> Result<(), TrustedError> {
     checked(&key).map_err(|fault| malformed(path, fault))?;
     let mut keys = match read(path) {
@@ -147,7 +148,10 @@ pub fn trust(path: &Path, key: TrustedKey) -> Result<(), TrustedError> {
         return Err(malformed(path, format!("it would hold more than {KEYS_MAX} keys")));
     }
     let text = serde_json::to_string_pretty(&KeySet { keys }).map_err(|error| malformed(path, error.to_string()))?;
-    replace(path, text.as_bytes()).map_err(|source| TrustedError::File { what: "write", path: path.to_owned(), source })
+    let made = std::fs::create_dir_all(draft::folder(path));
+    // Public keys: everybody may read them, nobody else may add one.
+    let written = made.and_then(|()| draft::write(path, 0o644, text.as_bytes(), std::fs::rename));
+    written.map_err(|source| TrustedError::File { what: "write", path: path.to_owned(), source })
 }
 
 fn read(path: &Path) -> Result<Vec<TrustedKey>, TrustedError> {
@@ -199,23 +203,4 @@ fn stamp(path: &Path) -> Option<Stamp> {
 
 fn malformed(path: &Path, fault: String) -> TrustedError {
     TrustedError::Malformed { path: path.to_owned(), fault }
-}
-
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder)?;
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
-    let draft = folder.join(format!(".{}.{}", name.display(), entropy::uuid_v4().simple()));
-    let written = (|| {
-        let mut file = File::create_new(&draft)?;
-        // Public keys: everybody may read them, nobody else may add one.
-        file.set_permissions(Permissions::from_mode(0o644))?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&draft, path)
-    })();
-    if written.is_err() {
-        let _ = std::fs::remove_file(&draft); // the first fault is the one to tell
-    }
-    written
 }
