@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::uri::PathAndQuery;
 use mesh_client::MeshChannel;
 use prost::Message;
@@ -75,15 +76,21 @@ pub(super) enum ReflectionFault {
 #[derive(Debug)]
 pub(super) struct Described {
     pub(super) services: Vec<String>,
-    files: Vec<FileDescriptorProto>,
+    files: Files,
+}
+
+/// A `FileDescriptorSet` whose files stay as they are encoded: decoded, they would lose the options that are nobody's
+/// here, `google.api.http` first of all.
+#[derive(Clone, PartialEq, Message)]
+struct Files {
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    file: Vec<Bytes>,
 }
 
 impl Described {
     /// Their descriptors. Some milliseconds of work where there are many.
     pub(super) fn pool(self) -> Result<DescriptorPool, ReflectionFault> {
-        let mut pool = DescriptorPool::new();
-        pool.add_file_descriptor_protos(self.files)?;
-        Ok(pool)
+        Ok(DescriptorPool::decode(self.files.encode_to_vec().as_slice())?)
     }
 }
 
@@ -108,7 +115,7 @@ pub(super) async fn describe(channel: MeshChannel, limit: Duration) -> Result<De
 struct Conversation {
     asks: mpsc::Sender<ServerReflectionRequest>,
     answers: Streaming<ServerReflectionResponse>,
-    files: BTreeMap<String, FileDescriptorProto>,
+    files: BTreeMap<String, Bytes>,
     bytes: usize,
 }
 
@@ -146,7 +153,7 @@ impl Conversation {
                 }
             }
         }
-        Ok(Described { services, files: self.files.into_values().collect() })
+        Ok(Described { services, files: Files { file: self.files.into_values().collect() } })
     }
 
     /// Keeps the files of an answer; says which ones they import.
@@ -161,8 +168,8 @@ impl Conversation {
                 return Err(ReflectionFault::TooMuch("8 MiB of files"));
             }
             let file = FileDescriptorProto::decode(encoded.as_slice())?;
-            imports.extend(file.dependency.iter().cloned());
-            self.files.insert(file.name().to_owned(), file);
+            self.files.insert(file.name().to_owned(), encoded.into());
+            imports.extend(file.dependency);
             if self.files.len() > FILES_MAX {
                 return Err(ReflectionFault::TooMuch("500 files"));
             }
@@ -183,5 +190,31 @@ impl Conversation {
             Some(answer) => Ok(answer),
             None => Err(ReflectionFault::Unanswered(asked.to_owned())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transcode::ServiceRoutes;
+
+    #[test]
+    fn files_keep_the_options_that_are_nobodys_here_in_whatever_order_they_come() {
+        let mut files = Files::decode(mesh_api::FILE_DESCRIPTOR_SET).expect("the build script compiled it");
+        files.file.reverse();
+        let services = vec!["shop.user.v1.UserService".to_owned()];
+        let pool = Described { services: services.clone(), files }.pool().expect("the files fit together");
+        let routes = ServiceRoutes::compile("user-svc", pool, &services).expect("its rules are understood");
+        assert!(routes.routes().iter().any(|route| route.template() == "/v1/users/{user_id}"));
+    }
+
+    #[test]
+    fn a_file_that_is_missing_is_told() {
+        let mut files = Files::decode(mesh_api::FILE_DESCRIPTOR_SET).expect("the build script compiled it");
+        files.file.retain(|file| {
+            FileDescriptorProto::decode(&**file).is_ok_and(|file| file.name() != "google/api/annotations.proto")
+        });
+        let fault = Described { services: Vec::new(), files }.pool().expect_err("an import is missing");
+        assert!(fault.to_string().contains("google/api/annotations.proto"), "{fault}");
     }
 }

@@ -68,8 +68,11 @@ pub enum Invalid {
         /// The port.
         port: u32,
     },
-    /// No endpoint speaks gRPC.
-    #[error("endpoints has none that speaks gRPC")]
+    /// No endpoint at all.
+    #[error("endpoints is empty, 1 to 16 are taken")]
+    NoEndpoint,
+    /// gRPC services, and no endpoint that speaks gRPC.
+    #[error("endpoints has none that speaks gRPC, and grpc_services has some")]
     NoGrpcEndpoint,
 }
 
@@ -90,7 +93,7 @@ impl Invalid {
             Self::ExpiryOutOfRange { .. } => "expires_in",
             Self::Address { .. } => "endpoints.ip",
             Self::Port { .. } => "endpoints.port",
-            Self::NoGrpcEndpoint => "endpoints",
+            Self::NoEndpoint | Self::NoGrpcEndpoint => "endpoints",
         }
     }
 }

@@ -353,13 +353,14 @@ impl InstanceSpec {
     /// Most gRPC services.
     pub const GRPC_SERVICES_MAX: usize = 32;
 
-    /// A spec of 1 to 16 endpoints with unique names, at least one of them gRPC; everything else at its default.
+    /// A spec of 1 to 16 endpoints with unique names; everything else at its default. Without a gRPC endpoint it is listed and
+    /// watched over like any other, and no channel of the mesh leads there: a gateway is such a one.
     pub fn new(endpoints: Vec<Endpoint>) -> Result<Self, Invalid> {
         if endpoints.len() > Self::ENDPOINTS_MAX {
             return Err(Invalid::TooMany { field: "endpoints", count: endpoints.len(), max: Self::ENDPOINTS_MAX });
         }
-        if !endpoints.iter().any(|endpoint| endpoint.protocol == Protocol::Grpc) {
-            return Err(Invalid::NoGrpcEndpoint);
+        if endpoints.is_empty() {
+            return Err(Invalid::NoEndpoint);
         }
         let mut names = BTreeSet::new();
         if let Some(twice) = endpoints.iter().find(|endpoint| !names.insert(endpoint.name())) {
@@ -376,7 +377,7 @@ impl InstanceSpec {
         })
     }
 
-    /// The same spec with these gRPC services, at most 32 with unique names.
+    /// The same spec with these gRPC services, at most 32 with unique names. Any at all need a gRPC endpoint.
     pub fn with_grpc_services(mut self, services: Vec<GrpcService>) -> Result<Self, Invalid> {
         if services.len() > Self::GRPC_SERVICES_MAX {
             let (count, max) = (services.len(), Self::GRPC_SERVICES_MAX);
@@ -385,6 +386,9 @@ impl InstanceSpec {
         let mut names = BTreeSet::new();
         if let Some(twice) = services.iter().find(|service| !names.insert(service.name())) {
             return Err(Invalid::name("grpc_services.name", twice.name(), "unique within the instance"));
+        }
+        if !services.is_empty() && !self.endpoints.iter().any(|endpoint| endpoint.protocol == Protocol::Grpc) {
+            return Err(Invalid::NoGrpcEndpoint);
         }
         self.grpc_services = services.into();
         Ok(self)

@@ -168,7 +168,7 @@ impl Events {
             self.record(kind, change.service.clone(), Some(subject(instance)), detail, at(change.revision));
         }
         for removal in &change.gone {
-            let address = before.instances().get(&removal.id).and_then(|was| grpc_address(was));
+            let address = before.instances().get(&removal.id).and_then(|was| main_address(was));
             let subject = Subject { id: removal.id, incarnation: Some(removal.incarnation), address };
             let detail = Cow::Borrowed(why_removed(removal.reason));
             self.record(EventKind::Removed, change.service.clone(), Some(subject), detail, at(change.revision));
@@ -223,12 +223,14 @@ fn slot(number: u64) -> usize {
 }
 
 fn subject(instance: &Instance) -> Subject {
-    Subject { id: instance.id(), incarnation: Some(instance.incarnation()), address: grpc_address(instance) }
+    Subject { id: instance.id(), incarnation: Some(instance.incarnation()), address: main_address(instance) }
 }
 
-fn grpc_address(instance: &Instance) -> Option<SocketAddr> {
+/// Where it is called: by gRPC, or where it does not speak that, at the first of its endpoints.
+fn main_address(instance: &Instance) -> Option<SocketAddr> {
     let endpoints = instance.spec().endpoints();
-    endpoints.iter().find(|endpoint| endpoint.protocol() == Protocol::Grpc).map(|endpoint| endpoint.address())
+    let grpc = endpoints.iter().find(|endpoint| endpoint.protocol() == Protocol::Grpc);
+    grpc.or_else(|| endpoints.first()).map(|endpoint| endpoint.address())
 }
 
 fn difference(kind: EventKind, was: Option<&Instance>, is: &Instance) -> Cow<'static, str> {

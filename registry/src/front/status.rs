@@ -188,6 +188,7 @@ fn of_invalid(invalid: &Invalid) -> Verdict {
         Invalid::WeightOutOfRange { .. } => "WEIGHT_OUT_OF_RANGE",
         Invalid::ExpiryOutOfRange { .. } => "EXPIRY_OUT_OF_RANGE",
         Invalid::Address { .. } | Invalid::Port { .. } => "ADDRESS_INVALID",
+        Invalid::NoEndpoint => "NO_ENDPOINT",
         Invalid::NoGrpcEndpoint => "NO_GRPC_ENDPOINT",
     };
     Verdict::new(Code::InvalidArgument, reason).field(invalid.field())

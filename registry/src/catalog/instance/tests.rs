@@ -93,14 +93,21 @@ fn an_ipv4_address_in_ipv6_clothing_is_taken_for_what_it_is() {
 }
 
 #[test]
-fn an_instance_has_one_to_sixteen_endpoints_one_of_them_grpc_with_names_of_their_own() {
-    assert_eq!(InstanceSpec::new(Vec::new()), Err(Invalid::NoGrpcEndpoint));
-    let http = Endpoint::new("admin", Protocol::Http, [10, 0, 0, 1].into(), 1).unwrap();
-    assert_eq!(InstanceSpec::new(vec![http]), Err(Invalid::NoGrpcEndpoint));
+fn an_instance_has_one_to_sixteen_endpoints_with_names_of_their_own() {
+    assert_eq!(InstanceSpec::new(Vec::new()), Err(Invalid::NoEndpoint));
     let numbered = |count: usize| (0..count).map(|number| endpoint(&format!("grpc-{number}"))).collect::<Vec<_>>();
     assert!(InstanceSpec::new(numbered(16)).is_ok());
     assert!(matches!(InstanceSpec::new(numbered(17)), Err(Invalid::TooMany { count: 17, .. })));
     assert!(InstanceSpec::new(vec![endpoint("grpc"), endpoint("grpc")]).is_err());
+}
+
+#[test]
+fn an_instance_that_speaks_no_grpc_serves_no_grpc_services() {
+    let http = Endpoint::new("http", Protocol::Http, [10, 0, 0, 1].into(), 1).unwrap();
+    let service = GrpcService::new("shop.S", Vec::new(), ServingStatus::Serving).unwrap();
+    let gateway = InstanceSpec::new(vec![http]).unwrap();
+    assert!(gateway.clone().with_grpc_services(Vec::new()).is_ok());
+    assert_eq!(gateway.with_grpc_services(vec![service]), Err(Invalid::NoGrpcEndpoint));
 }
 
 #[test]
