@@ -76,8 +76,8 @@ pub(crate) struct RequestArgs {
 }
 
 impl RequestArgs {
-    /// The limits of requests on connections with those limits; what is wrong with them together otherwise.
-    pub(crate) fn limits(&self, connection: mesh_runtime::Limits) -> Result<Limits, String> {
+    /// The limits of requests; what is wrong with them together otherwise.
+    pub(crate) fn limits(&self) -> Result<Limits, String> {
         if self.request_timeout > self.max_request_timeout {
             return Err(format!(
                 "--request-timeout {:?} is longer than --max-request-timeout {:?}",
@@ -85,7 +85,6 @@ impl RequestArgs {
             ));
         }
         Ok(Limits {
-            connection,
             body_bytes: bytes(self.max_body_kib),
             message_bytes: bytes(self.max_answer_kib),
             requests: self.max_requests,
@@ -126,14 +125,13 @@ mod tests {
 
     #[test]
     fn without_flags_the_limits_are_the_defaults() {
-        let connection = mesh_runtime::Limits::default();
-        assert_eq!(parsed(&[]).limits(connection), Ok(Limits::default()));
+        assert_eq!(parsed(&[]).limits(), Ok(Limits::default()));
     }
 
     #[test]
     fn a_timeout_beyond_the_longest_one_is_refused() {
         let args = parsed(&["--request-timeout", "2m"]);
-        let refused = args.limits(mesh_runtime::Limits::default()).expect_err("2 m are longer than 60 s");
+        let refused = args.limits().expect_err("2 m are longer than 60 s");
         assert!(refused.contains("--max-request-timeout"), "{refused}");
     }
 }

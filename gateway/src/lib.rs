@@ -54,7 +54,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 async fn run(args: GatewayArgs) -> Result<(), Error> {
     let GatewayArgs { process, auth, jwks_service, service_key, cors_origin, trusted_proxy, request } = args;
-    let limits = request.limits(process.server.limits()).map_err(Error::startup)?;
+    let limits = request.limits().map_err(Error::startup)?;
     let credential = service_key.as_deref().map(credential).transpose()?;
     let shell = Shell::bind(&PROGRAM, &process.server, process.advertise).await?;
     let mesh = Mesh::builder().registry(&process.registry).zone(&process.zone).state_dir(process.state_dir);

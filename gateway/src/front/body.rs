@@ -1,29 +1,31 @@
 //! The body of a request, whole: as large as it may be, and in the time that it may take (S11).
 
-use std::pin::pin;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::HeaderMap;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, EXPECT};
+use http::request::Parts;
+use http::{HeaderMap, Version};
 use http_body::Body;
 use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use mesh_runtime::clock;
 use tokio::time::{timeout, timeout_at};
 
 use super::fault::Fault;
 use super::limits::Limits;
-use mesh_runtime::clock;
+
+/// How much is read of a body that nobody wants, in bytes, so that its client gets to read why.
+const UNWANTED_MAX: usize = 8 * 1024 * 1024;
+/// And for how long.
+const UNWANTED_TIME: Duration = Duration::from_secs(5);
 
 /// Reads it all. What announces itself as too large is not read at all.
-pub(super) async fn read<B>(headers: &HeaderMap, body: B, limits: &Limits) -> Result<Bytes, Fault>
-where
-    B: Body<Data = Bytes>,
-    B::Error: std::fmt::Display,
-{
+pub(super) async fn read(headers: &HeaderMap, body: &mut Incoming, limits: &Limits) -> Result<Bytes, Fault> {
     let max = limits.body_bytes;
-    if announced(headers, &body).is_some_and(|bytes| bytes > max as u64) {
+    if announced(headers, body).is_some_and(|bytes| bytes > max as u64) {
         return Err(Fault::BodyTooLarge { max });
     }
-    let mut body = pin!(body);
     let end = clock::now() + limits.body_time;
     let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
     loop {
@@ -46,6 +48,26 @@ where
         }
     }
     Ok(if rest.is_empty() { first } else { rest.freeze() })
+}
+
+/// Lets go of a body whose request was refused before all of it had come.
+///
+/// Over HTTP/1 the connection would be closed while its client still sends, and what it is sent back then is a reset, which
+/// takes our answer with it. So some more is read and thrown away, beside the answer; a client that waits for "100 Continue" has
+/// not begun and will not. HTTP/2 has a word for it.
+pub(super) fn let_go(parts: &Parts, mut body: Incoming) {
+    if parts.version >= Version::HTTP_2 || body.is_end_stream() || parts.headers.contains_key(EXPECT) {
+        return;
+    }
+    // Ends by itself; there is one at most for each connection.
+    tokio::spawn(timeout(UNWANTED_TIME, async move {
+        let mut left = UNWANTED_MAX;
+        while let Some(Ok(frame)) = body.frame().await {
+            let piece = frame.data_ref().map_or(0, Bytes::len);
+            let Some(less) = left.checked_sub(piece) else { return };
+            left = less;
+        }
+    }));
 }
 
 fn announced(headers: &HeaderMap, body: &impl Body) -> Option<u64> {

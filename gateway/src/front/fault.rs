@@ -207,7 +207,8 @@ impl Fault {
 
     /// Whether the same request may well succeed a little later.
     fn comes_back(&self, code: Code) -> bool {
-        code == Code::Unavailable || matches!(self, Self::ClientOverloaded)
+        let refused_here = matches!(self, Self::ClientOverloaded | Self::Mesh(_));
+        code == Code::Unavailable || (code == Code::ResourceExhausted && refused_here)
     }
 
     /// The whole answer, and a line in the log. The method's own descriptors tell what its details say.

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-/// Limits of the REST port. Numbers `S..` are rows of the security checklist that the figures come from.
+/// Limits of requests on the REST port; those of its connections are the shell's. Numbers `S..` are rows of the security
+/// checklist that the figures come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Those of a connection: how many, how old, how large a head.
-    pub connection: mesh_runtime::Limits,
     /// Largest body of a request, in bytes (S11); over it is 413.
     pub body_bytes: usize,
     /// Longest path with its query, in bytes (S11); over it is 414.
@@ -30,7 +29,6 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connection: mesh_runtime::Limits::default(),
             body_bytes: 1024 * 1024,
             target_bytes: 8 * 1024,
             body_pause: Duration::from_secs(10),

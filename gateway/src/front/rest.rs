@@ -47,7 +47,13 @@ impl Answered {
 }
 
 /// Answers one request.
-pub(super) async fn answer(shared: &Shared, told: &Told, parts: &Parts, body: Incoming) -> Answered {
+pub(super) async fn answer(shared: &Shared, told: &Told, parts: &Parts, mut body: Incoming) -> Answered {
+    let answered = route(shared, told, parts, &mut body).await;
+    body::let_go(parts, body);
+    answered
+}
+
+async fn route(shared: &Shared, told: &Told, parts: &Parts, body: &mut Incoming) -> Answered {
     if parts.extensions.get::<DoubtfulLength>().is_some() {
         return Answered::unknown(Fault::DoubtfulLength);
     }
@@ -116,14 +122,14 @@ async fn of_route(
     published: &Published,
     matched: &Matched<'_, '_>,
     parts: &Parts,
-    body: Incoming,
+    body: &mut Incoming,
 ) -> Result<Response<Body>, Fault> {
     let Matched { route, captures } = matched;
     let headers = &parts.headers;
     let rpc = route.rpc();
     shared.edge.admit(rpc.grpc_path().path(), headers).await?;
     let said = content::said(headers);
-    let has_body = !http_body::Body::is_end_stream(&body);
+    let has_body = !http_body::Body::is_end_stream(body);
     if said == Said::Other && has_body {
         return Err(Fault::NotJson);
     }

@@ -175,6 +175,23 @@ async fn nothing_is_larger_than_it_may_be() {
     assert_eq!((answer.status, answer.reason().as_str()), (500, "ANSWER_MALFORMED"));
 }
 
+#[tokio::test]
+async fn a_refusal_is_heard_while_the_body_still_comes_and_the_connection_goes_on() {
+    let rig = Rig::start().await;
+    let mut client = rig.client();
+    for (target, status) in [("/nowhere", 404), ("/v1/things", 413)] {
+        let length = 2 * 1024 * 1024;
+        client.say(format!("POST {target} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n")).await;
+        client.say(vec![b'x'; 1000]).await;
+        assert_eq!(client.answer(false).await.status, status, "before the body is there");
+        client.say(vec![b'x'; length - 1000]).await;
+        assert_eq!(client.ask("GET", "/v1/things/a", &[], "").await.status, 200, "behind it");
+    }
+    client.say("POST /nowhere HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 9\r\n\r\n").await;
+    assert_eq!(client.answer(false).await.status, 404, "and nobody is told to go on");
+    assert_eq!(client.rest().await, "");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_body_that_does_not_come_is_not_waited_for() {
     let rig = Rig::deaf(config());

@@ -73,11 +73,11 @@ async fn a_client_that_goes_away_cancels_the_call() {
     rig.happened().until(|happened| happened.given_up.load(Ordering::SeqCst) == 1).await;
 }
 
-/// 64 MiB are asked for and not read: what is taken off the service is what fits into windows, buffers and the pipe.
+/// 16 MiB are asked for and not read: what is taken off the service is what fits into windows, buffers and the pipe.
 #[tokio::test]
 async fn a_client_that_does_not_read_holds_up_the_service_and_not_the_memory() {
     let rig = Rig::start().await;
-    let mut client = watch(&rig, "count=4096", &[]).await;
+    let mut client = watch(&rig, "count=1024", &[]).await;
     client.chunk().await.unwrap();
     let streamed = || rig.happened().streamed.load(Ordering::SeqCst);
     let mut before = 0;
@@ -86,8 +86,8 @@ async fn a_client_that_does_not_read_holds_up_the_service_and_not_the_memory() {
         before = streamed();
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    assert!(before < 1024, "{before} of 4096 were taken");
-    assert_eq!(lines(&format!("{}\n", all(client).await.trim_end_matches('\n'))).len(), 4095);
+    assert!(before < 512, "{before} of 1024 were taken");
+    assert_eq!(lines(&format!("{}\n", all(client).await.trim_end_matches('\n'))).len(), 1023);
 }
 
 #[tokio::test]

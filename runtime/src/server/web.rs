@@ -46,8 +46,8 @@ pub async fn serve_web<Io, S, B>(
 where
     Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
-    S::Future: Send + 'static,
-    B: Body + Send + 'static,
+    S::Future: Send + Unpin + 'static,
+    B: Body + Send + Unpin + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
@@ -84,7 +84,8 @@ async fn serve_http1<Io, S, B>(
 where
     Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
-    B: Body + 'static,
+    S::Future: Unpin,
+    B: Body + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let head_bytes = usize::try_from(limits.header_list_bytes).unwrap_or(usize::MAX);
@@ -117,6 +118,7 @@ struct Counted<S> {
 impl<S, B> Service<Request<Incoming>> for Counted<S>
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    S::Future: Unpin,
 {
     type Response = Response<Held<B>>;
     type Error = Infallible;
@@ -127,40 +129,40 @@ where
         if self.doubted.reaches(self.begun.fetch_add(1, Ordering::Relaxed)) {
             request.extensions_mut().insert(DoubtfulLength);
         }
-        Answering { answer: Box::pin(self.service.call(request)), open: Some(self.open.begin()) }
+        Answering { answer: self.service.call(request), open: Some(self.open.begin()) }
     }
 }
 
 struct Answering<F> {
-    answer: Pin<Box<F>>,
+    answer: F,
     open: Option<OpenCall>,
 }
 
 impl<F, B> Future for Answering<F>
 where
-    F: Future<Output = Result<Response<B>, Infallible>>,
+    F: Future<Output = Result<Response<B>, Infallible>> + Unpin,
 {
     type Output = Result<Response<Held<B>>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Ok(response) = ready!(self.answer.as_mut().poll(cx));
+        let Ok(response) = ready!(Pin::new(&mut self.answer).poll(cx));
         let open = self.open.take();
-        Poll::Ready(Ok(response.map(|body| Held { body: Box::pin(body), _open: open })))
+        Poll::Ready(Ok(response.map(|body| Held { body, _open: open })))
     }
 }
 
 /// A body whose request is open until its last byte is sent, or nobody wants it any more.
 struct Held<B> {
-    body: Pin<Box<B>>,
+    body: B,
     _open: Option<OpenCall>,
 }
 
-impl<B: Body> Body for Held<B> {
+impl<B: Body + Unpin> Body for Held<B> {
     type Data = B::Data;
     type Error = B::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        self.body.as_mut().poll_frame(cx)
+        Pin::new(&mut self.body).poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -189,10 +191,10 @@ mod tests {
         let (client, io) = tokio::io::duplex(64 * 1024);
         let goaway = goaway.clone();
         let serving = tokio::spawn(async move {
-            let service = service_fn(async |request: Request<Incoming>| {
+            let service = service_fn(|request: Request<Incoming>| {
                 let doubted = request.extensions().get::<DoubtfulLength>().is_some();
                 let word = if doubted { "doubtful" } else { "plain" };
-                Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(word.as_bytes()))))
+                std::future::ready(Ok(Response::new(Full::new(Bytes::from_static(word.as_bytes())))))
             });
             let ends = Ends { goaway: &goaway, age: None };
             serve_web(io, service, &Limits::default(), ends, || {}).await
