@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::name::is_label;
 use super::record::Registration;
+use super::text::Text;
 use super::{AdminState, IdentityKey, Incarnation, InstanceId, Invalid, NodeId, Orphan, Revision, ServiceKey, Ttl};
 
 /// Whether a text holds a control character, which has no business in a log line or a table.
@@ -14,15 +15,8 @@ fn has_control(text: &str) -> bool {
     text.chars().any(char::is_control)
 }
 
-/// Takes a text from a sibling where it is the same.
-pub(super) fn share(mine: &mut Arc<str>, its: &Arc<str>) {
-    if **mine == **its {
-        *mine = Arc::clone(its);
-    }
-}
-
 /// Takes free text of at most `max` bytes without control characters.
-fn free_text(field: &'static str, text: &str, max: usize, rule: &'static str) -> Result<Arc<str>, Invalid> {
+fn free_text(field: &'static str, text: &str, max: usize, rule: &'static str) -> Result<Text, Invalid> {
     if text.len() > max || has_control(text) {
         return Err(Invalid::name(field, text, rule));
     }
@@ -31,7 +25,7 @@ fn free_text(field: &'static str, text: &str, max: usize, rule: &'static str) ->
 
 /// Where an instance runs, such as `eu-1a`; empty is unknown.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
-pub struct Zone(Arc<str>);
+pub struct Zone(Text);
 
 impl Zone {
     /// Takes up to 63 bytes.
@@ -48,7 +42,7 @@ impl Zone {
 
 /// Version of the software, free text.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
-pub struct Version(Arc<str>);
+pub struct Version(Text);
 
 impl Version {
     /// Takes up to 64 bytes.
@@ -105,7 +99,7 @@ pub enum Protocol {
 /// One address of an instance.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Endpoint {
-    name: Arc<str>,
+    name: Text,
     protocol: Protocol,
     // Half the size of a socket address, which has room for what IPv6 scopes need.
     ip: IpAddr,
@@ -154,9 +148,9 @@ impl Endpoint {
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Metadata {
     /// Ordered, each ended by an [`Self::END`].
-    keys: Arc<str>,
+    keys: Text,
     /// In the order of their keys, likewise.
-    values: Arc<str>,
+    values: Text,
 }
 
 impl Metadata {
@@ -192,7 +186,7 @@ impl Metadata {
             values.push_str(value);
             values.push(Self::END);
         }
-        Ok(Self { keys: keys.into(), values: values.into() })
+        Ok(Self { keys: keys.as_str().into(), values: values.as_str().into() })
     }
 
     /// The labels, ordered by key.
@@ -201,9 +195,9 @@ impl Metadata {
     }
 }
 
-/// SHA-256 of an instance's protobuf descriptor set.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct DescriptorDigest([u8; 32]);
+/// SHA-256 of an instance's protobuf descriptor set. The instances of a service mostly share one.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DescriptorDigest(Arc<[u8; 32]>);
 
 impl DescriptorDigest {
     /// Takes 32 bytes, or none where the instance gave none.
@@ -211,7 +205,7 @@ impl DescriptorDigest {
         if bytes.is_empty() {
             return Ok(None);
         }
-        bytes.try_into().map(|digest| Some(Self(digest))).map_err(|_| Invalid::Length {
+        bytes.try_into().map(|digest| Some(Self(Arc::new(digest)))).map_err(|_| Invalid::Length {
             field: "descriptor_digest",
             bytes: bytes.len(),
             rule: "32 bytes, or none",
@@ -220,7 +214,7 @@ impl DescriptorDigest {
 
     /// The digest.
     #[must_use]
-    pub const fn as_bytes(&self) -> &[u8; 32] {
+    pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 }
@@ -258,7 +252,7 @@ pub enum IdempotencyLevel {
 /// One method of a served gRPC service.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Method {
-    name: Arc<str>,
+    name: Text,
     idempotency: IdempotencyLevel,
 }
 
@@ -288,7 +282,7 @@ impl Method {
 /// One gRPC service that an instance serves.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct GrpcService {
-    name: Arc<str>,
+    name: Text,
     methods: Arc<[Method]>,
     pub(super) status: ServingStatus,
 }
@@ -432,19 +426,22 @@ impl InstanceSpec {
     /// Takes what is equal in a sibling from there: instances of one service mostly differ in their addresses alone, and
     /// there may be many of them.
     pub(super) fn share(&mut self, sibling: &Self) {
-        share(&mut self.zone.0, &sibling.zone.0);
-        share(&mut self.version.0, &sibling.version.0);
-        share(&mut self.metadata.keys, &sibling.metadata.keys);
-        share(&mut self.metadata.values, &sibling.metadata.values);
+        self.zone.0.share(&sibling.zone.0);
+        self.version.0.share(&sibling.version.0);
+        self.metadata.keys.share(&sibling.metadata.keys);
+        self.metadata.values.share(&sibling.metadata.values);
+        if self.descriptor_digest == sibling.descriptor_digest {
+            self.descriptor_digest.clone_from(&sibling.descriptor_digest);
+        }
         for (mine, its) in self.endpoints.iter_mut().zip(&sibling.endpoints) {
-            share(&mut mine.name, &its.name);
+            mine.name.share(&its.name);
         }
         if self.grpc_services == sibling.grpc_services {
             self.grpc_services = Arc::clone(&sibling.grpc_services);
             return;
         }
         for (mine, its) in Arc::make_mut(&mut self.grpc_services).iter_mut().zip(&*sibling.grpc_services) {
-            share(&mut mine.name, &its.name);
+            mine.name.share(&its.name);
             if mine.methods == its.methods {
                 mine.methods = Arc::clone(&its.methods);
             }

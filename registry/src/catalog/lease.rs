@@ -97,35 +97,41 @@ impl fmt::Display for Incarnation {
 
 /// How long a lease lives without a heartbeat, 2 s to 5 min.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Ttl(Duration);
+pub struct Ttl(
+    /// In nanoseconds: half of a `Duration`, and every lease holds two of them.
+    u64,
+);
 
 impl Ttl {
     /// What may be asked for. Below 2 s a paused virtual machine looks dead; above 5 min a dead one looks alive.
     pub const RANGE: RangeInclusive<Duration> = Duration::from_secs(2)..=Duration::from_secs(300);
     /// What is granted to who asks for nothing, unless the registry is told otherwise.
-    pub const DEFAULT: Self = Self(Duration::from_secs(10));
+    pub const DEFAULT: Self = Self(10_000_000_000);
 
     /// Takes a TTL within [`Self::RANGE`].
     pub fn new(asked: Duration) -> Result<Self, Invalid> {
-        if Self::RANGE.contains(&asked) { Ok(Self(asked)) } else { Err(Invalid::TtlOutOfRange { asked }) }
+        match u64::try_from(asked.as_nanos()) {
+            Ok(nanos) if Self::RANGE.contains(&asked) => Ok(Self(nanos)),
+            _ => Err(Invalid::TtlOutOfRange { asked }),
+        }
     }
 
     /// The time itself.
     #[must_use]
     pub const fn get(self) -> Duration {
-        self.0
+        Duration::from_nanos(self.0)
     }
 
     /// How often to beat: a third, so that two beats in a row may be lost.
     #[must_use]
     pub fn heartbeat_interval(self) -> Duration {
-        self.0 / 3
+        Duration::from_nanos(self.0 / 3)
     }
 
     /// How long after the last renewal a beat counts as late: one interval and a half.
     #[must_use]
     pub fn late_after(self) -> Duration {
-        self.0 / 2
+        Duration::from_nanos(self.0 / 2)
     }
 }
 

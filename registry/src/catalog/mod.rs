@@ -31,6 +31,7 @@ mod position;
 mod record;
 mod roster;
 mod state;
+mod text;
 mod time;
 mod view;
 
@@ -56,5 +57,6 @@ pub use record::{
 };
 pub use roster::Roster;
 pub use state::State;
+pub use text::Few;
 pub use time::Timestamp;
 pub use view::{Presence, Removal, Resume, ServiceChange, ServiceView};

@@ -1,12 +1,11 @@
 //! Names and ids. A value that exists is valid; what may stand in one is S27 of the security checklist.
 
 use std::fmt;
-use std::sync::Arc;
 
 use uuid::Uuid;
 
 use super::Invalid;
-use super::instance::share;
+use super::text::Text;
 
 /// A label of a name: 1 to 63 bytes of `[a-z0-9-]`.
 pub(super) fn is_label(text: &str) -> bool {
@@ -15,7 +14,7 @@ pub(super) fn is_label(text: &str) -> bool {
 
 /// A namespace: 1 to 63 bytes of `[a-z0-9-]`. Nothing in one namespace touches another.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Namespace(Arc<str>);
+pub struct Namespace(Text);
 
 impl Namespace {
     /// What an empty namespace on the wire means.
@@ -45,7 +44,7 @@ impl fmt::Display for Namespace {
 
 /// A logical service name such as `order-svc`: dotted labels, 253 bytes in all.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct ServiceName(Arc<str>);
+pub struct ServiceName(Text);
 
 impl ServiceName {
     /// Longest name, in bytes.
@@ -92,13 +91,13 @@ impl ServiceKey {
 impl ServiceKey {
     /// Whether both keys are the same memory, not just equal.
     pub(super) fn shares(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.name.0, &other.name.0) && Arc::ptr_eq(&self.namespace.0, &other.namespace.0)
+        self.name.0.shares(&other.name.0) && self.namespace.0.shares(&other.namespace.0)
     }
 
     /// Takes both names from a key that is equal.
     pub(super) fn share(&mut self, other: &Self) {
-        share(&mut self.namespace.0, &other.namespace.0);
-        share(&mut self.name.0, &other.name.0);
+        self.namespace.0.share(&other.namespace.0);
+        self.name.0.share(&other.name.0);
     }
 }
 

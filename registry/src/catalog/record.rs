@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    AdminRule, IdentityKey, Incarnation, InstanceSpec, LeaseId, NodeId, Removal, Revision, Selector, ServiceKey,
+    AdminRule, Few, IdentityKey, Incarnation, InstanceSpec, LeaseId, NodeId, Removal, Revision, Selector, ServiceKey,
     ServingStatus, StartNonce, Timestamp, Ttl,
 };
 
@@ -66,9 +66,9 @@ pub struct Identity {
     /// The start that holds the id now.
     pub live: Option<Arc<Registration>>,
     /// Removals that still hold, at most one per service and [`Identity::TOMBSTONES_MAX`] in all, oldest first.
-    pub tombstones: Vec<Tombstone>,
+    pub tombstones: Few<Tombstone>,
     /// Earlier starts, which stay fenced, oldest first; at most [`Identity::PAST_MAX`].
-    pub past: Vec<PastStart>,
+    pub past: Few<PastStart>,
 }
 
 impl Identity {
@@ -288,5 +288,23 @@ impl Committed {
         });
         let mut stones = identities.flat_map(|identity| &identity.tombstones);
         stones.any(|stone| stone.incarnation == removal.incarnation && stone.until <= now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Endpoint, Instance};
+    use super::*;
+
+    /// What an instance holds stands in memory as often as there are instances, and a word more is quickly added: DESIGN §8
+    /// gives each 1 KiB in all. A figure that falls may fall here too.
+    #[test]
+    #[cfg(target_pointer_width = "64")]
+    fn what_every_instance_holds_is_no_larger_than_it_was() {
+        assert!(size_of::<Registration>() <= 168, "{}", size_of::<Registration>());
+        assert!(size_of::<Instance>() <= 48, "{}", size_of::<Instance>());
+        assert!(size_of::<Endpoint>() <= 32, "{}", size_of::<Endpoint>());
+        assert!(size_of::<Identity>() <= 24, "{}", size_of::<Identity>());
+        assert!(size_of::<IdentityKey>() <= 24, "{}", size_of::<IdentityKey>());
     }
 }

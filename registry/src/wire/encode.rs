@@ -72,6 +72,7 @@ pub(crate) fn instance(instance: &Instance) -> pb::Instance {
         metadata: spec.metadata.labels().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
         descriptor_digest: spec
             .descriptor_digest
+            .as_ref()
             .map(|digest| Bytes::copy_from_slice(digest.as_bytes()))
             .unwrap_or_default(),
         grpc_services: spec.grpc_services().iter().map(grpc_service).collect(),

@@ -180,12 +180,7 @@ fn succeed(known: Identity, claim: &Claim, registration: Registration, context: 
         }
     }
     tombstones.retain(|stone| stone.service != registration.service);
-    keep_newest(&mut tombstones, Identity::TOMBSTONES_MAX);
-    keep_newest(&mut past, Identity::PAST_MAX);
+    tombstones.keep_last(Identity::TOMBSTONES_MAX);
+    past.keep_last(Identity::PAST_MAX);
     Identity { live: Some(Arc::new(registration)), tombstones, past }
-}
-
-/// Drops the oldest entries of a list that is in the order of time.
-pub(super) fn keep_newest<T>(list: &mut Vec<T>, max: usize) {
-    list.drain(..list.len().saturating_sub(max));
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::own::may_expire;
-use super::register::keep_newest;
 use super::{Context, Decision, Draft, REMEMBERED};
 use crate::catalog::{
     Answer, CatalogError, Identity, IdentityKey, Incarnation, InstanceId, Key, LeaseId, Overlay, Record, Registration,
@@ -80,7 +79,7 @@ fn remove(
         reason,
         until: if full { context.now } else { context.now.after(REMEMBERED) },
     });
-    keep_newest(&mut tombstones, Identity::TOMBSTONES_MAX);
+    tombstones.keep_last(Identity::TOMBSTONES_MAX);
 
     let mut draft = Draft::new(on);
     draft.put_identity(key, Identity { live: None, tombstones, past: identity.past.clone() });

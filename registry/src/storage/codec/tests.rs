@@ -152,7 +152,7 @@ fn identities() -> impl Strategy<Value = Identity> {
     let past = past.prop_map(|(nonce, lease, incarnation, until)| PastStart { nonce, lease, incarnation, until });
     let live = option::of(registrations().prop_map(std::sync::Arc::new));
     (live, vec(tombstones(), 0..=Identity::TOMBSTONES_MAX), vec(past, 0..=Identity::PAST_MAX))
-        .prop_map(|(live, tombstones, past)| Identity { live, tombstones, past })
+        .prop_map(|(live, tombstones, past)| Identity { live, tombstones: tombstones.into(), past: past.into() })
 }
 
 fn selectors() -> impl Strategy<Value = Selector> {
