@@ -24,23 +24,11 @@ pub struct Encoded {
 }
 
 impl Encoded {
-    /// A message that is one part.
-    #[must_use]
-    pub fn whole(shared: Bytes) -> Self {
-        Self { own: Bytes::new(), shared }
-    }
-
     /// A message of which each part has other fields. Encodings of protobuf messages that stand behind one another are one
     /// message with the fields of both.
     #[must_use]
     pub fn of(own: Bytes, shared: Bytes) -> Self {
         Self { own, shared }
-    }
-
-    /// The part that many share.
-    #[must_use]
-    pub fn shared(&self) -> &Bytes {
-        &self.shared
     }
 }
 

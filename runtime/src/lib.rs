@@ -22,9 +22,10 @@
 //!
 //! Inside, from the outside in: `program` and `parse` (a program from its arguments to its exit code), `args` (the flags
 //! every server has), `shell` (two ports, from bound to gone), `drain` (the way out), `server` (one HTTP/2 connection and
-//! its calls, whatever HTTP it speaks), `front` (a main port that does not speak gRPC), `admin`, `health`, `reflection`,
-//! `metrics` and `load` (what others may ask). Only `clock` and `entropy` read a clock or draw randomness. Behind features of
-//! their own: `database` (what the services with a database share) and `auth` (who calls, and whether they may).
+//! its calls, whatever HTTP it speaks; a [`Straight`] body goes past the router), `front` (a main port that does not speak
+//! gRPC), `admin`, `health`, `reflection`, `metrics` and `load` (what others may ask). Only `clock` and `entropy` read a
+//! clock or draw randomness. Behind features of their own: `database` (what the services with a database share) and `auth`
+//! (who calls, and whether they may).
 //!
 //! It knows nothing of discovery: whoever registers the process reaches it through [`Hooks`], closures over std types.
 //!
@@ -75,8 +76,8 @@ pub use metrics::Refused;
 pub use metrics::code_name;
 pub use program::{Program, Speaks, main};
 pub use server::{
-    Allowance, ConnectionError, DoubtfulLength, Ends, Limits, Server, Slot, Slots, hardened_server, peer_network,
-    serve_web,
+    Allowance, ConnectionError, DoubtfulLength, Ends, Limits, Server, Slot, Slots, Straight, hardened_server,
+    peer_network, serve_web,
 };
 pub use shell::Shell;
 pub use status::{DOMAIN, refusal, refusal_with};

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Poll, Wake, Waker};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use mesh_runtime::clock;
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -46,6 +46,10 @@ impl Deref for Published {
     }
 }
 
+/// A look at something that is published, without a count that all who look would share. Not to be kept: there is room for
+/// a few of them only, and more are slower.
+pub type Glance<T> = Guard<Arc<T>>;
+
 /// What a follower is woken by.
 #[derive(Debug, Default)]
 pub struct Bell {
@@ -54,19 +58,31 @@ pub struct Bell {
 
 #[derive(Debug, Default)]
 struct Rung {
-    /// The services that changed, by the numbers that their follower gave them; each once.
+    /// The service that changed first, by the number that its follower gave it. Mostly it is the only one, and takes no
+    /// memory of its own here.
+    service: Option<usize>,
+    /// The others that changed; each once.
     services: Vec<usize>,
     /// Whether it rang for something that is no service.
     other: bool,
     /// Since when it rings unheard.
     since: Option<Instant>,
+    /// Who is woken by it next, and gone with that.
     listener: Option<Waker>,
 }
 
+/// What a bell rang for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Heard {
+    /// The service that changed first.
+    pub service: Option<usize>,
+    /// Whether there was anything that is no service.
+    pub other: bool,
+}
+
 impl Bell {
-    /// Takes what it rang for: services go to the end of `services`, and whether there was anything else is answered. Wakes
-    /// this task when it rings next.
-    pub fn collect(&self, services: &mut Vec<usize>, task: &Waker) -> bool {
+    /// Takes what it rang for; services but the first go to the end of `services`. Wakes this task when it rings next.
+    pub fn collect(&self, services: &mut Vec<usize>, task: &Waker) -> Heard {
         let mut state = self.state.lock();
         services.append(&mut state.services);
         state.since = None;
@@ -74,7 +90,7 @@ impl Bell {
             Some(listener) => listener.clone_from(task),
             none => *none = Some(task.clone()),
         }
-        std::mem::take(&mut state.other)
+        Heard { service: state.service.take(), other: std::mem::take(&mut state.other) }
     }
 
     /// Since when it rings and nobody listens.
@@ -85,20 +101,21 @@ impl Bell {
 
     /// Rings for something that is no service.
     pub fn ring(&self) {
-        self.ring_for(None);
+        self.ring_for(None, clock::now());
     }
 
-    fn ring_for(&self, service: Option<usize>) {
+    fn ring_for(&self, service: Option<usize>, now: Instant) {
         let mut state = self.state.lock();
         match service {
+            Some(number) if state.service.is_none() => state.service = Some(number),
             Some(number) => state.services.push(number),
             None => state.other = true,
         }
         if state.since.is_some() {
             return;
         }
-        state.since = Some(clock::now());
-        let listener = state.listener.clone();
+        state.since = Some(now);
+        let listener = state.listener.take();
         drop(state);
         if let Some(listener) = listener {
             listener.wake();
@@ -152,10 +169,11 @@ impl Cell {
     /// Shows another value and wakes who follows.
     pub(super) fn publish(&self, view: Arc<Published>) {
         self.view.store(view);
+        let now = clock::now();
         for follower in self.followers.lock().slots.iter().flatten() {
             // Ordered with the swap of who looks: either that one sees the new value, or the bell rings here.
             if !follower.rung.swap(true, Ordering::SeqCst) {
-                follower.bell.ring_for(Some(follower.number));
+                follower.bell.ring_for(Some(follower.number), now);
             }
         }
     }
@@ -203,6 +221,13 @@ impl Follow {
         // A swap and no store: what is read next must not be older than this.
         self.follower.rung.swap(false, Ordering::SeqCst);
         self.cell.view()
+    }
+
+    /// The same, for who is done with it at once.
+    #[must_use]
+    pub fn glance(&self) -> Glance<Published> {
+        self.follower.rung.swap(false, Ordering::SeqCst);
+        self.cell.view.load()
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::error::{EngineError, Lane};
 use super::events::Events;
-use super::follow::{Bell, Follow, Following};
+use super::follow::{Bell, Follow, Following, Glance};
 use super::publish::View;
 use super::time::Clock;
 use crate::catalog::{
@@ -162,6 +162,12 @@ impl Engine {
     #[must_use]
     pub fn view(&self) -> Arc<View> {
         self.view.load_full()
+    }
+
+    /// The same, for who is done with it at once.
+    #[must_use]
+    pub fn glance(&self) -> Glance<View> {
+        self.view.load()
     }
 
     /// The published position as it moves, for who waits until a revision is here. A view taken after a position was seen

@@ -18,7 +18,7 @@ mod waiting;
 
 pub use error::{EngineError, Lane};
 pub use events::{EVENTS_MAX, Event, EventKind, Events, Subject};
-pub use follow::{Bell, Follow, Following, Published};
+pub use follow::{Bell, Follow, Following, Glance, Heard, Published};
 pub use handle::{Closed, Departure, Engine};
 pub use metrics::Metrics;
 pub use publish::View;

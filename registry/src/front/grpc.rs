@@ -259,6 +259,6 @@ impl RegistryService for Front {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let peer = Peer::of(request.remote_addr());
         // The hub counts what it refuses.
-        Ok(Response::new(self.hub.watch(peer, request.into_inner())?))
+        Ok(self.hub.watch(peer, request.into_inner())?.response())
     }
 }

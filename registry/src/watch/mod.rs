@@ -7,6 +7,7 @@
 //! message at hand and the snapshot it is in the middle of, for 30 s at most; one that reads slowly, that snapshot for a
 //! minute, and 30 s more where it stalls at last.
 
+mod framed;
 mod hub;
 mod metrics;
 mod pace;

@@ -7,11 +7,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use mesh_api::encoded::Encoded;
 use mesh_api::registry::v1 as pb;
 use pb::watch_response::Event;
 use prost::Message as _;
 
+use super::framed::Framed;
 use super::{BOOKMARK_INTERVAL, DELTA_BYTES_MAX};
 use crate::catalog::{Position, Revision, ServiceKey, Timestamp};
 use crate::engine::Published;
@@ -50,16 +50,16 @@ impl Press {
         changes: impl FnOnce() -> pb::Delta,
         store: &Position,
         complete: Complete,
-    ) -> Option<Encoded> {
+    ) -> Option<Framed> {
         let make = || {
             let position = wire::position(&at(store, view.revision()));
             let own =
                 pb::WatchResponse { position: Some(position), complete: complete.to_wire(), ..Default::default() };
             let event = Event::Delta(changes());
-            pb::WatchResponse { event: Some(event), ..about(view.key(), own) }.encode_to_vec().into()
+            Framed::message(&pb::WatchResponse { event: Some(event), ..about(view.key(), own) })
         };
-        let message = view.memo().delta(&self.shelf, (base, complete.to_wire()), make);
-        (message.len() <= DELTA_BYTES_MAX).then(|| Encoded::whole(Bytes::clone(&message)))
+        let message = Framed::whole(view.memo().delta(&self.shelf, (base, complete.to_wire()), make));
+        (message.len() <= DELTA_BYTES_MAX).then_some(message)
     }
 
     /// The soft state of a service, beside the revision up to which the watcher holds the rest.
@@ -70,7 +70,7 @@ impl Press {
         store: &Position,
         complete: Complete,
         now: Timestamp,
-    ) -> Encoded {
+    ) -> Framed {
         let make = || {
             let of = |loads| {
                 let event = Event::SoftState(wire::soft_state(view.soft(), loads, now));
@@ -81,24 +81,24 @@ impl Press {
             told.encode_to_vec().into()
         };
         let shared = view.memo().soft(&self.shelf, view.soft().hold.map(|_| now), make);
-        Encoded::of(own(&at(store, held), complete), Bytes::clone(&shared))
+        Framed::of(&own(&at(store, held), complete), Bytes::clone(&shared))
     }
 
     /// One chunk of a snapshot.
-    pub(super) fn chunk(chunk: Bytes, revision: Revision, store: &Position, complete: Complete) -> Encoded {
-        Encoded::of(own(&at(store, revision), complete), chunk)
+    pub(super) fn chunk(chunk: Bytes, revision: Revision, store: &Position, complete: Complete) -> Framed {
+        Framed::of(&own(&at(store, revision), complete), chunk)
     }
 
     /// Everything followed is current up to this position, as far as this registry knows: it has not reached its store for
     /// so long.
-    pub(super) fn bookmark(position: &Position, complete: Complete, stale_for: Option<Duration>) -> Encoded {
+    pub(super) fn bookmark(position: &Position, complete: Complete, stale_for: Option<Duration>) -> Framed {
         let bookmark = pb::Bookmark {
             interval: Some(wire::duration(BOOKMARK_INTERVAL)),
             stale: stale_for.is_some(),
             stale_for: stale_for.map(wire::duration),
         };
-        let event = pb::WatchResponse { event: Some(Event::Bookmark(bookmark)), ..Default::default() };
-        Encoded::of(own(position, complete), event.encode_to_vec().into())
+        let event = Some(Event::Bookmark(bookmark));
+        Framed::whole(Framed::message(&pb::WatchResponse { event, ..own(position, complete) }))
     }
 
     /// One subscription is refused. The name is given back as it came: it may be no name at all.
@@ -108,7 +108,7 @@ impl Press {
         position: &Position,
         complete: Complete,
         why: &FrontError,
-    ) -> Encoded {
+    ) -> Framed {
         let verdict = why.verdict();
         let error = pb::ServiceError {
             code: verdict.code.into(),
@@ -117,8 +117,8 @@ impl Press {
             retry_after: verdict.retry_after().map(wire::duration),
         };
         let event = Some(Event::Error(error));
-        let error = pb::WatchResponse { namespace, service, event, ..Default::default() };
-        Encoded::of(own(position, complete), error.encode_to_vec().into())
+        let refusal = pb::WatchResponse { namespace, service, event, ..own(position, complete) };
+        Framed::whole(Framed::message(&refusal))
     }
 }
 
@@ -127,9 +127,9 @@ fn at(store: &Position, revision: Revision) -> Position {
 }
 
 /// What a message says beside its event: the part of it that is its receiver's own.
-fn own(position: &Position, complete: Complete) -> Bytes {
+fn own(position: &Position, complete: Complete) -> pb::WatchResponse {
     let (position, complete) = (Some(wire::position(position)), complete.to_wire());
-    pb::WatchResponse { position, complete, ..pb::WatchResponse::default() }.encode_to_vec().into()
+    pb::WatchResponse { position, complete, ..pb::WatchResponse::default() }
 }
 
 fn about(service: &ServiceKey, response: pb::WatchResponse) -> pb::WatchResponse {

@@ -7,10 +7,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh_api::encoded::Encoded;
 use mesh_api::registry::v1 as pb;
 use tokio::time::Instant;
 
+use super::framed::Framed;
 use super::press::{Complete, Press};
 use crate::catalog::{
     Generation, Instance, Liveness, Position, Resume, Revision, ServiceView, ServingStatus, SoftState, StoreId,
@@ -109,7 +109,7 @@ pub(super) enum Due {
 /// What to do next.
 #[derive(Debug)]
 pub(super) enum Next {
-    Send(Encoded),
+    Send(Framed),
     /// Nothing is left to send.
     Rest,
     /// The node did not reach the position that the watcher holds: say so, and end the subscription.
@@ -175,13 +175,14 @@ impl Subscription {
     }
 
     fn changes_due(&self, held: Revision, outlook: &Outlook<'_>) -> Due {
-        let urgent = match outlook.view.since(held) {
-            Resume::Current => return Due::Idle,
-            Resume::Snapshot => true,
-            Resume::Delta => cannot_wait(outlook.view, held),
-        };
-        match self.settles {
-            Some(until) if !urgent => at(until, outlook.now),
+        let resume = outlook.view.since(held);
+        if resume == Resume::Current {
+            return Due::Idle;
+        }
+        let settles = self.settles.filter(|until| *until > outlook.now);
+        // What changed is not looked at where nothing waits anyway.
+        match (settles, resume) {
+            (Some(until), Resume::Delta) if !cannot_wait(outlook.view, held) => Due::At(until),
             _ => Due::Now,
         }
     }

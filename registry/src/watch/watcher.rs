@@ -7,18 +7,18 @@ use std::task::{Context, Poll, Waker};
 
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
-use mesh_api::encoded::Encoded;
 use mesh_api::registry::v1 as pb;
 use mesh_runtime::clock;
 use tokio::time::{Duration, Instant, Sleep, sleep_until};
 use tonic::{Status, Streaming};
 
+use super::framed::Framed;
 use super::hub::Hub;
 use super::press::{Complete, Press};
 use super::subscription::{Due, Next, Outlook, Subscription};
 use super::{BOOKMARK_EVERY, SUBSCRIPTIONS_MAX};
 use crate::catalog::{Invalid, Position, Revision, ServiceKey, Timestamp};
-use crate::engine::{Bell, EngineError, Follow, Published, View};
+use crate::engine::{Bell, EngineError, Follow, Glance, Heard, Published, View};
 use crate::front::{FrontError, Peer, Place};
 use crate::wire::{self, Fault};
 
@@ -33,9 +33,13 @@ pub(super) struct Watcher {
     hub: Arc<Hub>,
     peer: Peer,
     bell: Arc<Bell>,
+    /// The time, as of the last look at the clock: one for each pull that finds anything to do.
+    now: Instant,
     /// Rings the bell, for whatever else this waits for.
     ringer: Waker,
-    /// Services that the bell rang for; emptied as soon as it is filled.
+    /// Messages that stand in no count yet.
+    uncounted: u64,
+    /// Further services that the bell rang for; emptied as soon as it is filled.
     rung: Vec<usize>,
     /// `None` once they are half-closed: the subscriptions stay.
     requests: Option<Streaming<pb::WatchRequest>>,
@@ -63,6 +67,8 @@ pub(super) struct Watcher {
     warming_at: Instant,
     /// Runs until the earliest of these times, or an earlier one: it is only ever moved forward.
     timer: Pin<Box<Sleep>>,
+    /// What it is set to; `None` once it has run out.
+    timer_at: Option<Instant>,
     _place: Place,
 }
 
@@ -100,6 +106,12 @@ struct Turn {
     view: Arc<Published>,
 }
 
+/// A look at a service and at where the registry is.
+struct Look {
+    here: Glance<View>,
+    view: Glance<Published>,
+}
+
 /// Where a service waits for its turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stands {
@@ -122,7 +134,7 @@ enum Haste {
 enum Job {
     Service(usize),
     Bookmark(Position, Complete),
-    Refusal(Encoded),
+    Refusal(Framed),
 }
 
 /// Why a stream ends from this side.
@@ -145,6 +157,8 @@ impl Watcher {
             peer,
             ringer: Waker::from(Arc::clone(&bell)),
             bell,
+            now,
+            uncounted: 0,
             rung: Vec::new(),
             requests: Some(requests),
             unread: false,
@@ -159,6 +173,7 @@ impl Watcher {
             complete,
             warming_at: now + WARMING_LOOK,
             timer: Box::pin(sleep_until(now + BOOKMARK_EVERY)),
+            timer_at: None,
             _place: place,
         }
     }
@@ -168,20 +183,36 @@ impl Watcher {
         Arc::clone(&self.bell)
     }
 
+    /// Whether another message is there already.
+    pub(super) fn has_more(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
     /// The next message, once there is one.
-    pub(super) fn pull(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Encoded, Status>>> {
+    pub(super) fn pull(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Framed, Status>>> {
+        if !self.ready.is_empty() {
+            self.now = clock::now();
+        }
         loop {
             match self.next_message() {
                 Ok(None) => {}
-                Ok(Some(message)) => {
-                    self.hub.metrics.messages.inc();
-                    return Poll::Ready(Some(Ok(message)));
-                }
+                Ok(Some(message)) => return Poll::Ready(Some(Ok(self.counted(message)))),
                 Err(why) => return Poll::Ready(Some(Err(why.into()))),
             }
-            let other = self.bell.collect(&mut self.rung, context.waker());
+            let Heard { service, other } = self.bell.collect(&mut self.rung, context.waker());
+            if other || self.unread || service.is_some() {
+                self.now = clock::now();
+            }
+            if let (Some(number), [], false, false) = (service, &*self.rung, other, self.unread) {
+                // One service changed, as nearly always: nothing stands in line before it.
+                match self.at_once(number) {
+                    Ok(None) => {}
+                    Ok(Some(message)) => return Poll::Ready(Some(Ok(self.counted(message)))),
+                    Err(why) => return Poll::Ready(Some(Err(why.into()))),
+                }
+            }
             let mut rung = std::mem::take(&mut self.rung);
-            for number in rung.drain(..) {
+            for number in service.into_iter().chain(rung.drain(..)) {
                 self.consider(number, Haste::AsDue);
             }
             self.rung = rung;
@@ -199,12 +230,25 @@ impl Watcher {
         }
     }
 
+    fn counted(&mut self, message: Framed) -> Framed {
+        self.uncounted += 1;
+        message
+    }
+
+    /// Adds to the hub's count what was not added yet: with every bookmark, as thousands of streams would otherwise wait for
+    /// one another at it.
+    fn count(&mut self) {
+        self.hub.metrics.messages.inc_by(std::mem::take(&mut self.uncounted));
+    }
+
     /// Looks at whatever may have rung beside the services.
     fn look_around(&mut self) -> Result<(), Ended> {
         let ringer = self.ringer.clone();
         let mut context = Context::from_waker(&ringer);
         // A timer that has run out is set anew below.
-        let _ = self.timer.as_mut().poll(&mut context);
+        if self.timer.as_mut().poll(&mut context).is_ready() {
+            self.timer_at = None;
+        }
         self.look_at_the_clock();
         loop {
             self.work_off_wanted(&mut context).map_err(Ended::With)?;
@@ -295,7 +339,7 @@ impl Watcher {
         let Newcomer { service, after, number, place } = newcomer;
         let here = self.hub.engine.view();
         let told = |revision: Revision| Complete::from_wire(here.was_whole_at(revision));
-        let subscription = Subscription::resume(after, here.position(), told, clock::now());
+        let subscription = Subscription::resume(after, here.position(), told, self.now);
         self.names.insert(service.clone(), number);
         let stands = Stands::Aside;
         self.followed[number] = Some(Followed {
@@ -335,7 +379,20 @@ impl Watcher {
 
     /// Puts a service where it belongs: ready, later, or nowhere.
     fn consider(&mut self, number: usize, haste: Haste) {
-        let Some(followed) = self.followed.get_mut(number).and_then(Option::as_mut) else { return };
+        if self.place(number, haste).is_some() {
+            self.ready.push_back(Job::Service(number));
+        }
+    }
+
+    /// The next message of a service, if one is due now and the service does not stand in line for it already.
+    fn at_once(&mut self, number: usize) -> Result<Option<Framed>, FrontError> {
+        let Some(look) = self.place(number, Haste::AsDue) else { return Ok(None) };
+        self.next_of(number, Some(look))
+    }
+
+    /// Says where a service stands from now on. Where it is ready and has to be put in line, or told: what was seen of it.
+    fn place(&mut self, number: usize, haste: Haste) -> Option<Look> {
+        let followed = self.followed.get_mut(number)?.as_mut()?;
         if let Stands::Ready(_) = followed.stands {
             followed.rung = true;
             if haste == Haste::Everything {
@@ -343,10 +400,10 @@ impl Watcher {
                 followed.turn = None;
                 followed.stands = Stands::Ready(haste);
             }
-            return;
+            return None;
         }
-        let turn = followed.look(&self.hub);
-        let outlook = turn.outlook(&self.hub);
+        let look = followed.look(&self.hub);
+        let outlook = look.outlook(&self.hub, self.now);
         let due = match followed.subscription.due(&outlook) {
             Due::Now if haste == Haste::AsDue && followed.subscription.begins_snapshot(&outlook) => {
                 let at = *followed.begins.get_or_insert_with(|| self.hub.pace.reserve(outlook.now));
@@ -366,27 +423,25 @@ impl Watcher {
                 self.later.insert((at, number));
                 Stands::Later(at)
             }
-            (Due::At(_), Haste::Everything) | (Due::Now, _) => {
-                followed.turn = Some(turn);
-                self.ready.push_back(Job::Service(number));
-                Stands::Ready(haste)
-            }
+            (Due::At(_), Haste::Everything) | (Due::Now, _) => Stands::Ready(haste),
         };
+        matches!(followed.stands, Stands::Ready(_)).then_some(look)
     }
 
     /// Works off what is ready, up to one message.
-    fn next_message(&mut self) -> Result<Option<Encoded>, FrontError> {
+    fn next_message(&mut self) -> Result<Option<Framed>, FrontError> {
         while let Some(job) = self.ready.pop_front() {
             match job {
                 Job::Refusal(message) => return Ok(Some(message)),
                 Job::Bookmark(position, complete) => {
-                    self.bookmark_at = Some(clock::now() + BOOKMARK_EVERY);
+                    self.bookmark_at = Some(self.now + BOOKMARK_EVERY);
+                    self.count();
                     let engine = &self.hub.engine;
                     let stale_for = engine.view().stale_since().map(|since| engine.now().since(since));
                     return Ok(Some(Press::bookmark(&position, complete, stale_for)));
                 }
                 Job::Service(number) => {
-                    if let Some(message) = self.next_of(number)? {
+                    if let Some(message) = self.next_of(number, None)? {
                         return Ok(Some(message));
                     }
                 }
@@ -395,25 +450,25 @@ impl Watcher {
         Ok(None)
     }
 
-    /// The next message of a service whose turn it is; it keeps its turn while there is more.
-    fn next_of(&mut self, number: usize) -> Result<Option<Encoded>, FrontError> {
-        let hub = Arc::clone(&self.hub);
+    /// The next message of a service whose turn it is; it keeps its turn while there is more. `seen` is what was seen of it
+    /// a moment ago, if anything was.
+    fn next_of(&mut self, number: usize, seen: Option<Look>) -> Result<Option<Framed>, FrontError> {
         let Some(followed) = self.followed.get_mut(number).and_then(Option::as_mut) else { return Ok(None) };
         let Stands::Ready(haste) = followed.stands else { return Ok(None) };
-        let turn = followed.turn.take().unwrap_or_else(|| followed.look(&hub));
-        let outlook = turn.outlook(&hub);
-        let message = match followed.subscription.next(&outlook, &hub.press) {
+        let look = followed.turn.take().map(Look::again).or(seen).unwrap_or_else(|| followed.look(&self.hub));
+        let outlook = look.outlook(&self.hub, self.now);
+        let message = match followed.subscription.next(&outlook, &self.hub.press) {
             Next::Send(message) => Some(message),
             Next::Rest => None,
             Next::Behind { asked } => {
-                let why = FrontError::Behind { asked, here: turn.here.position().clone() };
+                let why = FrontError::Behind { asked, here: look.here.position().clone() };
                 let service = followed.service.clone();
                 self.forget(&service);
                 self.refuse(service.namespace.as_str().to_owned(), service.name.as_str().to_owned(), &why);
                 return Ok(None);
             }
             Next::Slow { taken } => {
-                hub.metrics.cuts.inc();
+                self.hub.metrics.cuts.inc();
                 tracing::warn!(service = %followed.service, taken_s = taken.as_secs(), "cut a watch stream that reads too slowly");
                 return Err(FrontError::SlowSnapshot { taken });
             }
@@ -426,7 +481,7 @@ impl Watcher {
             Due::Now => message.is_some(),
         };
         if more {
-            followed.turn = Some(turn);
+            followed.turn = Some(look.keep());
             self.ready.push_front(Job::Service(number));
             return Ok(message);
         }
@@ -446,9 +501,10 @@ impl Watcher {
         let warm = (self.complete == Complete::Warming).then_some(self.warming_at);
         let later = self.later.first().map(|(at, _)| *at);
         let next = [self.bookmark_at, warm, later].into_iter().flatten().min();
-        let wanted = next.unwrap_or_else(|| clock::now() + LONGEST_SLEEP);
-        if self.timer.is_elapsed() || wanted < self.timer.deadline() {
+        let wanted = next.unwrap_or_else(|| self.now + LONGEST_SLEEP);
+        if self.timer_at.is_none_or(|at| wanted < at) {
             self.timer.as_mut().reset(wanted);
+            self.timer_at = Some(wanted);
             let mut context = Context::from_waker(&self.ringer);
             if self.timer.as_mut().poll(&mut context).is_ready() {
                 self.bell.ring();
@@ -457,7 +513,7 @@ impl Watcher {
     }
 
     fn look_at_the_clock(&mut self) {
-        let now = clock::now();
+        let now = self.now;
         while let Some((at, number)) = self.later.first().copied()
             && at <= now
         {
@@ -490,22 +546,32 @@ impl Watcher {
 
 impl Followed {
     /// The service as it is now.
-    fn look(&self, hub: &Hub) -> Turn {
+    fn look(&self, hub: &Hub) -> Look {
         // The position first: a view taken after it includes it.
-        let here = hub.engine.view();
-        Turn { view: self.follow.look(), here }
+        let here = hub.engine.glance();
+        Look { view: self.follow.glance(), here }
     }
 }
 
-impl Turn {
-    fn outlook<'a>(&'a self, hub: &Hub) -> Outlook<'a> {
+impl Look {
+    /// What was seen at the beginning of a turn.
+    fn again(turn: Turn) -> Self {
+        Self { here: Glance::from_inner(turn.here), view: Glance::from_inner(turn.view) }
+    }
+
+    /// The same, to be kept for a turn.
+    fn keep(self) -> Turn {
+        Turn { here: Glance::into_inner(self.here), view: Glance::into_inner(self.view) }
+    }
+
+    fn outlook<'a>(&'a self, hub: &Hub, now: Instant) -> Outlook<'a> {
         // A clock that nobody looks at is not asked.
         let holds = self.view.soft().hold.is_some();
         Outlook {
             view: &self.view,
             here: self.here.position(),
             complete: Complete::from_wire(self.here.complete()),
-            now: clock::now(),
+            now,
             moment: if holds { hub.engine.now() } else { Timestamp::default() },
         }
     }
@@ -513,6 +579,7 @@ impl Turn {
 
 impl Drop for Watcher {
     fn drop(&mut self) {
+        self.count();
         self.hub.metrics.streams.dec();
         self.hub.metrics.subscriptions.dec_by(i64::try_from(self.names.len()).unwrap_or(i64::MAX));
     }

@@ -5,7 +5,7 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,6 +19,10 @@ const SHELF_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Deltas remembered of one view. Watchers that keep up hold the same revision; a few may be one change behind.
 const DELTAS_MAX: usize = 4;
+
+/// Longest delta that stays as long as its view does, where everybody finds it without a lock: one for each service that
+/// somebody follows. Longer ones stand on the shelf.
+const KEPT_BYTES_MAX: usize = 2 * 1024;
 
 /// How long a soft state that tells what is left of a hold is told as it is: a hold takes minutes.
 const HOLD_AGE_MAX: Duration = Duration::from_millis(100);
@@ -61,6 +65,8 @@ pub(crate) struct Memo {
     resolved: Mutex<Weak<Bytes>>,
     chunks: Mutex<Weak<Chunks>>,
     soft: Mutex<(Option<Timestamp>, Weak<Bytes>)>,
+    /// The delta that was asked for first, if it is short: what nearly every watcher asks for.
+    delta: OnceLock<((Revision, bool), Bytes)>,
     deltas: Mutex<VecDeque<Delta>>,
 }
 
@@ -114,18 +120,27 @@ impl Memo {
     }
 
     /// The delta from this revision on, as told while the state was as whole as this.
-    pub(crate) fn delta(&self, shelf: &Shelf, from: (Revision, bool), make: impl FnOnce() -> Bytes) -> Arc<Bytes> {
+    pub(crate) fn delta(&self, shelf: &Shelf, from: (Revision, bool), make: impl FnOnce() -> Bytes) -> Bytes {
+        let kept = || self.delta.get().filter(|(kept, _)| *kept == from).map(|(_, delta)| delta.clone());
+        if let Some(delta) = kept() {
+            return delta;
+        }
         let mut deltas = self.deltas.lock();
+        // Somebody else may have made it meanwhile.
         let held = deltas.iter().find(|held| held.from == from).and_then(|held| held.made.upgrade());
-        held.unwrap_or_else(|| {
-            let made = Arc::new(make());
+        kept().or_else(|| held.map(|held| Bytes::clone(&held))).unwrap_or_else(|| {
+            let delta = make();
+            if delta.len() <= KEPT_BYTES_MAX && self.delta.set((from, delta.clone())).is_ok() {
+                return delta;
+            }
+            let made = Arc::new(delta.clone());
             deltas.retain(|held| held.from != from);
             if deltas.len() == DELTAS_MAX {
                 deltas.pop_front();
             }
             deltas.push_back(Delta { from, made: Arc::downgrade(&made) });
-            shelf.put(Arc::clone(&made) as Arc<dyn Shelved>);
-            made
+            shelf.put(made as Arc<dyn Shelved>);
+            delta
         })
     }
 }

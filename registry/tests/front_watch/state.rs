@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use mesh_api::registry::v1 as pb;
 use mesh_runtime::clock;
+use pb::registry_service_client::RegistryServiceClient;
 use pb::watch_response::Event;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
 use crate::kit::{Watch, changed, deregister, lasting, subscribe, whole};
@@ -205,4 +207,22 @@ async fn a_busy_stream_hears_within_a_moment_that_the_state_is_whole() {
     let heard = clock::now() - begun;
     assert!(heard <= Duration::from_millis(10_600), "{heard:?}");
     busy.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_knows_no_way_past_the_router_tells_the_same() {
+    let (door, mut client) = whole().await;
+    register(&mut client, lasting(1)).await;
+    let mut held = Watch::open(&mut client, subscribe("user-svc", None)).await.beginning().await;
+
+    let mut plain = RegistryServiceClient::new(door.registry.routes());
+    let (requests, inbound) = mpsc::channel(1);
+    requests.send(subscribe("user-svc", None)).await.expect("there is room");
+    let responses = plain.watch(ReceiverStream::new(inbound)).await.expect("open").into_inner();
+    let mut watch = Watch { requests, responses };
+    let plainly = watch.beginning().await;
+    assert_eq!((&plainly.instances, &plainly.position), (&held.instances, &held.position));
+    register(&mut client, changed(1, 2)).await;
+    held.apply(watch.news().await);
+    assert_eq!(held.instances[&instance_id(1)].version, "2");
 }

@@ -22,6 +22,7 @@ use super::deadline::Deadline;
 use super::lane::Turn;
 use super::open_calls::OpenCall;
 use super::refusal::Refusal;
+use super::straight::Straight;
 use crate::clock;
 use crate::metrics::{Calls, Measured, MessageBytes, code_name};
 
@@ -84,13 +85,14 @@ impl Call {
         }
     }
 
-    fn answer(mut self, response: Response<Body>, deadline: Option<Deadline>) -> Response<Answer> {
+    fn answer(mut self, mut response: Response<Body>, deadline: Option<Deadline>) -> Response<Answer> {
         // A refusal, and any error before the first message, has its status in the headers and no body.
         self.code = Status::from_header_map(response.headers()).map(|status| status.code());
         if self.code.is_none() && !response.status().is_success() {
             self.code = Some(Code::Unknown);
         }
-        response.map(|body| Answer { body, deadline, call: self })
+        let straight = response.extensions_mut().remove::<Straight>().and_then(|straight| straight.take());
+        response.map(|routed| Answer { body: straight.unwrap_or(routed), deadline, call: self })
     }
 }
 

@@ -17,6 +17,7 @@ mod preface;
 mod refusal;
 mod slots;
 mod stall;
+mod straight;
 mod timeout;
 mod web;
 
@@ -35,6 +36,7 @@ pub use connection::Ends;
 pub use limits::Limits;
 pub use slots::{Slot, Slots, peer_network};
 pub(crate) use stall::Unstuck;
+pub use straight::Straight;
 pub use web::{DoubtfulLength, serve_web};
 
 use crate::metrics::{Calls, Methods};
