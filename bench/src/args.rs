@@ -194,6 +194,8 @@ pub(crate) enum Row {
     Watch,
     /// Memory an instance, at 10 000 and 100 000 of them.
     Memory,
+    /// Start of our registry on a store of 10 000 instances, after a kill.
+    Restart,
     /// Instructions and time of a renewal in process, among 1 000 to 1 000 000 leases.
     Renewals,
 }

@@ -1,16 +1,25 @@
 //! An allocator that counts what it is asked for, in every thread of the process.
-#![expect(unsafe_code, reason = "an allocator is unsafe by its trait; this one hands everything on to the system's")]
+#![expect(unsafe_code, reason = "an allocator is unsafe by its trait; this one hands everything on to another")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
+use std::alloc::{GlobalAlloc, Layout};
 use std::ops::Sub;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// Whose blocks these are.
+#[cfg(feature = "mimalloc")]
+static BELOW: mimalloc::MiMalloc = mimalloc::MiMalloc;
+#[cfg(not(feature = "mimalloc"))]
+static BELOW: std::alloc::System = std::alloc::System;
+
+/// What it is called.
+pub(crate) const NAME: &str = if cfg!(feature = "mimalloc") { "mimalloc" } else { "the C library's" };
 
 /// Off outside a count, so that what callgrind sees of it is a load and a branch.
 static COUNTING: AtomicBool = AtomicBool::new(false);
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 static BYTES: AtomicU64 = AtomicU64::new(0);
 
-/// The system's allocator, counted. Growing a block counts as one more allocation of what it grew by.
+/// The allocator below, counted. Growing a block counts as one more allocation of what it grew by.
 pub(crate) struct Counting;
 
 /// What was asked for so far.
@@ -47,28 +56,28 @@ fn count(bytes: usize) {
     }
 }
 
-// SAFETY: every call goes to `System` with the arguments it came with; the counters allocate nothing.
+// SAFETY: every call goes to `BELOW` with the arguments it came with; the counters allocate nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size());
-        // SAFETY: the caller's promises are those that `System` asks for.
-        unsafe { System.alloc(layout) }
+        // SAFETY: the caller's promises are those that `BELOW` asks for.
+        unsafe { BELOW.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         count(layout.size());
         // SAFETY: as above.
-        unsafe { System.alloc_zeroed(layout) }
+        unsafe { BELOW.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
         count(bytes.saturating_sub(layout.size()));
-        // SAFETY: as above; every block here came from `System`.
-        unsafe { System.realloc(block, layout, bytes) }
+        // SAFETY: as above; every block here came from `BELOW`.
+        unsafe { BELOW.realloc(block, layout, bytes) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         // SAFETY: as above.
-        unsafe { System.dealloc(block, layout) }
+        unsafe { BELOW.dealloc(block, layout) }
     }
 }

@@ -11,13 +11,14 @@ enum Budget {
     AtLeast(f64),
 }
 
-const BUDGETS: [(&str, Budget); 7] = [
+const BUDGETS: [(&str, Budget); 8] = [
     ("heartbeat_cpu", Budget::RatioAtMost(0.15)),
     ("register_cpu", Budget::RatioAtMost(0.2)),
     ("resolve_cpu", Budget::RatioAtMost(0.1)),
     ("watch_cpu", Budget::RatioAtMost(0.3)),
     ("renew_batched_rate", Budget::AtLeast(1e6)),
     ("memory_per_instance", Budget::AtMost(1024.0)),
+    ("restart_10000", Budget::AtMost(2_000.0)),
     // From a change to the last watcher that is told.
     ("watch_p99", Budget::AtMost(100_000.0)),
 ];

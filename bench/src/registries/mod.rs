@@ -4,6 +4,7 @@
 //! payload    what is registered, byte for byte the same       server    the two servers, each fresh, and what they hold
 //! load/      a process of its own that asks, and is measured  rounds    interleaved rounds of every load on both
 //! memory     what an instance takes                           renewals  what a renewal takes, in process
+//! restart    how long a start takes with what is in the store
 //! budgets    what each figure may be, and whether it is
 //! ```
 
@@ -12,12 +13,13 @@ pub(crate) mod load;
 mod memory;
 mod payload;
 pub(crate) mod renewals;
+mod restart;
 mod rounds;
 mod server;
 
 use std::fs;
 
-use crate::args::{RegistryArgs, Row};
+use crate::args::{RegistryArgs, Row, StoreArg};
 use crate::failure::Failure;
 use crate::machine::{self, Cpus};
 use crate::{gate, report};
@@ -56,6 +58,12 @@ pub(crate) async fn registry(args: &RegistryArgs) -> Result<(), Failure> {
             println!("{table}");
             records.extend(measured);
         }
+    }
+    if args.wants(Row::Restart) && args.store == StoreArg::File {
+        let ours = Recipe::ours(args.registry.as_deref(), args.store).await?;
+        let (table, measured) = restart::measure(args, &ours).await?;
+        println!("{table}");
+        records.push(measured);
     }
     if args.wants(Row::Renewals) {
         let results = renewals::measure(cpus, &args.out).await?;

@@ -14,11 +14,12 @@ use tokio::time::{sleep, timeout};
 use super::load::Who;
 use crate::args::{KeepArgs, StoreArg};
 use crate::child::Kept;
+use crate::clock;
 use crate::failure::Failure;
 
 /// How long one may take to listen, on a disk that is slow.
 const START_MAX: Duration = Duration::from_secs(30);
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// What an operator would set on a registry whose whole load comes from one address, and nothing else.
 const OUR_FLAGS: [&str; 6] = [
     "--max-registrations-per-second",
@@ -45,7 +46,8 @@ impl Recipe {
             Some(program) => (program.to_owned(), said(program, "--version").await.unwrap_or_default()),
             None => {
                 let this = std::env::current_exe().map_err(Failure::io("find this binary"))?;
-                (this, format!("registry {}, built into this bench", env!("CARGO_PKG_VERSION")))
+                let (version, allocator) = (env!("CARGO_PKG_VERSION"), crate::counting::NAME);
+                (this, format!("registry {version}, built into this bench; allocator: {allocator}"))
             }
         };
         Ok(Self { who: Who::Ours, program, store, version })
@@ -115,7 +117,7 @@ impl Recipe {
 pub(super) struct Server {
     pub(super) address: SocketAddr,
     process: Kept,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Server {
@@ -123,6 +125,26 @@ impl Server {
     pub(super) async fn start(recipe: &Recipe, out: &Path) -> Result<Self, Failure> {
         let folder = tempfile::Builder::new().prefix("store-").tempdir_in(out);
         let folder = folder.map_err(Failure::io(format!("make a folder in {}", out.display())))?;
+        Self::start_in(folder, recipe).await
+    }
+
+    /// Kills it and starts it on what it left; how long it took until it said that it was ready.
+    pub(super) async fn killed_and_started_again(self, recipe: &Recipe) -> Result<(Self, Duration), Failure> {
+        let Self { process, folder, .. } = self;
+        process.stop().await;
+        let begin = clock::now();
+        let server = Self::start_in(folder, recipe).await?;
+        let log = server.folder.path().join("log");
+        let ready = async {
+            while !fs::read_to_string(&log).is_ok_and(|said| said.lines().any(|line| line.starts_with("ready "))) {
+                sleep(LOOK_EVERY).await;
+            }
+        };
+        timeout(START_MAX, ready).await.map_err(|_| Failure::Child("the registry does not become ready".to_owned()))?;
+        Ok((server, clock::now() - begin))
+    }
+
+    async fn start_in(folder: TempDir, recipe: &Recipe) -> Result<Self, Failure> {
         let [address, second] = [free_port()?, free_port()?];
         let log = folder.path().join("log");
         let args = recipe.args(&folder.path().join("data"), [address, second]);
@@ -137,7 +159,7 @@ impl Server {
             Ok(())
         };
         match timeout(START_MAX, listens).await {
-            Ok(Ok(())) => Ok(Self { address, process, _folder: folder }),
+            Ok(Ok(())) => Ok(Self { address, process, folder }),
             _ => {
                 let said = fs::read_to_string(&log).unwrap_or_default();
                 let last = said.trim_end().lines().last().unwrap_or("nothing").to_owned();
