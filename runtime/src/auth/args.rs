@@ -20,7 +20,7 @@ pub enum AuthMode {
 
 impl AuthMode {
     /// What holds without the flag.
-    pub const DEFAULT: Self = Self::Off;
+    pub const DEFAULT: Self = Self::Jwt;
 }
 
 impl fmt::Display for AuthMode {
