@@ -1,4 +1,5 @@
-//! Who may call what, asked of the running services: every method that the descriptors have, by everybody there is.
+//! Who may call what, asked of the running services: every method that the descriptors have, by everybody there is, straight
+//! and through the gateway.
 //!
 //! The rows come from [`Rpc::ALL`], which is generated from the descriptors. A new method therefore fails three times before
 //! anybody can forget it: `proto/access.rs` does not compile until it says who may call it, [`case`] below does not until it
@@ -9,7 +10,7 @@ mod harness;
 use std::fmt;
 use std::time::Duration;
 
-use harness::Story;
+use harness::{LONG, Story};
 use mesh_api::access::{Access, Role, Rpc};
 use mesh_api::shop::order::v1::order_service_client::OrderServiceClient;
 use mesh_api::shop::order::v1::{
@@ -24,10 +25,12 @@ use mesh_api::shop::user::v1::{
 use mesh_client::MeshChannel;
 use mesh_runtime::auth::{AUDIENCE_ALL, Claims, Secret, SigningKey, USER_ISSUER, mint};
 use mesh_runtime::{clock, entropy};
+use meshctl::{Listen, Member, Program};
 use prost::Message;
 use tonic::client::Grpc;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::http::uri::PathAndQuery;
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
 
@@ -72,6 +75,14 @@ impl Who {
             Admin => Ok(Role::Admin),
         }
     }
+}
+
+/// How a call gets there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Straight,
+    /// As gRPC, which the gateway passes on; its edge asks before the service does.
+    Gateway,
 }
 
 /// What came of a call: OK, or a code and its reason.
@@ -121,16 +132,37 @@ struct Victim {
 /// The services, and the keys that one needs to be anybody.
 struct World {
     story: Story,
+    _gateway: Member,
+    through_gateway: Channel,
     users: SigningKey,
     service: SigningKey,
 }
 
 impl World {
     async fn begin() -> Self {
-        let story = Story::begin_with(1, 1, &[]).await;
+        let mut story = Story::begin_with(1, 1, &[]).await;
+        let gateway = story.mesh.join(Program::Gateway, Listen::Free).await.expect("the gateway starts");
+        let at = format!("http://{}", gateway.process.grpc()).parse::<Endpoint>().expect("an address is a URL");
+        let through_gateway = at.connect().await.expect("it listens");
         let open = |path: &str| SigningKey::open(&story.folder.path().join(path)).expect("the mesh has made it");
         let (users, service) = (open("user.db.keys/1.pem"), open("keys/order-svc.pem"));
-        Self { story, users, service }
+        let world = Self { story, _gateway: gateway, through_gateway, users, service };
+        world.gateway_knows_everybody().await;
+        world
+    }
+
+    /// Waits until the gateway has read which methods the services have.
+    async fn gateway_knows_everybody(&self) {
+        let knows = async |rpc| match self.call(Way::Gateway, rpc, Vec::new(), None).await {
+            Ok(_) => true,
+            Err(status) => status.code() == Code::Unauthenticated,
+        };
+        let looking = async {
+            while !(knows(Rpc::GetJwks).await && knows(Rpc::ListOrders).await) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(LONG, looking).await.expect("the gateway hears of both services");
     }
 
     fn channel(&self, rpc: Rpc) -> MeshChannel {
@@ -192,16 +224,26 @@ impl World {
         })
     }
 
-    async fn call(&self, rpc: Rpc, message: Vec<u8>, token: Option<Secret>) -> Result<Vec<u8>, Status> {
-        let mut grpc = Grpc::new(self.channel(rpc));
-        grpc.ready().await.expect("a channel of the mesh is always ready");
+    async fn call(&self, way: Way, rpc: Rpc, message: Vec<u8>, token: Option<Secret>) -> Result<Vec<u8>, Status> {
         let mut request = Request::new(message);
         if let Some(token) = token {
             let header = format!("Bearer {}", token.expose()).parse().expect("a token can stand in a header");
             request.metadata_mut().insert("authorization", header);
         }
         let path = PathAndQuery::from_static(rpc.path());
-        grpc.unary(request, path, Raw).await.map(tonic::Response::into_inner)
+        let answer = match way {
+            Way::Straight => {
+                let mut grpc = Grpc::new(self.channel(rpc));
+                grpc.ready().await.expect("a channel of the mesh is always ready");
+                grpc.unary(request, path, Raw).await
+            }
+            Way::Gateway => {
+                let mut grpc = Grpc::new(self.through_gateway.clone());
+                grpc.ready().await.expect("the gateway listens");
+                grpc.unary(request, path, Raw).await
+            }
+        };
+        answer.map(tonic::Response::into_inner)
     }
 
     /// The victim's account and order as they are now.
@@ -211,7 +253,7 @@ impl World {
         let mut found =
             [(Rpc::GetUser, user), (Rpc::GetOrder, order)].map(|row| (row, Err(Outcome(Code::Ok, String::new()))));
         for ((rpc, message), found) in &mut found {
-            let answer = self.call(*rpc, std::mem::take(message), self.token(Admin, victim)).await;
+            let answer = self.call(Way::Straight, *rpc, std::mem::take(message), self.token(Admin, victim)).await;
             *found = answer.map_err(|status| Outcome::of(&Err(status)));
         }
         found.map(|(_, found)| found)
@@ -278,24 +320,32 @@ async fn authz_matrix() {
     let world = World::begin().await;
     let (mut calls, mut faults) = (0, Vec::new());
     for &rpc in Rpc::ALL {
-        for who in EVERYBODY {
-            let victim = world.victim().await;
+        // One to whom nothing was done may stand for the next.
+        let mut spared = None;
+        for (who, way) in EVERYBODY.into_iter().flat_map(|who| [(who, Way::Straight), (who, Way::Gateway)]) {
+            let victim = match spared.take() {
+                Some(victim) => victim,
+                None => world.victim().await,
+            };
             let before = world.now(&victim).await;
             let (message, to_others) = case(rpc, &victim);
-            let answer = world.call(rpc, message, world.token(who, &victim)).await;
+            let answer = world.call(way, rpc, message, world.token(who, &victim)).await;
             let (outcome, expected) = (Outcome::of(&answer), expected(rpc, who, to_others));
             if outcome != expected {
-                faults.push(format!("{rpc:?} by {who:?}: {outcome:?}, not {expected:?}"));
+                faults.push(format!("{rpc:?} by {who:?} ({way:?}): {outcome:?}, not {expected:?}"));
             }
-            if expected.0 != Code::Ok && world.now(&victim).await != before {
-                faults.push(format!("{rpc:?} by {who:?} was refused, and changed something"));
+            if expected.0 != Code::Ok {
+                if world.now(&victim).await != before {
+                    faults.push(format!("{rpc:?} by {who:?} ({way:?}) was refused, and changed something"));
+                }
+                spared = Some(victim);
             }
             calls += 1;
         }
     }
-    assert_eq!(calls, Rpc::ALL.len() * EVERYBODY.len());
+    assert_eq!(calls, 2 * Rpc::ALL.len() * EVERYBODY.len());
     assert!(faults.is_empty(), "{} of {calls} calls:\n{}", faults.len(), faults.join("\n"));
-    println!("{calls} calls: {} methods by {} callers", Rpc::ALL.len(), EVERYBODY.len());
+    println!("{calls} calls: {} methods by {} callers in 2 ways", Rpc::ALL.len(), EVERYBODY.len());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -308,8 +358,9 @@ async fn an_owner_moves_no_status_and_ends_no_other_login() {
         status: OrderStatus::Paid.into(),
         ..UpdateOrderRequest::default()
     };
-    let pay =
-        async |who| Outcome::of(&world.call(Rpc::UpdateOrder, pay.encode_to_vec(), world.token(who, &victim)).await);
+    let pay = async |who| {
+        Outcome::of(&world.call(Way::Straight, Rpc::UpdateOrder, pay.encode_to_vec(), world.token(who, &victim)).await)
+    };
     let needs_admin = Outcome(Code::PermissionDenied, "ROLE_REQUIRED".to_owned());
     assert_eq!(pay(Owner).await, needs_admin);
     assert_eq!(pay(OtherUser).await, needs_admin, "whosever order it is");
@@ -318,10 +369,13 @@ async fn an_owner_moves_no_status_and_ends_no_other_login() {
     let refresh_token = &victim.refresh_token;
     let logout = LogoutRequest { refresh_token: refresh_token.clone() }.encode_to_vec();
     let refresh = RefreshRequest { refresh_token: refresh_token.clone() }.encode_to_vec();
-    assert!(world.call(Rpc::Logout, logout.clone(), world.token(OtherUser, &victim)).await.is_ok());
-    assert!(world.call(Rpc::Refresh, refresh.clone(), None).await.is_ok(), "another's logout is nobody's");
-    assert!(world.call(Rpc::Logout, logout, world.token(Owner, &victim)).await.is_ok());
-    let ended = Outcome::of(&world.call(Rpc::Refresh, refresh, None).await);
+    assert!(world.call(Way::Straight, Rpc::Logout, logout.clone(), world.token(OtherUser, &victim)).await.is_ok());
+    assert!(
+        world.call(Way::Straight, Rpc::Refresh, refresh.clone(), None).await.is_ok(),
+        "another's logout is nobody's"
+    );
+    assert!(world.call(Way::Straight, Rpc::Logout, logout, world.token(Owner, &victim)).await.is_ok());
+    let ended = Outcome::of(&world.call(Way::Straight, Rpc::Refresh, refresh, None).await);
     assert_eq!(ended.0, Code::Unauthenticated, "{ended:?}");
 }
 
