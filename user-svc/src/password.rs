@@ -129,6 +129,7 @@ fn nobodys() -> PasswordHash {
 pub(crate) mod tests {
     use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
     use std::sync::{Arc, mpsc};
+    use std::time::Duration;
 
     use tokio::sync::OwnedSemaphorePermit;
     use zeroize::Zeroizing;
@@ -162,11 +163,14 @@ pub(crate) mod tests {
             Arc::clone(&self.running).acquire_many_owned(all).await.unwrap()
         }
 
-        /// Until as many hashes run or wait as may.
+        /// Until as many hashes run or wait as may. Where they never come, it gives up rather than wait for ever.
         pub(crate) async fn until_full(&self) {
-            while self.places.available_permits() > 0 {
-                tokio::task::yield_now().await;
-            }
+            let full = async {
+                while self.places.available_permits() > 0 {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(30), full).await.expect("hashes fill the queue");
         }
     }
 

@@ -82,6 +82,7 @@ impl UserService for Users {
         &self,
         request: Request<wire::ListUsersRequest>,
     ) -> Result<Response<wire::ListUsersResponse>, Status> {
+        Caller::of(&request)?; // which of them may, the layer knows
         let request = request.into_inner();
         let page = PageRequest::parse(Scope::all("ListUsers"), request.page_size, &request.page_token)?;
         let page = self.accounts.list(page).await?;

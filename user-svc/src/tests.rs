@@ -163,7 +163,7 @@ async fn every_fault_of_a_request_is_named() {
     let absent = UpdateUserRequest { update_mask: mask("email"), ..rename(&user, "Countess") };
     assert_eq!(fields(update(&users, absent).await), ["email"]);
     let list = ListUsersRequest { page_size: -1, page_token: "x".into() };
-    assert_eq!(fields(users.list_users(Request::new(list)).await), ["page_size", "page_token"]);
+    assert_eq!(fields(users.list_users(operator(list)).await), ["page_size", "page_token"]);
 }
 
 #[tokio::test]
@@ -313,7 +313,7 @@ async fn pages_hold_every_account_once_and_in_order() {
     let (mut listed, mut page_token) = (Vec::new(), String::new());
     loop {
         let request = ListUsersRequest { page_size: 2, page_token };
-        let page = users.list_users(Request::new(request)).await.unwrap().into_inner();
+        let page = users.list_users(operator(request)).await.unwrap().into_inner();
         listed.extend(page.users.into_iter().map(|user| user.user_id));
         page_token = page.next_page_token;
         if page_token.is_empty() {
