@@ -27,6 +27,7 @@ mod local;
 mod operator;
 mod output;
 mod registry_client;
+mod rest;
 mod signals;
 mod up;
 mod view;
@@ -47,6 +48,7 @@ pub use crate::follow::{Followed, Follower, NeverCame};
 pub use crate::load::{CallFailure, Ledger, Load, LoadPlan, LoadReport, MethodReport};
 pub use crate::local::{Launch, Launcher, Listen, LocalMesh, LocalMeshPlan, Member, Names, Process, ProcessError};
 pub use crate::operator::Operator;
+pub use crate::rest::{RestAnswer, RestClient, RestError};
 pub use crate::view::{Change, Outlook, ServiceView, ViewError};
 pub use mesh_runtime::code_name;
 

@@ -174,7 +174,7 @@ impl Story {
 }
 
 /// Replaces each member: asks it to end, starts its successor at the same address, and goes on when that one is listed.
-async fn roll(mesh: &mut LocalMesh, members: Vec<Member>, news: &mut Follower) -> Vec<Member> {
+pub(crate) async fn roll(mesh: &mut LocalMesh, members: Vec<Member>, news: &mut Follower) -> Vec<Member> {
     let mut successors = Vec::new();
     for mut member in members {
         let before = member.id.to_string();

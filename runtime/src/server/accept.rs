@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -16,6 +17,9 @@ use crate::metrics::Connections;
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 /// Longest pause: a second after descriptors are free again, connections are accepted again.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// Most connections that are taken off the queue of a listener that closes: as many as the system keeps in one by default.
+const QUEUE_MAX: usize = 4_096;
 
 /// Where connections come from.
 pub(crate) trait Listen {
@@ -38,7 +42,8 @@ impl Listen for TcpListener {
 }
 
 /// Hands every connection that `slots` has a place for to `take`, until `stop`. The listener is closed when this ends:
-/// from then on the port refuses.
+/// from then on the port refuses. What stands in its queue by then is taken first: closed with it, those connections would
+/// be reset under what their clients have sent.
 pub(crate) async fn accept<L: Listen>(
     listener: L,
     slots: Slots,
@@ -46,18 +51,19 @@ pub(crate) async fn accept<L: Listen>(
     stop: CancellationToken,
     mut take: impl FnMut(L::Io, SocketAddr, Slot),
 ) {
+    let mut taking = |io, peer: SocketAddr| match slots.take(peer.ip()) {
+        Ok(slot) => take(io, peer, slot),
+        Err(reason) => {
+            metrics.refused(reason);
+            tracing::debug!(%peer, ?reason, "connection refused");
+        }
+    };
     let mut pause = PAUSE_MIN;
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         match accepted {
             Ok((io, peer)) => {
                 pause = PAUSE_MIN;
-                match slots.take(peer.ip()) {
-                    Ok(slot) => take(io, peer, slot),
-                    Err(reason) => {
-                        metrics.refused(reason);
-                        tracing::debug!(%peer, ?reason, "connection refused");
-                    }
-                }
+                taking(io, peer);
             }
             Err(error) if is_the_peers(&error) => metrics.accept_failed(),
             Err(error) => {
@@ -68,6 +74,13 @@ pub(crate) async fn accept<L: Listen>(
                 }
                 pause = (pause * 2).min(PAUSE_MAX);
             }
+        }
+    }
+    for _ in 0..QUEUE_MAX {
+        match listener.accept().now_or_never() {
+            Some(Ok((io, peer))) => taking(io, peer),
+            Some(Err(_)) => metrics.accept_failed(),
+            None => break,
         }
     }
 }
@@ -148,6 +161,17 @@ mod tests {
         let script = (0..20).map(|_| Err(io::ErrorKind::ConnectionAborted.into())).chain([Ok(9)]).collect();
         assert_eq!(accepted(script, Slots::new(10, 10)).await.len(), 1);
         assert_eq!(clock::now(), begun);
+    }
+
+    #[tokio::test]
+    async fn what_stands_in_the_queue_when_the_loop_is_told_to_end_is_still_taken() {
+        let stop = CancellationToken::new();
+        stop.cancel();
+        let script = vec![Ok(3), Err(io::ErrorKind::ConnectionAborted.into()), Ok(2), Ok(1)];
+        let mut taken = Vec::new();
+        let slots = Slots::new(10, 10);
+        accept(Script(Mutex::new(script)), slots, Connections::default(), stop, |_, peer, _| taken.push(peer)).await;
+        assert_eq!(taken.len(), 3, "{taken:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -29,6 +29,9 @@ use super::stall::Unstuck;
 /// Longest time from the first byte of an HTTP/1 head to its last (S11).
 const HEAD_MAX: Duration = Duration::from_secs(10);
 
+/// How long a connection may be silent that was opened when the server was about to go.
+const UNSPOKEN_MAX: Duration = Duration::from_millis(250);
+
 /// An extension of requests whose length two readers may take for different ones: they have both a `Transfer-Encoding` and a
 /// `Content-Length`, or a line that ends in a bare LF. To be refused, and the connection closed (RFC 9112 §6.3, §2.2).
 #[derive(Debug, Clone, Copy)]
@@ -51,11 +54,18 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let spoken = ends.goaway.run_until_cancelled(timeout(limits.preface_timeout, preface::hear(io)));
-    let (language, io) = match spoken.await {
-        None => return Ok(()),
-        Some(Err(_elapsed)) => return Err(ConnectionError::Silent(limits.preface_timeout)),
-        Some(Ok(heard)) => heard?,
+    let mut hearing = pin!(timeout(limits.preface_timeout, preface::hear(io)));
+    let heard = match ends.goaway.run_until_cancelled(hearing.as_mut()).await {
+        Some(heard) => heard,
+        // A request may be on its way on a connection that was opened a moment ago.
+        None => match timeout(UNSPOKEN_MAX, hearing).await {
+            Ok(heard) => heard,
+            Err(_elapsed) => return Ok(()),
+        },
+    };
+    let (language, io) = match heard {
+        Err(_elapsed) => return Err(ConnectionError::Silent(limits.preface_timeout)),
+        Ok(heard) => heard?,
     };
     let io = Unstuck::new(io, limits.write_timeout);
     let open = OpenCalls::default();
@@ -99,6 +109,8 @@ where
         .serve_connection(TokioIo::new(io), service);
     let mut connection = pin!(served);
     tokio::select! {
+        // First what has come already: a connection that rests is closed by what follows, whatever lies unread in it.
+        biased;
         ended = connection.as_mut() => return Ok(ended?),
         () = ends.come(&open, limits.connection_idle) => {}
     }
