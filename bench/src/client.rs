@@ -124,7 +124,9 @@ async fn envoy(args: &ClientArgs, server: &EchoServer) -> Result<Option<Envoy>, 
             return Ok(None);
         }
     };
-    let envoy = Envoy::start(&program, &server.addresses(PEER_ENDPOINTS), &args.out).await?;
+    let servers = server.addresses(PEER_ENDPOINTS);
+    let config = envoy::Config { codec: "HTTP2", servers: &servers, filter: None, workers: 1 };
+    let envoy = Envoy::start(&program, config, &args.out).await?;
     println!("{} --concurrency 1, on any CPU", envoy.version());
     Ok(Some(envoy))
 }

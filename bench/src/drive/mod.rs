@@ -15,7 +15,7 @@ use crate::echo::{Channel, EchoClient, EchoRequest, EchoResponse};
 use crate::failure::Failure;
 
 pub(crate) use sequence::Counts;
-pub(crate) use times::{Span, Spent, Times};
+pub(crate) use times::{Recorder, Span, Spent, Times};
 
 /// The deadline of every call of every contestant.
 const DEADLINE: Duration = Duration::from_secs(1);

@@ -31,21 +31,21 @@ pub(crate) struct Times {
 }
 
 /// Times as they come in.
-pub(super) struct Recorder {
+pub(crate) struct Recorder {
     nanos: Histogram<u64>,
     failed: u64,
     by_server: BTreeMap<u32, u64>,
 }
 
 impl Recorder {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         // Three digits: 0.1 %.
         let nanos = Histogram::new_with_bounds(100, TIME_MAX.as_nanos() as u64, 3).expect("the bounds are in order");
         Self { nanos, failed: 0, by_server: BTreeMap::new() }
     }
 
     /// An answered call.
-    pub(super) fn answered(&mut self, took: Duration, server: u32) {
+    pub(crate) fn answered(&mut self, took: Duration, server: u32) {
         self.nanos.saturating_record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
         if server > 0 {
             *self.by_server.entry(server).or_default() += 1;
@@ -53,12 +53,12 @@ impl Recorder {
     }
 
     /// A failed one: how soon it failed is nobody's latency.
-    pub(super) fn failed(&mut self) {
+    pub(crate) fn failed(&mut self) {
         self.failed += 1;
     }
 
     /// What came in within `span`.
-    pub(super) fn finish(self, span: &Span) -> Times {
+    pub(crate) fn finish(self, span: &Span) -> Times {
         let calls = self.nanos.len();
         let spent = span.spent();
         let per_call = |cpu: Duration| cpu.as_secs_f64() * 1e6 / (calls.max(1) as f64);

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use super::load::Who;
 use crate::args::{KeepArgs, StoreArg};
-use crate::child::Kept;
+use crate::child::{Kept, free_port};
 use crate::clock;
 use crate::failure::Failure;
 
@@ -191,12 +191,6 @@ fn resident(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kibibytes * 1024)
-}
-
-/// Free a moment ago: both servers are told their ports.
-fn free_port() -> Result<SocketAddr, Failure> {
-    let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| socket.local_addr());
-    address.map_err(Failure::io("find a free port"))
 }
 
 /// The first line that a program says to a flag; `None` where there is no such program.
