@@ -16,7 +16,7 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 use tonic::transport::{Channel, Endpoint};
 
-use super::backend::{ORDER_ID, creation, creation_json};
+use super::backend::{NAME, ORDER_ID, creation, creation_json};
 use super::order::{Operation, Order, Way};
 use crate::clock;
 use crate::drive::{Recorder, Span, Times};
@@ -119,6 +119,7 @@ async fn whole<M>(
     answer.await.is_ok_and(|answer| has(answer.get_ref()))
 }
 
+/// `Host` names the backend: Envoy passes it on, and the backend is no other.
 async fn over_http(
     requests: &mut SendRequest<Full<Bytes>>,
     operation: Operation,
@@ -126,12 +127,12 @@ async fn over_http(
 ) -> Result<bool, hyper::Error> {
     let request = match operation {
         Operation::Get => {
-            Request::builder().uri(format!("/v1/orders/{ORDER_ID}")).header(header::HOST, "bench").body(Full::default())
+            Request::builder().uri(format!("/v1/orders/{ORDER_ID}")).header(header::HOST, NAME).body(Full::default())
         }
         Operation::Create => Request::builder()
             .method(Method::POST)
             .uri("/v1/orders")
-            .header(header::HOST, "bench")
+            .header(header::HOST, NAME)
             .header(header::CONTENT_TYPE, "application/json")
             .body(Full::new(json.clone())),
     };
