@@ -95,6 +95,7 @@ async fn the_demo_ends_well_within_30_s_and_leaves_nothing_behind() {
         assert!(story.contains(method), "the table lists every method");
     }
     assert!(story.contains("\n0 of "), "it says that no call failed");
+    assert!(story.contains(" requests over REST failed;"), "and how it went over REST");
     assert_eq!(marked(&mark), [""; 0], "no process is left");
     assert!(is_empty(folder.path()), "no file is left");
 }

@@ -7,6 +7,7 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use http::HeaderValue;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::{Request, Status};
@@ -48,6 +49,13 @@ impl Bearer {
             format!("Bearer {token}").parse().map_err(|_| "the token cannot be sent in a header".to_owned())?;
         value.set_sensitive(true);
         Ok(Bearer(value))
+    }
+
+    /// What an `Authorization` header says.
+    pub(crate) fn header(&self) -> HeaderValue {
+        let mut header = HeaderValue::from_bytes(self.0.as_encoded_bytes()).expect("metadata is a header's value");
+        header.set_sensitive(true);
+        header
     }
 
     /// Has a call say who makes it.

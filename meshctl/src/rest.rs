@@ -15,6 +15,8 @@ use serde_json::Value;
 use thiserror::Error;
 use tokio::net::TcpStream;
 
+use crate::bearer::Bearer;
+
 /// Connections kept while nobody uses them.
 const IDLE_MAX: usize = 64;
 
@@ -30,7 +32,7 @@ type Sender = SendRequest<Full<Bytes>>;
 #[derive(Debug)]
 pub struct RestClient {
     gateways: Vec<SocketAddr>,
-    token: Option<HeaderValue>,
+    token: Option<Bearer>,
     state: Mutex<State>,
 }
 
@@ -75,9 +77,9 @@ impl RestAnswer {
 }
 
 impl RestClient {
-    /// A client of these gateways, which shows this `Authorization` with every request.
+    /// A client of these gateways, which shows this token with every request.
     #[must_use]
-    pub fn new(gateways: Vec<SocketAddr>, token: Option<HeaderValue>) -> Self {
+    pub fn new(gateways: Vec<SocketAddr>, token: Option<Bearer>) -> Self {
         Self { gateways, token, state: Mutex::default() }
     }
 
@@ -89,7 +91,7 @@ impl RestClient {
             *request.body_mut() = Full::new(body.to_string().into());
         }
         if let Some(token) = &self.token {
-            request.headers_mut().insert(AUTHORIZATION, token.clone());
+            request.headers_mut().insert(AUTHORIZATION, token.header());
         }
         for _ in 0..UNSENT_MAX {
             let (at, mut sender) = self.connection().await?;

@@ -140,7 +140,7 @@ async fn who_claims_a_route_first_keeps_it_until_it_is_gone() {
 async fn accounts_and_orders_are_kept_over_rest() {
     let mut story = Story::begin(1, 1).await;
     let gateway = story.mesh.join(Program::Gateway, Listen::Free).await.expect("the gateway starts");
-    let shop = Shop::of(vec![gateway.process.rest()], &story.mesh).await;
+    let shop = Shop::of(vec![gateway.process.rest()], &story.mesh);
     shop.is_kept().await;
 
     // Whoever looks at the registry sees the gateway too.
@@ -162,7 +162,7 @@ async fn nobody_notices_that_gateways_and_services_are_replaced() {
         let id = gateway.id.to_string();
         news.until("both gateways", LONG, |view| view.lists(&id)).await.expect("they register");
     }
-    let shop = Arc::new(Shop::of(at, &story.mesh).await);
+    let shop = Arc::new(Shop::of(at, &story.mesh));
     let (user, order) = shop.a_customer().await;
 
     let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());

@@ -6,15 +6,12 @@ use http::{Method, StatusCode};
 use meshctl::{LocalMesh, RestAnswer, RestClient};
 use serde_json::{Value, json};
 
-use crate::harness::operator_token;
-
 pub(crate) struct Shop(RestClient);
 
 impl Shop {
     /// The shop behind these gateways.
-    pub(crate) async fn of(gateways: Vec<SocketAddr>, mesh: &LocalMesh) -> Shop {
-        let token = format!("Bearer {}", operator_token(mesh).await);
-        Shop(RestClient::new(gateways, Some(token.parse().expect("a token is a header's value"))))
+    pub(crate) fn of(gateways: Vec<SocketAddr>, mesh: &LocalMesh) -> Shop {
+        Shop(RestClient::new(gateways, Some(mesh.operator().bearer())))
     }
 
     async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> RestAnswer {

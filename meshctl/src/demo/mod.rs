@@ -1,6 +1,7 @@
 //! `meshctl demo`: a whole mesh under load, and the failures that nobody notices.
 
 mod report;
+mod rest;
 mod screen;
 mod script;
 

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::report::{self, Kill, Timeline};
+use super::rest::Reader;
 use super::screen::Screen;
 use crate::args::{DemoArgs, Program};
 use crate::commands::watch::line;
@@ -59,6 +60,7 @@ struct Stage {
     mesh: LocalMesh,
     users: Cast,
     orders: Cast,
+    gateway: Member,
     timeline: Timeline,
     kills: Vec<Kill>,
 }
@@ -80,6 +82,9 @@ pub(super) async fn play(args: &DemoArgs, folder: &Path) -> Result<(), Failure> 
     stage.everybody_connected().await?;
     stage.screen.say(format!("load: {} calls/s, deadline 1 s, not one retry of its own (seed {seed})", args.rate));
 
+    let reader = Reader::new(stage.gateway.process.rest(), &stage.mesh.operator());
+    stage.screen.say(format!("and somebody reads over REST at http://{}", stage.gateway.process.rest()));
+
     let screen = stage.screen.clone();
     let acts = async {
         tokio::time::sleep(CALM).await;
@@ -98,15 +103,16 @@ pub(super) async fn play(args: &DemoArgs, folder: &Path) -> Result<(), Failure> 
     let acted = tokio::select! {
         acted = acts => acted,
         never = screen.follow(|| load.so_far()) => match never {},
+        never = reader.read() => match never {},
     };
     let report = load.stop().await.map_err(|error| Failure::Failed(format!("the load broke down: {error}")))?;
     stage.screen.rest();
     let closed = report::close(&stage.screen, &report, &stage.timeline, &stage.kills);
-    acted.and(closed)
+    acted.and(closed).and(reader.close(&stage.screen))
 }
 
 impl Stage {
-    /// A registry, three user-svc, two order-svc, a client, and somebody who watches them.
+    /// A registry, three user-svc, two order-svc, a gateway, a client, and somebody who watches them.
     async fn set(folder: &Path) -> Result<Stage, Failure> {
         let (screen, began) = (Screen::new(), clock::now());
         let plan = LocalMeshPlan {
@@ -137,8 +143,10 @@ impl Stage {
         let members = mesh.join_all(&wanted).await.map_err(failed)?;
         (users.members, orders.members) = members.into_iter().partition(|member| member.service == Program::UserSvc);
 
+        let gateway = mesh.join(Program::Gateway, Listen::Free).await.map_err(failed)?;
+
         let (timeline, kills) = (Timeline::default(), Vec::new());
-        let mut stage = Stage { screen, began, mesh, users, orders, timeline, kills };
+        let mut stage = Stage { screen, began, mesh, users, orders, gateway, timeline, kills };
         for cast in [&mut stage.users, &mut stage.orders] {
             cast.until("everybody to register", are_listed).await?;
         }
