@@ -4,11 +4,13 @@
 mod harness;
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
-use harness::{Story, folder, http_get, operator_token, plan};
+use harness::{LONG, Story, folder, http_get, operator_token, plan};
 use mesh_api::shop::order::v1::order_service_client::OrderServiceClient;
 use mesh_api::shop::order::v1::{CreateOrderRequest, GetOrderRequest, ListOrdersRequest, Money, OrderItem};
 use mesh_api::shop::user::v1::user_service_client::UserServiceClient;
@@ -18,7 +20,9 @@ use mesh_api::shop::user::v1::{
 };
 use mesh_client::MeshChannel;
 use mesh_runtime::entropy;
-use meshctl::{Bearer, LocalMeshPlan, Member};
+use meshctl::{Bearer, Listen, LocalMeshPlan, Member, Program};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tonic::{Code, Request, Response, Status};
 use tonic_types::StatusExt;
 
@@ -298,6 +302,76 @@ impl Flows<'_> {
     }
 }
 
+/// A request over HTTP, and all of its answer.
+async fn http(at: SocketAddr, method: &str, target: &str, headers: &str, body: &str) -> String {
+    let mut connection = TcpStream::connect(at).await.expect("it accepts connections");
+    let length = body.len();
+    let request = format!(
+        "{method} {target} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\nContent-Type: application/json\r\n\
+         Content-Length: {length}\r\n{headers}\r\n{body}"
+    );
+    connection.write_all(request.as_bytes()).await.expect("it reads");
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await.expect("it answers");
+    answer
+}
+
+/// The same secrets in the forms in which they come through the gateway; also where they do not belong.
+async fn through_the_gateway(at: SocketAddr, canaries: &mut Canaries, said: &mut Said) {
+    while !http(at, "GET", "/v1/jwks", "", "").await.starts_with("HTTP/1.1 200") {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let user = |request_id: &str, password: &str| {
+        format!(
+            r#"{{"requestId":"{request_id}","email":"bob@secrets.test","displayName":"Bob","password":"{password}"}}"#
+        )
+    };
+    let login = |password: &str| format!(r#"{{"email":"bob@secrets.test","password":"{password}"}}"#);
+    let id = an_id();
+    let answer = http(at, "POST", "/v1/users", "", &user(&id, PASSWORD)).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    said.add("the gateway's answer to CreateUser", answer);
+    let answer = http(at, "POST", "/v1/users:login", "", &login(PASSWORD)).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let body = answer.split_once("\r\n\r\n").expect("it has a body").1;
+    let pair: serde_json::Value = serde_json::from_str(body).expect("it is JSON");
+    let of = |name: &str| pair[name].as_str().expect("it is text").to_owned();
+    let (access, refresh, user_id) =
+        (of("accessToken"), of("refreshToken"), pair["user"]["userId"].as_str().expect("an id"));
+    canaries.add_token("an access token through the gateway", &access);
+    canaries.add("a refresh token through the gateway", &refresh);
+
+    let bearer = format!("Authorization: Bearer {access}\r\n");
+    let broken = format!("Authorization: Bearer {access}x\r\n");
+    let elsewhere = format!("Cookie: token={access}\r\nX-Api-Key: {refresh}\r\n");
+    let (get, query) = (format!("/v1/users/{user_id}"), format!("/v1/users/{user_id}?accessToken={access}"));
+    let in_the_path = format!("/v1/users/{access}");
+    let refresh_body = format!(r#"{{"refreshToken":"{refresh}"}}"#);
+    let flows = [
+        ("GET", get.as_str(), bearer.as_str(), String::new(), "200"),
+        ("GET", &get, &broken, String::new(), "401"),
+        ("GET", &get, &elsewhere, String::new(), "401"),
+        ("GET", &query, &bearer, String::new(), "400"),
+        ("GET", &in_the_path, &bearer, String::new(), "400"),
+        ("POST", "/v1/users:login", "", login(WRONG_PASSWORD), "401"),
+        ("POST", "/v1/users:login", "", login(PASSWORD) + "}", "400"),
+        ("POST", "/v1/users:login", "", format!(r#"{{"email":7,"password":"{PASSWORD}"}}"#), "400"),
+        ("POST", "/v1/users:login", "", format!(r#"{{"passwort":"{PASSWORD}"}}"#), "400"),
+        ("POST", "/v1/users", "", user("short", PASSWORD), "400"),
+        ("POST", "/v1/users", "", user(&id, WRONG_PASSWORD), "409"),
+        ("PATCH", &get, &bearer, format!(r#"{{"password":"{PASSWORD}"}}"#), "400"),
+        ("POST", "/v1/users:logout", &broken, refresh_body.clone(), "401"),
+        ("POST", "/v1/users:logout", &bearer, refresh_body.clone(), "200"),
+        ("POST", "/v1/users:refresh", "", refresh_body, "401"),
+    ];
+    for (method, target, headers, body, status) in flows {
+        let answer = http(at, method, target, headers, &body).await;
+        let flow = format!("the gateway's {status} to {method} {target:.20}");
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{flow}: {answer}");
+        said.add(flow, answer);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn secret_scan_logs() {
     let folder = folder();
@@ -308,6 +382,10 @@ async fn secret_scan_logs() {
     let (users, orders) = (story.user_channel.clone(), story.order_channel.clone());
     let (users, orders) = (UserServiceClient::new(users), OrderServiceClient::new(orders));
     Flows { users, orders, canaries: &mut canaries, said: &mut said }.all().await;
+
+    let gateway = story.mesh.join(Program::Gateway, Listen::Free).await.expect("it starts");
+    let through = through_the_gateway(gateway.process.rest(), &mut canaries, &mut said);
+    tokio::time::timeout(LONG, through).await.expect("the gateway shows the services");
 
     // The command line, as the operator.
     let token = operator_token(&story.mesh).await;
@@ -324,7 +402,7 @@ async fn secret_scan_logs() {
         said.add(format!("meshctl call {method} {request:.3}"), ran.stdout + &ran.stderr);
     }
     for place in ["/metrics", "/readyz?verbose"] {
-        for member in story.users.iter().chain(&story.orders) {
+        for member in story.users.iter().chain(&story.orders).chain([&gateway]) {
             let (_, text) = http_get(member.process.http(), place).await.expect("it answers");
             said.add(format!("{place} of {}", member.process.name()), text);
         }
@@ -333,6 +411,7 @@ async fn secret_scan_logs() {
     }
 
     // Their last words too.
+    story.orders.push(gateway);
     for member in story.users.iter_mut().chain(&mut story.orders) {
         let Member { process, .. } = member;
         process.drain().await.expect("it drains and ends with 0");
