@@ -108,6 +108,13 @@ fn welcome(args: &UpArgs, mesh: &mut LocalMesh, members: &[Member]) -> String {
     if let Some(gateway) = members.iter().find(|member| member.service == Program::Gateway) {
         let rest = gateway.process.rest();
         text.push_str(&format!(
+            "\nthe same over HTTP, and what there is at http://{rest}/docs:\n\
+             \x20 curl -H \"authorization: Bearer $MESH_TOKEN\" http://{rest}/v1/users\n"
+        ));
+    }
+    if let Some(gateway) = members.iter().find(|member| member.service == Program::Gateway) {
+        let rest = gateway.process.rest();
+        text.push_str(&format!(
             "\nall of it over REST; http://{rest}/docs describes every route:\n\
              \x20 curl -s -H \"authorization: Bearer $MESH_TOKEN\" {rest}/v1/users\n"
         ));

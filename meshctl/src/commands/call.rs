@@ -10,6 +10,7 @@ use prost::Message;
 use prost_reflect::{DynamicMessage, MessageDescriptor, MethodDescriptor};
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Code, Request, Response, Status};
+use tonic_types::StatusExt;
 
 use crate::args::{CallArgs, Format, Globals};
 use crate::bearer::TokenSource;
@@ -76,18 +77,21 @@ fn read_request(descriptor: &MessageDescriptor, text: &str) -> Result<DynamicMes
     })
 }
 
-/// What a refusal means for whoever called with a token, or without one.
+/// What a refusal means for whoever called with a token, or without one. A reason that is not about tokens, such as a wrong
+/// password, needs none of that.
 fn refused(status: Status, with_token: bool) -> Failure {
+    let reason = status.get_details_error_info().map(|info| info.reason);
+    let about_it = |prefix: &str| reason.as_deref().is_none_or(|reason| reason.starts_with(prefix));
     let advice = match (status.code(), with_token) {
-        (Code::Unauthenticated, false) => {
+        (Code::Unauthenticated, false) if about_it("TOKEN_") => {
             "no token was sent. Login of user-svc gives a user one, and `meshctl token --key FILE` an operator (with \
              `meshctl up`: mesh-data/keys/operator.pem); the call takes it from MESH_TOKEN or --token TOKEN|@FILE"
         }
-        (Code::Unauthenticated, true) => {
+        (Code::Unauthenticated, true) if about_it("TOKEN_") => {
             "the token that was sent is not taken. `meshctl token --key FILE` prints a new one, with a key that the service \
              trusts (its --trusted-jwks); it goes to MESH_TOKEN or --token TOKEN|@FILE"
         }
-        (Code::PermissionDenied, true) => {
+        (Code::PermissionDenied, true) if about_it("ROLE_") => {
             "the token that was sent is good, but not for this. `meshctl token --key FILE --role admin` prints one for \
              operators"
         }
@@ -163,7 +167,10 @@ impl Decoder for DynamicDecoder {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use prost_reflect::DescriptorPool;
+    use tonic_types::ErrorDetails;
 
     use super::*;
 
@@ -196,6 +203,16 @@ mod tests {
                 assert!(told.contains(advice) && told.contains("`meshctl token --key FILE"), "{told}");
             }
         }
+    }
+
+    #[test]
+    fn a_wrong_password_is_not_taken_for_a_missing_token() {
+        let lines = |reason: &str| {
+            let details = ErrorDetails::with_error_info(reason, "meshwork", HashMap::new());
+            refused(Status::with_error_details(Code::Unauthenticated, "no", details), false).lines()
+        };
+        assert_eq!(lines("CREDENTIALS_INVALID").len(), 2);
+        assert_eq!(lines("TOKEN_MISSING").len(), 3);
     }
 
     #[test]
