@@ -24,7 +24,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use mesh_client::{InstanceSpec, Mesh};
-use mesh_runtime::auth::{AUDIENCE_ALL, Access, KeySource, ServiceCredential, SigningKey};
+use mesh_runtime::auth::{Access, KeySource, ServiceIdentity, SigningKey};
 use mesh_runtime::{App, Error, Program, Shell, Speaks};
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
@@ -55,7 +55,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 async fn run(args: GatewayArgs) -> Result<(), Error> {
     let GatewayArgs { process, auth, jwks_service, service_key, cors_origin, trusted_proxy, request } = args;
     let limits = request.limits().map_err(Error::startup)?;
-    let credential = service_key.as_deref().map(credential).transpose()?;
+    let identity = service_key.as_deref().map(identity).transpose()?;
     let shell = Shell::bind(&PROGRAM, &process.server, process.advertise).await?;
     let mesh = Mesh::builder().registry(&process.registry).zone(&process.zone).state_dir(process.state_dir);
     let mesh = mesh.build().map_err(Error::startup)?; // does not wait: the registry may be down
@@ -68,7 +68,7 @@ async fn run(args: GatewayArgs) -> Result<(), Error> {
     let config = Config {
         limits,
         edge: Edge::new(verifier, Access::of),
-        credential,
+        identity,
         proxies: trusted_proxy.into_iter().collect(),
         origins: cors_origin,
         ends_streams: ends_streams.clone(),
@@ -97,8 +97,8 @@ async fn run(args: GatewayArgs) -> Result<(), Error> {
     served
 }
 
-/// What services are shown, so that they believe what is said of clients.
-fn credential(key: &Path) -> Result<ServiceCredential, Error> {
-    let key = SigningKey::open(key).map_err(Error::startup)?;
-    Ok(ServiceCredential::new(key, PROGRAM.name, AUDIENCE_ALL))
+/// What services are shown, so that they believe what is said of clients: each a token of its own, since anybody may be
+/// one.
+fn identity(key: &Path) -> Result<ServiceIdentity, Error> {
+    Ok(ServiceIdentity::new(SigningKey::open(key).map_err(Error::startup)?, PROGRAM.name))
 }

@@ -7,6 +7,7 @@ use http::header::{
     ACCEPT_LANGUAGE, AUTHORIZATION, CONNECTION, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, REFERER, TE,
     TRANSFER_ENCODING, UPGRADE,
 };
+use mesh_runtime::auth::ServiceIdentity;
 
 use super::request_id::X_REQUEST_ID;
 
@@ -57,29 +58,29 @@ pub(super) fn strip(headers: &mut HeaderMap, is_grpc: bool) {
 }
 
 /// What a service is told beside the request itself.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Told {
     pub(super) id: HeaderValue,
     pub(super) client: IpAddr,
-    /// The gateway's own token.
-    pub(super) credential: Option<HeaderValue>,
+    /// Who the gateway is.
+    pub(super) identity: Option<ServiceIdentity>,
 }
 
 impl Told {
-    /// The headers of a call for a REST request with these.
-    pub(super) fn of_rest(&self, request: &HeaderMap) -> HeaderMap {
+    /// The headers of a call to this service for a REST request with these.
+    pub(super) fn of_rest(&self, request: &HeaderMap, service: &str) -> HeaderMap {
         let mut headers = HeaderMap::with_capacity(12);
         for name in PASSED {
             for value in request.get_all(&name) {
                 headers.append(name.clone(), value.clone());
             }
         }
-        self.tell(&mut headers);
+        self.tell(&mut headers, service);
         headers
     }
 
-    /// Makes the headers of a gRPC request those of the call for it.
-    pub(super) fn of_grpc(&self, headers: &mut HeaderMap) {
+    /// Makes the headers of a gRPC request those of the call to this service for it.
+    pub(super) fn of_grpc(&self, headers: &mut HeaderMap, service: &str) {
         for name in OURS {
             headers.remove(name);
         }
@@ -91,22 +92,24 @@ impl Told {
         browsers.into_iter().for_each(|name| drop(headers.remove(name)));
         // The call writes its own, a span within it.
         headers.remove("traceparent");
-        self.tell(headers);
+        self.tell(headers, service);
     }
 
-    fn tell(&self, headers: &mut HeaderMap) {
+    fn tell(&self, headers: &mut HeaderMap, service: &str) {
         headers.insert(X_REQUEST_ID, self.id.clone());
         if let Ok(client) = HeaderValue::from_str(&self.client.to_string()) {
             headers.insert(X_MESH_CLIENT_ADDRESS, client);
         }
-        if let Some(credential) = &self.credential {
-            headers.insert(X_MESH_SERVICE_AUTHORIZATION, credential.clone());
+        if let Some(identity) = &self.identity {
+            headers.insert(X_MESH_SERVICE_AUTHORIZATION, identity.towards(service));
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use mesh_runtime::auth::SigningKey;
+
     use super::*;
 
     fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
@@ -120,8 +123,8 @@ mod tests {
     }
 
     fn told() -> Told {
-        let credential = Some(HeaderValue::from_static("Bearer ours"));
-        Told { id: HeaderValue::from_static("the-id"), client: [10, 0, 0, 9].into(), credential }
+        let identity = Some(ServiceIdentity::new(SigningKey::generate().unwrap(), "gateway"));
+        Told { id: HeaderValue::from_static("the-id"), client: [10, 0, 0, 9].into(), identity }
     }
 
     const FORGED: [(&str, &str); 7] = [
@@ -155,7 +158,8 @@ mod tests {
             ("x-own", "c"),
             ("accept-language", "de"),
         ]));
-        let passed = told().of_rest(&request);
+        let told = told();
+        let passed = told.of_rest(&request, "orders");
         let seen = [
             "accept-language",
             "authorization",
@@ -165,7 +169,15 @@ mod tests {
         ];
         assert_eq!(names(&passed), seen);
         assert_eq!(passed[X_MESH_CLIENT_ADDRESS], "10.0.0.9");
-        assert_eq!(passed[X_MESH_SERVICE_AUTHORIZATION], "Bearer ours");
+        assert_eq!(
+            passed[X_MESH_SERVICE_AUTHORIZATION],
+            told.of_rest(&request, "orders")[X_MESH_SERVICE_AUTHORIZATION]
+        );
+        let elsewhere = told.of_rest(&request, "a-stranger");
+        assert_ne!(
+            passed[X_MESH_SERVICE_AUTHORIZATION], elsewhere[X_MESH_SERVICE_AUTHORIZATION],
+            "good for one service"
+        );
     }
 
     #[test]
@@ -178,8 +190,8 @@ mod tests {
             ("sec-fetch-mode", "cors"),
         ]));
         strip(&mut request, true);
-        told().of_grpc(&mut request);
+        told().of_grpc(&mut request, "orders");
         assert_eq!(names(&request), ["x-mesh-client-address", "x-mesh-service-authorization", "x-own", "x-request-id"]);
-        assert_eq!(request[X_MESH_SERVICE_AUTHORIZATION], "Bearer ours");
+        assert_ne!(request[X_MESH_SERVICE_AUTHORIZATION], "Bearer forged");
     }
 }

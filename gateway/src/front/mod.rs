@@ -50,7 +50,7 @@ use http::header::{
 use http::{Method, Request, Response, Version};
 use hyper::body::Incoming;
 use mesh_client::context::ContextLayer;
-use mesh_runtime::auth::ServiceCredential;
+use mesh_runtime::auth::ServiceIdentity;
 use mesh_runtime::{BoxFuture, Connection, ConnectionError, DoubtfulLength, Ends, Refused, Slots, serve_web};
 use prometheus_client::registry::Registry;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -82,8 +82,8 @@ pub struct Config {
     pub limits: Limits,
     /// What is asked of tokens.
     pub edge: Edge,
-    /// The gateway's own token, which makes services believe what it says of clients.
-    pub credential: Option<ServiceCredential>,
+    /// Who the gateway is, which makes services believe what it says of clients.
+    pub identity: Option<ServiceIdentity>,
     /// Whose word on their own clients is taken.
     pub proxies: TrustedProxies,
     /// Origins whose pages may call from a browser, each read by [`origin`].
@@ -99,7 +99,7 @@ pub struct Front(Arc<Shared>);
 struct Shared {
     limits: Limits,
     edge: Edge,
-    credential: Option<ServiceCredential>,
+    identity: Option<ServiceIdentity>,
     proxies: TrustedProxies,
     cors: Option<CorsLayer>,
     ends_streams: CancellationToken,
@@ -114,13 +114,13 @@ impl Front {
     /// A front of whatever is published.
     #[must_use]
     pub fn new(config: Config, published: Arc<ArcSwap<Published>>) -> Self {
-        let Config { limits, edge, credential, proxies, origins, ends_streams } = config;
+        let Config { limits, edge, identity, proxies, origins, ends_streams } = config;
         Self(Arc::new(Shared {
             slots: Slots::new(limits.requests, limits.requests_per_client),
             cors: cors::layer(&origins),
             limits,
             edge,
-            credential,
+            identity,
             proxies,
             ends_streams,
             published,
@@ -198,7 +198,7 @@ impl Shared {
         let told = Told {
             id: request_id::of(request.headers()),
             client: self.proxies.client(peer, request.headers()),
-            credential: self.credential.as_ref().map(ServiceCredential::header),
+            identity: self.identity.clone(),
         };
         let (version, is_head) = (request.version(), request.method() == Method::HEAD);
         let is_doubtful = request.extensions().get::<DoubtfulLength>().is_some();

@@ -147,7 +147,7 @@ async fn of_route(
     drop(body);
 
     let channel = published.channel(route.service()).ok_or(Fault::NoRoute)?;
-    let mut headers = told.of_rest(headers);
+    let mut headers = told.of_rest(headers, route.service());
     // A stream lasts for as long as somebody listens, unless they say for how long.
     let timeout = if rpc.is_server_streaming() { asked } else { asked.or(Some(shared.limits.timeout)) };
     if let Some(timeout) = timeout {

@@ -89,7 +89,7 @@ async fn proxy(
     let rpc = published.table.rpc(request.uri().path()).ok_or(unknown)?;
     shared.edge.admit(rpc.grpc_path().path(), request.headers()).await?;
     let mut channel = published.channel(rpc.service()).ok_or(Fault::NoMethod)?;
-    told.of_grpc(request.headers_mut());
+    told.of_grpc(request.headers_mut(), rpc.service());
     if !rpc.is_server_streaming() && !request.headers().contains_key("grpc-timeout") {
         request.headers_mut().insert("grpc-timeout", timeout::grpc_timeout(shared.limits.timeout));
     }

@@ -3,12 +3,14 @@
 use std::path::Path;
 use std::time::Duration;
 
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use gateway::front::{Config, Edge, origin};
 use mesh_runtime::auth::{
-    AUDIENCE_ALL, Access, Claims, KeySource, Role, ServiceCredential, SigningKey, TrustedKey, Verifier, mint, trust,
+    AUDIENCE_ALL, Access, Claims, KeySource, Role, ServiceIdentity, SigningKey, TrustedKey, Verifier, mint, trust,
 };
 use mesh_runtime::clock;
 
+use crate::backend::SERVICE;
 use crate::kit::{Rig, config};
 
 /// A thing is for those who are known, making one for everybody, and of watching nothing is said.
@@ -95,12 +97,16 @@ async fn without_keys_nobody_knows_who_anybody_is() {
 #[tokio::test]
 async fn the_gateway_shows_a_token_of_its_own_beside_the_clients() {
     let key = SigningKey::generate().unwrap();
-    let credential = Some(ServiceCredential::new(key, "gateway", AUDIENCE_ALL));
-    let rig = Rig::with(Config { credential, ..config() }).await;
+    let identity = Some(ServiceIdentity::new(key, "gateway"));
+    let rig = Rig::with(Config { identity, ..config() }).await;
     let got = rig.ask("GET", "/v1/things/a", &[("authorization", "Bearer mine")], "").await;
     let seen = got.json()["seen"].clone();
     assert_eq!(seen["authorization"], "Bearer mine");
-    assert!(seen["x-mesh-service-authorization"].as_str().unwrap().starts_with("Bearer ey"), "{seen}");
+    // Of which the middle part is the claims: only this service takes it, so it is worth nothing to it elsewhere.
+    let token = seen["x-mesh-service-authorization"].as_str().unwrap().strip_prefix("Bearer ").unwrap();
+    let claims = BASE64_URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
+    let claims: serde_json::Value = serde_json::from_slice(&claims).unwrap();
+    assert_eq!((&claims["iss"], &claims["aud"]), (&"gateway".into(), &serde_json::json!([SERVICE])), "{claims}");
 }
 
 #[tokio::test]

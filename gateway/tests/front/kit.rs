@@ -36,7 +36,7 @@ pub(crate) fn config() -> Config {
     Config {
         limits: Limits::default(),
         edge: Edge::new(None, |_| None),
-        credential: None,
+        identity: None,
         proxies: TrustedProxies::default(),
         origins: Vec::new(),
         ends_streams: CancellationToken::new(),

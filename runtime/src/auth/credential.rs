@@ -1,5 +1,6 @@
 //! What a program shows when it calls another: a token that it signs itself, for a few minutes.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
@@ -18,45 +19,81 @@ const LIFETIME: Duration = Duration::from_secs(5 * 60);
 /// How long it is shown: a call that waits, and a clock that goes fast, still find it valid.
 const SHOWN: Duration = Duration::from_secs(4 * 60);
 
-/// A program's own identity towards one other service. Clones share the token. As a layer it shows it with every call.
+/// A program's own identity towards other programs. Each of them is shown a token that only it takes: what one program is shown
+/// is worth nothing to it before another. Clones share the tokens.
 #[derive(Clone)]
-pub struct ServiceCredential(Arc<Inner>);
+pub struct ServiceIdentity(Arc<Inner>);
 
 struct Inner {
     key: SigningKey,
     program: String,
-    audience: String,
-    token: Mutex<Option<(HeaderValue, SystemTime)>>,
+    /// By audience. A token that is shown no more makes room when one is made, so as many are here as programs were called
+    /// within [`SHOWN`].
+    tokens: Mutex<HashMap<String, Shown>>,
+}
+
+/// A token, as a header value, and when it was made.
+struct Shown {
+    header: HeaderValue,
+    minted: SystemTime,
+}
+
+impl Shown {
+    /// A calendar that was set back makes the age an error, and the token a new one.
+    fn holds(&self, now: SystemTime) -> bool {
+        now.duration_since(self.minted).is_ok_and(|age| age < SHOWN)
+    }
+}
+
+impl ServiceIdentity {
+    /// The program of this name. Whoever is called must trust the key, for an `iss` of the program's name and the role
+    /// "service".
+    #[must_use]
+    pub fn new(key: SigningKey, program: &str) -> Self {
+        Self(Arc::new(Inner { key, program: program.to_owned(), tokens: Mutex::default() }))
+    }
+
+    /// A header value that shows this identity to the program of that name, and is good for a minute at least. Names are those
+    /// of programs that exist, never what a stranger says: each is remembered for some minutes.
+    #[must_use]
+    pub fn towards(&self, audience: &str) -> HeaderValue {
+        self.towards_at(audience, clock::wall())
+    }
+
+    fn towards_at(&self, audience: &str, now: SystemTime) -> HeaderValue {
+        let Inner { key, program, tokens } = &*self.0;
+        let mut tokens = tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(shown) = tokens.get(audience)
+            && shown.holds(now)
+        {
+            return shown.header.clone();
+        }
+        let claims = Claims::new(program, Role::Service, program, [audience], now, LIFETIME);
+        let header = mint(key, &claims).bearer().expect("a token is base64 and dots");
+        tokens.retain(|_, shown| shown.holds(now));
+        tokens.insert(audience.to_owned(), Shown { header: header.clone(), minted: now });
+        header
+    }
+}
+
+/// A program's own identity towards one other service. As a layer it shows it with every call.
+#[derive(Clone)]
+pub struct ServiceCredential {
+    identity: ServiceIdentity,
+    audience: Arc<str>,
 }
 
 impl ServiceCredential {
-    /// The program of this name, to the service of that one. Whoever is called must trust the key, for an `iss` of the
-    /// program's name and the role "service".
+    /// The program of this name, to the service of that one: see [`ServiceIdentity::new`].
     #[must_use]
     pub fn new(key: SigningKey, program: &str, audience: &str) -> Self {
-        let (program, audience) = (program.to_owned(), audience.to_owned());
-        Self(Arc::new(Inner { key, program, audience, token: Mutex::default() }))
+        Self { identity: ServiceIdentity::new(key, program), audience: audience.into() }
     }
 
     /// The value of an `authorization` header that is good for a minute at least.
     #[must_use]
     pub fn header(&self) -> HeaderValue {
-        self.header_at(clock::wall())
-    }
-
-    fn header_at(&self, now: SystemTime) -> HeaderValue {
-        let mut token = self.0.token.lock().unwrap_or_else(PoisonError::into_inner);
-        // A calendar that was set back makes the age an error, and the token a new one.
-        if let Some((header, minted)) = &*token
-            && now.duration_since(*minted).is_ok_and(|age| age < SHOWN)
-        {
-            return header.clone();
-        }
-        let Inner { key, program, audience, .. } = &*self.0;
-        let claims = Claims::new(program, Role::Service, program, [audience], now, LIFETIME);
-        let header = mint(key, &claims).bearer().expect("a token is base64 and dots");
-        *token = Some((header.clone(), now));
-        header
+        self.identity.towards(&self.audience)
     }
 }
 
@@ -104,18 +141,28 @@ where
 
 #[cfg(test)]
 mod tests {
-    use super::{Duration, SHOWN, ServiceCredential, SigningKey};
+    use super::{Duration, SHOWN, ServiceIdentity, SigningKey};
     use crate::clock;
 
     #[test]
     fn one_token_is_shown_while_it_is_good_for_long_enough() {
-        let credential = ServiceCredential::new(SigningKey::generate().unwrap(), "order-svc", "user-svc");
+        let identity = ServiceIdentity::new(SigningKey::generate().unwrap(), "order-svc");
         let now = clock::wall();
-        let first = credential.header_at(now);
+        let at = |now| identity.towards_at("user-svc", now);
+        let first = at(now);
         assert!(first.is_sensitive() && first.to_str().unwrap().starts_with("Bearer "));
-        assert_eq!(credential.header_at(now + SHOWN - Duration::from_secs(1)), first);
-        let second = credential.header_at(now + SHOWN);
+        assert_eq!(at(now + SHOWN - Duration::from_secs(1)), first);
+        let second = at(now + SHOWN);
         assert_ne!(second, first);
-        assert_ne!(credential.header_at(now), second, "a calendar that was set back");
+        assert_ne!(at(now), second, "a calendar that was set back");
+    }
+
+    #[test]
+    fn each_program_is_shown_a_token_of_its_own_and_old_ones_make_room() {
+        let identity = ServiceIdentity::new(SigningKey::generate().unwrap(), "gateway");
+        let now = clock::wall();
+        assert_ne!(identity.towards_at("user-svc", now), identity.towards_at("order-svc", now));
+        drop(identity.towards_at("weather", now + SHOWN));
+        assert_eq!(identity.0.tokens.lock().unwrap().len(), 1);
     }
 }

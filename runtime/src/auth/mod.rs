@@ -36,7 +36,7 @@ mod wire;
 pub use args::{AuthArgs, AuthMode};
 pub use caller::Caller;
 pub use claims::{AUDIENCE_ALL, Claims, USER_ISSUER, lifetime_max, mint};
-pub use credential::{Credentialed, ServiceCredential};
+pub use credential::{Credentialed, ServiceCredential, ServiceIdentity};
 pub use error::{TokenError, role_required};
 pub use jwk::{Jwk, JwkError};
 pub use layer::{AccessLayer, AccessService, Table, bearer};
