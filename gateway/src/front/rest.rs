@@ -49,7 +49,9 @@ impl Answered {
 /// Answers one request.
 pub(super) async fn answer(shared: &Shared, told: &Told, parts: &Parts, mut body: Incoming) -> Answered {
     let answered = route(shared, told, parts, &mut body).await;
-    body::let_go(parts, body);
+    if answered.outcome.is_err() {
+        body::let_go(parts, body);
+    }
     answered
 }
 
