@@ -30,7 +30,7 @@ pub(crate) struct GatewayArgs {
     #[arg(long, env = "MESH_SERVICE_KEY", value_name = "FILE")]
     pub(crate) service_key: Option<PathBuf>,
 
-    /// Origins whose pages may call from a browser, such as https://shop.example; several are separated by commas [default:
+    /// Origins whose pages may call from a browser, such as `https://shop.example`; several are separated by commas [default:
     /// none]
     #[arg(long, env = "MESH_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',', value_parser = origin)]
     pub(crate) cors_origin: Vec<HeaderValue>,

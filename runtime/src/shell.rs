@@ -82,7 +82,7 @@ impl Shell {
         })
     }
 
-    /// Where the main port is bound: gRPC, or whatever the program's [`Front`](crate::Front) speaks.
+    /// Where the main port is bound: gRPC, or whatever the program's [`Front`] speaks.
     #[must_use]
     pub fn main_addr(&self) -> SocketAddr {
         self.main_addr

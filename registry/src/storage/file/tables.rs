@@ -19,7 +19,7 @@ use crate::storage::codec;
 use crate::storage::log::{Log, deletes};
 use crate::storage::{Completeness, Entry, Outcome};
 
-/// Keys and values as the codec writes them, joined, by their [places](super::places).
+/// Keys and values as the codec writes them, joined, by their [`super::places`].
 const RECORDS: TableDefinition<u64, &[u8]> = TableDefinition::new("placed");
 /// Values under their keys: where a file of format 1 has its records.
 const RECORDS_BY_KEY: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
