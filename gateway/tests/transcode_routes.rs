@@ -325,6 +325,7 @@ fn a_path_and_a_query_are_checked_like_a_body() {
         ("/v1/scalars?int32Field=%zz", "int32Field", "is not percent-encoded UTF-8"),
         ("/v1/scalars?boolField=1", "boolField", "is \"1\", and must be true or false"),
         ("/v1/scalars?int32Field.x=1", "int32Field.x", "is no query parameter here"),
+        ("/v1/known?timestamp.seconds=1", "timestamp.seconds", "is no query parameter here"),
         ("/v1/known?struct=1", "struct", "is a field that only a body can fill"),
         ("/v1/known?empty=1", "empty", "is a field that only a body can fill"),
     ] {
@@ -340,6 +341,9 @@ fn a_path_and_a_query_are_checked_like_a_body() {
     assert!(refused("POST", "/v1/echo?x=1", "")[0].1.ends_with("this method takes no query parameter"));
     let (_, fault) = refused("REPLACE", "/v1/parts/n/t", r#"{"name":"m"}"#).remove(0);
     assert_eq!(fault, "is given by the path; leave it out of the body");
+    let (place, fault) = refused("REPLACE", "/v1/parts/n/t", r#"{"inner":{"text":"u"}}"#).remove(0);
+    assert_eq!((&*place, &*fault), ("inner.text", "is given by the path; leave it out of the body"));
+    assert!(ask("REPLACE", "/v1/parts/n/t", r#"{"items":[{"text":"u"}],"everything":{"everything":{}}}"#).is_ok());
     let (_, fault) = refused("PUT", "/v1/parts/t?everything.scalars.int32Field=1", "").remove(0);
     assert_eq!(fault, "is given by the body; leave it out of the query");
     let (place, _) = refused("PUT", "/v1/parts/t", r#"{"scalars":{"int32Field":""}}"#).remove(0);

@@ -11,6 +11,7 @@ use super::schema::{Dialect, Schemas};
 use super::shape::{Form, Kind, Label};
 use super::table::RouteTable;
 use super::template::{Segment, Template};
+use super::text::FieldPath;
 
 /// HTTP methods that the document format has a place for.
 const METHODS: [&str; 8] = ["GET", "PUT", "POST", "DELETE", "OPTIONS", "HEAD", "PATCH", "TRACE"];
@@ -145,7 +146,10 @@ fn operation<'t>(schemas: &mut Schemas<'t>, route: &'t Route, path_names: &[Stri
     });
     let body = match route.body {
         Body::Nothing => None,
-        Body::Whole => Some(schemas.object(shapes, pool, input, Dialect::Input, &route.bound)),
+        Body::Whole => {
+            let bound: Vec<&[u16]> = route.captures.iter().map(FieldPath::steps).collect();
+            Some(schemas.object(shapes, pool, input, Dialect::Input, &bound))
+        }
         Body::Field(index) => Some(schemas.field(shapes, pool, &input.fields[usize::from(index)], Dialect::Input)),
     };
     if let Some(schema) = body {

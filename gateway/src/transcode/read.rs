@@ -13,14 +13,15 @@ use super::input::Violation;
 use super::known;
 use super::scalar::{self, Literal, put_bytes};
 use super::shape::{Field, Form, Kind, Label, Shape, Shapes};
+use super::text::FieldPath;
 
 /// Deepest nesting of objects and lists in a body.
 pub const DEPTH_MAX: usize = 64;
 /// Names that an error lists.
 const NAMES_MAX: usize = 32;
 
-/// The bytes of a message from JSON. `bound` are fields of it that something else fills.
-pub(super) fn message(shapes: &Shapes, shape: &Shape, bound: &[u16], json: &[u8]) -> Result<Vec<u8>, Violation> {
+/// The bytes of a message from JSON. `bound` are fields of it, or of messages in it, that something else fills.
+pub(super) fn message(shapes: &Shapes, shape: &Shape, bound: &[FieldPath], json: &[u8]) -> Result<Vec<u8>, Violation> {
     read(shapes, Target::Content(shape), bound, json)
 }
 
@@ -29,7 +30,7 @@ pub(super) fn field(shapes: &Shapes, field: &Field, json: &[u8]) -> Result<Vec<u
     read(shapes, Target::Field(field), &[], json).map_err(|violation| violation.below(&field.name))
 }
 
-fn read(shapes: &Shapes, target: Target<'_>, bound: &[u16], json: &[u8]) -> Result<Vec<u8>, Violation> {
+fn read(shapes: &Shapes, target: Target<'_>, bound: &[FieldPath], json: &[u8]) -> Result<Vec<u8>, Violation> {
     let mut reader = Reader {
         shapes,
         bound,
@@ -55,8 +56,8 @@ fn read(shapes: &Shapes, target: Target<'_>, bound: &[u16], json: &[u8]) -> Resu
 
 struct Reader<'s> {
     shapes: &'s Shapes,
-    /// Fields of the outermost message that the body must not set.
-    bound: &'s [u16],
+    /// Fields that the body must not set.
+    bound: &'s [FieldPath],
     out: Vec<u8>,
     /// Where reading is; stays where it was when reading fails.
     path: Vec<Step<'s>>,
@@ -107,6 +108,11 @@ impl<'s> Reader<'s> {
             }
         }
         place
+    }
+
+    fn stands_at(&self, bound: &FieldPath) -> bool {
+        let same = |(step, index): (&Step<'_>, &u16)| matches!(step, Step::Field(field) if field.index == *index);
+        self.path.len() == bound.steps().len() && self.path.iter().zip(bound.steps()).all(same)
     }
 
     /// Writes what `content` writes, with its length before it.
@@ -221,13 +227,12 @@ impl<'s> Reader<'s> {
     fn fields<'de, A: MapAccess<'de>>(&mut self, shape: &'s Shape, map: &mut A) -> Result<(), A::Error> {
         let bits = self.seen.len() * 64;
         self.seen.resize(self.seen.len() + (shape.fields.len() + shape.oneofs).div_ceil(64), 0);
-        let outermost = self.path.is_empty();
         while let Some(field) = map.next_key_seed(Name { reader: self, shape })? {
             self.path.push(Step::Field(field));
             if self.mark(bits + usize::from(field.index)) {
                 return Err(self.fail("is there twice"));
             }
-            if outermost && self.bound.contains(&field.index) {
+            if self.bound.iter().any(|bound| self.stands_at(bound)) {
                 return Err(self.fail("is given by the path; leave it out of the body"));
             }
             let before = self.out.len();

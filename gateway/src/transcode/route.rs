@@ -58,8 +58,6 @@ pub struct Route {
     pub(super) query: Query,
     /// Index of the output's field that is the answer; else all of it is.
     pub(super) response_body: Option<u16>,
-    /// Fields of the request that a body of the whole request must not have.
-    pub(super) bound: Vec<u16>,
 }
 
 /// What the HTTP body fills.
@@ -278,8 +276,7 @@ impl Route {
             Body::Field(index) => Query::new(shapes, rpc.input, &captures, Some(index)),
             Body::Whole => Query::none(rpc.input),
         };
-        let bound = captures.iter().filter(|path| path.is_top()).map(FieldPath::first).collect();
-        Ok(Self { rpc: Arc::clone(rpc), verb, template, captures, body, query, response_body, bound })
+        Ok(Self { rpc: Arc::clone(rpc), verb, template, captures, body, query, response_body })
     }
 
     /// The method that it calls.
@@ -326,7 +323,7 @@ impl Route {
         let read = match self.body {
             _ if blank => Ok(Vec::new()),
             Body::Nothing => Err(Violation::new("", "must be empty: this method takes none")),
-            Body::Whole => read::message(shapes, input, &self.bound, body),
+            Body::Whole => read::message(shapes, input, &self.captures, body),
             Body::Field(index) => read::field(shapes, &input.fields[usize::from(index)], body),
         };
         let mut message = read.unwrap_or_else(|violation| {

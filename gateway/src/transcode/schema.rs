@@ -87,20 +87,34 @@ impl<'t> Schemas<'t> {
         if dialect == Dialect::Input { json!({"anyOf": [reference, {"type": "null"}]}) } else { reference }
     }
 
-    /// The object of a message without the fields at `without`.
+    /// The object of a message without the fields of the paths `without`.
     pub(super) fn object(
         &mut self,
         shapes: &Shapes,
         pool: &'t DescriptorPool,
         shape: &Shape,
         dialect: Dialect,
-        without: &[u16],
+        without: &[&[u16]],
     ) -> Value {
         let mut properties = Map::new();
         let mut required = Vec::new();
-        let fields = || shape.fields.iter().filter(|field| !without.contains(&field.index));
+        let fields = || shape.fields.iter().filter(|field| !without.contains(&&[field.index][..]));
         for field in fields() {
-            let mut schema = self.field(shapes, pool, field, dialect);
+            // Of a message that is partly left out there is no other copy to refer to.
+            let inner: Vec<&[u16]> = without
+                .iter()
+                .filter_map(|path| path.split_first())
+                .filter(|(first, _)| **first == field.index)
+                .map(|(_, rest)| rest)
+                .collect();
+            let mut schema = match field.kind {
+                Kind::Message(id) if !inner.is_empty() => {
+                    let mut schema = self.object(shapes, pool, shapes.message(id), dialect, &inner);
+                    schema["type"] = json!(["object", "null"]);
+                    schema
+                }
+                _ => self.field(shapes, pool, field, dialect),
+            };
             if let Some(comment) = self.comments.field(pool, shape, field) {
                 schema["description"] = comment.into(); // beside a $ref, which 3.1 allows
             }
@@ -154,13 +168,17 @@ impl<'t> Schemas<'t> {
                 let Some((key, value)) = shapes.entry(field) else { return json!({"type": "object"}) };
                 let item = self.item(shapes, pool, value.kind, dialect);
                 let mut schema = json!({"type": kind("object"), "additionalProperties": item});
+                // The longest numbers do not all fit: of what is taken one digit less is promised.
+                let digits = |digits: u8| if dialect == Dialect::Output { digits } else { digits - 1 };
                 let names = match key.kind {
                     Kind::String => return schema,
                     Kind::Bool => json!({"enum": ["true", "false"]}),
-                    Kind::Uint32 | Kind::Fixed32 => json!({"pattern": "^(0|[1-9][0-9]{0,8})$"}),
-                    Kind::Uint64 | Kind::Fixed64 => json!({"pattern": "^(0|[1-9][0-9]{0,18})$"}),
-                    Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => json!({"pattern": "^(0|-?[1-9][0-9]{0,9})$"}),
-                    _ => json!({"pattern": "^(0|-?[1-9][0-9]{0,18})$"}),
+                    Kind::Uint32 | Kind::Fixed32 => json!({"pattern": format!("^(0|[1-9][0-9]{{0,{}}})$", digits(9))}),
+                    Kind::Uint64 | Kind::Fixed64 => json!({"pattern": format!("^(0|[1-9][0-9]{{0,{}}})$", digits(19))}),
+                    Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => {
+                        json!({"pattern": format!("^(0|-?[1-9][0-9]{{0,{}}})$", digits(9))})
+                    }
+                    _ => json!({"pattern": format!("^(0|-?[1-9][0-9]{{0,{}}})$", digits(18))}),
                 };
                 schema["propertyNames"] = names;
                 schema

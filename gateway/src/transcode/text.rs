@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::input::Violation;
 use super::read::message_literal;
 use super::scalar::{self, Literal, put_bytes};
-use super::shape::{Field, Kind, Label, MessageId, Shape, Shapes};
+use super::shape::{Field, Form, Kind, Label, MessageId, Shape, Shapes};
 
 /// Deepest field that a query parameter may name, and that is listed.
 const DEPTH_MAX: usize = 8;
@@ -35,7 +35,7 @@ impl FieldPath {
             let field = within.and_then(|id| shapes.message(id).by_name(part)).ok_or(PathFault::Unknown)?;
             steps.push(field.index);
             within = match field.kind {
-                Kind::Message(id) => Some(id),
+                Kind::Message(id) if shapes.message(id).form == Form::Plain => Some(id), // others are one text, or none
                 _ => None,
             };
             label = field.label;
@@ -75,9 +75,9 @@ impl FieldPath {
         self.steps.first().copied().unwrap_or_default()
     }
 
-    /// Whether it is a field of the outermost message.
-    pub(super) fn is_top(&self) -> bool {
-        self.steps.len() == 1
+    /// Indexes of the fields on the way.
+    pub(super) fn steps(&self) -> &[u16] {
+        &self.steps
     }
 
     /// Appends the field with this text as its value. A nested one comes in messages of its own: to a decoder, two messages of one field are one.
@@ -171,7 +171,7 @@ impl Query {
                 // A message inside itself is listed once; deeper names work, but have no end.
                 (Label::Single, Kind::Message(id)) if steps.len() < DEPTH_MAX && !within.contains(&id) => {
                     let inner = shapes.message(id);
-                    if inner.form == super::shape::Form::Plain {
+                    if inner.form == Form::Plain {
                         within.push(id);
                         self.list(shapes, inner, within, steps, &format!("{name}."));
                         within.pop();

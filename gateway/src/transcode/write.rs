@@ -18,6 +18,9 @@ use super::shape::{Field, Form, Kind, Label, Shape, Shapes};
 /// Deepest nesting of messages in an answer; protobuf's own decoders stop there, too.
 const DEPTH_MAX: usize = 100;
 
+/// Fields of all open messages that most answers stay below; more of them grow the list.
+const CHUNKS: usize = 32;
+
 /// An answer that its descriptor does not describe.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BadAnswer {
@@ -37,7 +40,7 @@ pub enum BadAnswer {
 
 /// Appends a message as JSON.
 pub(super) fn message(shapes: &Shapes, shape: &Shape, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), BadAnswer> {
-    let mut writer = Writer { shapes, out, chunks: Vec::new(), depth: 0 };
+    let mut writer = Writer { shapes, out, chunks: Vec::with_capacity(CHUNKS), depth: 0 };
     writer.message(shape, bytes)
 }
 
@@ -49,7 +52,7 @@ pub(super) fn field(
     bytes: &[u8],
     out: &mut Vec<u8>,
 ) -> Result<(), BadAnswer> {
-    let mut writer = Writer { shapes, out, chunks: Vec::new(), depth: 0 };
+    let mut writer = Writer { shapes, out, chunks: Vec::with_capacity(CHUNKS), depth: 0 };
     writer.scan(shape, bytes, 0)?;
     writer.chunks.retain(|chunk| chunk.field == field.index);
     let end = writer.chunks.len();
