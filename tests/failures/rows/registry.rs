@@ -61,6 +61,9 @@ pub(super) async fn hostile_push(scene: Scene) -> Finding {
     .await
 }
 
+/// Seconds' worth of calls in which everybody has to be called again.
+const CALLED_AGAIN_MAX: usize = 20;
+
 /// Servers under load, listed by a registry that then says all this; nobody may notice, and nobody may be called no more.
 async fn lied_to(scene: Scene, count: usize, lies: impl FnOnce(&[SocketAddr]) -> Vec<Push>) -> Finding {
     let mut registry = Server::start_registry().await;
@@ -83,9 +86,17 @@ async fn lied_to(scene: Scene, count: usize, lies: impl FnOnce(&[SocketAddr]) ->
     let everybody = [&listed[..], &[late.address()]].concat();
     registry.behave(push("second", 3, ServicePresence::Populated, &everybody)).await;
     until("one more endpoint", || channel.endpoints().len() == everybody.len()).await;
-    let before: Vec<u64> = listed.iter().map(|&address| endpoint(&channel, address.into()).picks()).collect();
-    load.calls(RATE as usize).await;
-    let after: Vec<u64> = listed.iter().map(|&address| endpoint(&channel, address.into()).picks()).collect();
+    let picks = || -> Vec<u64> { listed.iter().map(|&address| endpoint(&channel, address.into()).picks()).collect() };
+    let before = picks();
+    let mut after = before.clone();
+    // One that stood still for a moment on a busy machine counts as slow for some seconds, and is called less.
+    for _ in 0..CALLED_AGAIN_MAX {
+        load.calls(RATE as usize).await;
+        after = picks();
+        if after.iter().zip(&before).all(|(after, before)| after > before) {
+            break;
+        }
+    }
     let calls = load.stop().await;
 
     let mut finding = Finding::nobody_noticed(&calls);
