@@ -49,6 +49,8 @@ pub(super) enum Fault {
     NotAcceptable,
     /// `Request-Timeout` is none.
     BadTimeout { max: Duration },
+    /// `grpc-timeout` is none.
+    BadGrpcTimeout,
     /// The request is not what the route takes: fields, and what is wrong with each.
     BadInput(BadInput),
     /// A token is needed, and there is none.
@@ -123,6 +125,10 @@ impl Fault {
             }
             Self::BadTimeout { max } => {
                 let message = format!("request-timeout is a number of seconds from 0.001 to {}", max.as_secs());
+                told(400, Code::InvalidArgument, "TIMEOUT_MALFORMED", message)
+            }
+            Self::BadGrpcTimeout => {
+                let message = "grpc-timeout is up to eight digits and one of H, M, S, m, u, n";
                 told(400, Code::InvalidArgument, "TIMEOUT_MALFORMED", message)
             }
             Self::BadInput(bad) => told(400, Code::InvalidArgument, "INVALID_REQUEST", bad.to_string()),

@@ -37,6 +37,33 @@ fn seconds(value: &HeaderValue) -> Option<Duration> {
     Some(Duration::from_secs(whole.parse().ok()?) + Duration::from_millis(format!("{part:0<3}").parse().ok()?))
 }
 
+/// What a gRPC client asks for in `grpc-timeout`, `max` at the most: up to eight digits and a unit.
+pub(super) fn asked_by_grpc(headers: &HeaderMap, max: Duration) -> Result<Option<Duration>, Malformed> {
+    let mut values = headers.get_all("grpc-timeout").iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => grpc(value).map(|asked| Some(asked.min(max))).ok_or(Malformed),
+        _ => Err(Malformed),
+    }
+}
+
+fn grpc(value: &HeaderValue) -> Option<Duration> {
+    let (unit, digits) = value.as_bytes().split_last()?;
+    if !(1..=8).contains(&digits.len()) || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let number: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    Some(match unit {
+        b'H' => Duration::from_secs(number * 3600),
+        b'M' => Duration::from_secs(number * 60),
+        b'S' => Duration::from_secs(number),
+        b'm' => Duration::from_millis(number),
+        b'u' => Duration::from_micros(number),
+        b'n' => Duration::from_nanos(number),
+        _ => return None,
+    })
+}
+
 /// As gRPC writes it.
 pub(super) fn grpc_timeout(timeout: Duration) -> HeaderValue {
     // Milliseconds in eight digits are more than a day.
@@ -61,6 +88,22 @@ mod tests {
         assert_eq!(read("0.001"), Ok(Some(Duration::from_millis(1))));
         assert_eq!(read("60"), Ok(Some(Duration::from_secs(60))));
         for wrong in ["", "0", "60.001", "-1", "+1", "1s", "1e3", "0x1", ".5", "1.", "1.0001", "9999999", "inf", " 1"] {
+            assert_eq!(read(wrong), Err(Malformed), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn grpc_says_eight_digits_and_a_unit() {
+        let read = |value: &str| {
+            let headers = [(HeaderName::from_static("grpc-timeout"), HeaderValue::from_str(value).unwrap())];
+            asked_by_grpc(&headers.into_iter().collect(), Duration::from_secs(60))
+        };
+        for (text, ms) in
+            [("5S", 5_000), ("1M", 60_000), ("99999999H", 60_000), ("7m", 7), ("2000u", 2), ("3000000n", 3)]
+        {
+            assert_eq!(read(text), Ok(Some(Duration::from_millis(ms))), "{text}");
+        }
+        for wrong in ["", "S", "5", "5s", "-5S", "+5S", "5 S", "123456789n", "1.5S", "x"] {
             assert_eq!(read(wrong), Err(Malformed), "{wrong:?}");
         }
     }

@@ -90,8 +90,12 @@ async fn proxy(
     shared.edge.admit(rpc.grpc_path().path(), request.headers()).await?;
     let mut channel = published.channel(rpc.service()).ok_or(Fault::NoMethod)?;
     told.of_grpc(request.headers_mut(), rpc.service());
-    if !rpc.is_server_streaming() && !request.headers().contains_key("grpc-timeout") {
-        request.headers_mut().insert("grpc-timeout", timeout::grpc_timeout(shared.limits.timeout));
+    let asked = timeout::asked_by_grpc(request.headers(), shared.limits.timeout_max)
+        .map_err(|timeout::Malformed| Fault::BadGrpcTimeout)?;
+    // As for REST: a stream lasts for as long as somebody listens, unless they say for how long.
+    let timeout = if rpc.is_server_streaming() { asked } else { asked.or(Some(shared.limits.timeout)) };
+    if let Some(timeout) = timeout {
+        request.headers_mut().insert("grpc-timeout", timeout::grpc_timeout(timeout));
     }
     *request.uri_mut() = rpc.grpc_path().clone().into();
     let max = shared.limits.body_bytes;

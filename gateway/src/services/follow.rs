@@ -19,6 +19,9 @@ const EMPTY_MAX: Duration = Duration::from_secs(1);
 /// Longest time that one instance has to describe itself.
 const DESCRIBE_MAX: Duration = Duration::from_secs(5);
 
+/// Longest time that compiling one service's descriptors holds its place among those that are read.
+const COMPILE_MAX: Duration = Duration::from_secs(5);
+
 /// How many instances are asked, one after the other, before it is tried again later.
 const ASKED_MAX: usize = 3;
 
@@ -55,6 +58,9 @@ pub(super) enum ReadFault {
     /// What it says cannot be served over HTTP.
     #[error(transparent)]
     Routes(#[from] Box<RouteFault>),
+    /// Compiling takes too long. The thread ends by itself: the work is bounded.
+    #[error("its descriptors take longer than {COMPILE_MAX:?} to compile")]
+    Slow,
     /// Reading it panicked.
     #[error("its descriptors cannot be compiled")]
     Panicked,
@@ -140,7 +146,9 @@ impl Follow {
             match read_from(&self.service, address).await {
                 Ok(routes) => return Ok(routes),
                 // Its siblings say the same.
-                Err(fault @ (ReadFault::Routes(_) | ReadFault::Panicked | ReadFault::Mesh(_))) => return Err(fault),
+                Err(fault @ (ReadFault::Routes(_) | ReadFault::Panicked | ReadFault::Slow | ReadFault::Mesh(_))) => {
+                    return Err(fault);
+                }
                 Err(fault) => last = Some(fault),
             }
         }
@@ -159,7 +167,10 @@ async fn read_from(service: &Arc<str>, at: &Address) -> Result<ServiceRoutes, Re
         let services = described.services.clone();
         Ok(ServiceRoutes::compile(&service, described.pool()?, &services)?)
     });
-    compiled.await.unwrap_or(Err(ReadFault::Panicked))
+    match timeout(COMPILE_MAX, compiled).await {
+        Ok(compiled) => compiled.unwrap_or(Err(ReadFault::Panicked)),
+        Err(_) => Err(ReadFault::Slow),
+    }
 }
 
 impl Held {

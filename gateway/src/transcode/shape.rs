@@ -216,8 +216,7 @@ impl Shape {
         names.extend(fields.iter().map(|field| (field.json_name.clone(), field.index)));
         names.sort();
         names.dedup_by(|next, kept| next.0 == kept.0);
-        let mut numbers: Vec<(u32, u16)> =
-            message.fields().filter_map(|field| Some((field.number(), position(&fields, field.name())?))).collect();
+        let mut numbers: Vec<(u32, u16)> = fields.iter().map(|field| (field.number, field.index)).collect();
         numbers.sort_unstable();
         let form = Form::of(message);
         Self { name: message.full_name().into(), fields, oneofs: oneofs.len(), form, names, numbers }
@@ -239,10 +238,6 @@ impl Shape {
         };
         Some(&self.fields[usize::from(self.numbers[at].1)])
     }
-}
-
-fn position(fields: &[Field], name: &str) -> Option<u16> {
-    fields.iter().find(|field| *field.name == *name).map(|field| field.index)
 }
 
 impl Field {

@@ -12,6 +12,10 @@ use super::shape::{Field, Form, Kind, Label, MessageId, Shape, Shapes};
 const DEPTH_MAX: usize = 8;
 /// Most parameters that are listed of one route.
 const LISTED_MAX: usize = 256;
+/// Most fields that are looked at to list them: types that name each other have more paths than anybody can walk.
+const VISITED_MAX: usize = 4096;
+/// Most faults of one query that are told; the next one says that there are more.
+const VIOLATIONS_MAX: usize = 16;
 
 /// A field by its place in a message, in a message in it, and so on. Two paths are equal when they name the same field.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -140,7 +144,7 @@ impl Query {
     pub(super) fn new(shapes: &Shapes, root: MessageId, path: &[FieldPath], body: Option<u16>) -> Self {
         let mut query = Self { root, path: path.to_vec(), body, listed: Vec::new(), closed: false };
         let mut within = vec![root];
-        query.list(shapes, shapes.message(root), &mut within, &mut Vec::new(), "");
+        query.list(shapes, shapes.message(root), &mut within, &mut Vec::new(), "", &mut 0);
         query
     }
 
@@ -156,8 +160,13 @@ impl Query {
         within: &mut Vec<MessageId>,
         steps: &mut Vec<u16>,
         prefix: &str,
+        visited: &mut usize,
     ) {
         for field in &shape.fields {
+            if *visited == VISITED_MAX {
+                return;
+            }
+            *visited += 1;
             if self.listed.len() == LISTED_MAX || steps.is_empty() && self.body == Some(field.index) {
                 continue;
             }
@@ -173,7 +182,7 @@ impl Query {
                     let inner = shapes.message(id);
                     if inner.form == Form::Plain {
                         within.push(id);
-                        self.list(shapes, inner, within, steps, &format!("{name}."));
+                        self.list(shapes, inner, within, steps, &format!("{name}."), visited);
                         within.pop();
                     }
                 }
@@ -187,6 +196,10 @@ impl Query {
     pub(super) fn put(&self, shapes: &Shapes, query: &str, out: &mut Vec<u8>, violations: &mut Vec<Violation>) {
         let mut seen: BTreeSet<(FieldPath, Option<u16>)> = BTreeSet::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            if violations.len() >= VIOLATIONS_MAX {
+                violations.push(Violation::new("query", "has more that is wrong; correct these first"));
+                return;
+            }
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let (Some(name), Some(value)) = (decode(name, true), decode(value, true)) else {
                 violations.push(Violation::new(shown(name), "is not percent-encoded UTF-8"));
@@ -284,5 +297,52 @@ mod tests {
         for text in ["%", "%2", "%zz", "%+1", "%C3", "%FF", "%é"] {
             assert_eq!(decode(text, true), None, "{text}");
         }
+    }
+
+    /// Messages `M0`, `M1`, ..., each with a single field of every one of them.
+    fn tangle(messages: usize) -> Shapes {
+        use prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet};
+        let field = |to: usize| FieldDescriptorProto {
+            name: Some(format!("f{to}")),
+            number: Some(i32::try_from(to).unwrap() + 1),
+            label: Some(1),
+            r#type: Some(11),
+            type_name: Some(format!(".t.M{to}")),
+            ..Default::default()
+        };
+        let message = |of: usize| DescriptorProto {
+            name: Some(format!("M{of}")),
+            field: (0..messages).map(field).collect(),
+            ..Default::default()
+        };
+        let file = FileDescriptorProto {
+            name: Some("t.proto".to_owned()),
+            package: Some("t".to_owned()),
+            syntax: Some("proto3".to_owned()),
+            message_type: (0..messages).map(message).collect(),
+            ..Default::default()
+        };
+        let pool = prost_reflect::DescriptorPool::from_file_descriptor_set(FileDescriptorSet { file: vec![file] });
+        Shapes::compile(&pool.unwrap())
+    }
+
+    #[test]
+    fn types_that_name_each_other_are_listed_within_bounds() {
+        let shapes = tangle(9);
+        let root = shapes.find("t.M0").unwrap();
+        let mut query = Query::none(root);
+        let mut visited = 0;
+        query.list(&shapes, shapes.message(root), &mut vec![root], &mut Vec::new(), "", &mut visited);
+        assert_eq!((visited, query.listed.len()), (VISITED_MAX, 0));
+    }
+
+    #[test]
+    fn a_query_that_is_all_wrong_is_told_so_briefly() {
+        let shapes = tangle(1);
+        let query = Query::none(shapes.find("t.M0").unwrap());
+        let mut violations = Vec::new();
+        query.put(&shapes, &"a&".repeat(4096), &mut Vec::new(), &mut violations);
+        assert_eq!(violations.len(), VIOLATIONS_MAX + 1);
+        assert!(violations.last().unwrap().description.contains("more"), "{violations:?}");
     }
 }

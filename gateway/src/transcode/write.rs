@@ -18,6 +18,10 @@ use super::shape::{Field, Form, Kind, Label, Shape, Shapes};
 /// Deepest nesting of messages in an answer; protobuf's own decoders stop there, too.
 const DEPTH_MAX: usize = 100;
 
+/// Largest answer in JSON, in bytes: sixteen times the largest message that a service may answer with. Few bytes on the wire can
+/// be many here, since every empty message is written with all of its defaults.
+const OUT_MAX: usize = 16 * 4 * 1024 * 1024;
+
 /// Fields of all open messages that most answers stay below; more of them grow the list.
 const CHUNKS: usize = 32;
 
@@ -33,6 +37,9 @@ pub enum BadAnswer {
     /// Nested deeper than anybody reads.
     #[error("the service's answer is nested more than {DEPTH_MAX} levels deep")]
     TooDeep,
+    /// Longer in JSON than anybody reads.
+    #[error("the service's answer is more than {OUT_MAX} bytes of JSON")]
+    TooLarge,
     /// A value without a form in JSON: a time outside the years 1 to 9999, a `Value` that is not a number.
     #[error("the service's answer has a {0} that JSON cannot say")]
     NoJson(&'static str),
@@ -214,6 +221,9 @@ impl<'b> Writer<'b, '_> {
             }
             if from == at && field.presence {
                 continue;
+            }
+            if self.out.len() > OUT_MAX {
+                return Err(BadAnswer::TooLarge);
             }
             if !first {
                 self.out.push(b',');

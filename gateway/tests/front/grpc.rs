@@ -113,3 +113,12 @@ async fn grpc_itself_passes_over_http_2() {
     assert_eq!(body.trailers().await.unwrap().unwrap()["grpc-status"], "0");
     driving.abort();
 }
+
+#[tokio::test]
+async fn a_timeout_that_cannot_be_read_is_refused() {
+    let rig = Rig::start().await;
+    for timeout in ["soon", "123456789S", "5"] {
+        let (head, _) = call(&rig, GET, &thing("a"), &format!("grpc-timeout: {timeout}\r\n")).await;
+        assert!(head.contains("grpc-status: 3"), "{timeout}: {head}");
+    }
+}
