@@ -1,11 +1,14 @@
 //! What can be done with accounts. Mutating calls go through the ledger, so each is done once however often it arrives.
 
+use std::net::IpAddr;
+
 use mesh_api::shop::user::v1 as wire;
 use mesh_runtime::database::{Answered, Begun, Call, Database, DatabaseError, Etag, Page, PageRequest, ResourceError};
 use mesh_runtime::entropy;
 use uuid::Uuid;
 
 use crate::error::UserError;
+use crate::limits::Limits;
 use crate::password::Passwords;
 use crate::store::users::{self, PasswordHash};
 use crate::user::{Change, DisplayName, Email, Password, User};
@@ -15,6 +18,7 @@ use crate::user::{Change, DisplayName, Email, Password, User};
 pub(crate) struct Accounts {
     database: Database,
     passwords: Passwords,
+    limits: Limits,
 }
 
 /// An account to create.
@@ -36,20 +40,20 @@ struct Created {
 }
 
 impl Accounts {
-    pub(crate) fn new(database: Database, passwords: Passwords) -> Self {
-        Self { database, passwords }
+    pub(crate) fn new(database: Database, passwords: Passwords, limits: Limits) -> Self {
+        Self { database, passwords, limits }
     }
 
     /// The digest of `call` covers all of the request but the password.
-    pub(crate) async fn create(&self, call: Call, new: NewUser) -> Result<wire::User, UserError> {
+    pub(crate) async fn create(&self, call: Call, new: NewUser, address: IpAddr) -> Result<wire::User, UserError> {
         // Asked before the hash, since a write must not wait for one; and again in the write, since a twin of this request
         // may have come first meanwhile.
         if let Some(answered) = self.database.recall(&call).await? {
-            return self.repeat(answered, new.password).await;
+            return self.repeat(answered, new, address).await;
         }
         let password_hash = self.passwords.hash(new.password.clone()).await?;
         let mut work = match self.database.begin(call).await? {
-            Begun::Answered(answered) => return self.repeat(answered, new.password).await,
+            Begun::Answered(answered) => return self.repeat(answered, new, address).await,
             Begun::Fresh(work) => work,
         };
         let now = work.now();
@@ -68,12 +72,25 @@ impl Accounts {
         Ok(user)
     }
 
-    async fn repeat(&self, answered: Answered<Created>, password: Password) -> Result<wire::User, UserError> {
+    /// Whether the password of a repeat is the same tells whether it is the account's, so it is limited as a login is. That it
+    /// was right forgives nothing: the account may be another's by now.
+    async fn repeat(
+        &self,
+        answered: Answered<Created>,
+        new: NewUser,
+        address: IpAddr,
+    ) -> Result<wire::User, UserError> {
         let reused = || UserError::Resource(ResourceError::RequestIdReused);
         let Answered::Same(created) = answered else { return Err(reused()) };
-        let is_same = self.passwords.verify(password, PasswordHash(created.password_hash)).await?;
-        let user = created.user.ok_or(DatabaseError::Unreadable { what: "created user" })?;
-        if is_same { Ok(user) } else { Err(reused()) }
+        let attempt = self.limits.begin(&new.email, address)?;
+        let verified = self.passwords.verify(new.password, PasswordHash(created.password_hash)).await;
+        if matches!(verified, Ok(false)) {
+            attempt.failed();
+            return Err(reused());
+        }
+        attempt.undecided();
+        verified?;
+        Ok(created.user.ok_or(DatabaseError::Unreadable { what: "created user" })?)
     }
 
     /// Of an account that is not `owner`'s, as of one that never was: the same work, the same answer. So too below.

@@ -112,7 +112,7 @@ async fn run(Args { process, database, auth, signing_key }: Args) -> Result<(), 
     let passwords = Passwords::new();
     let limits = Limits::new(clock.clone());
     let users = UserServiceServer::new(Users {
-        accounts: Accounts::new(database.clone(), passwords.clone()),
+        accounts: Accounts::new(database.clone(), passwords.clone(), limits.clone()),
         logins: Logins::new(database.clone(), passwords, keys.clone(), limits, clock),
         verifier: verifier.clone(),
     });

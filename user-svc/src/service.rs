@@ -43,8 +43,9 @@ impl UserService for Users {
         &self,
         request: Request<wire::CreateUserRequest>,
     ) -> Result<Response<wire::CreateUserResponse>, Status> {
+        let address = self.address(&request).await;
         let (call, new) = create(request.into_inner())?;
-        let user = self.accounts.create(call, new).await?;
+        let user = self.accounts.create(call, new, address).await?;
         Ok(Response::new(wire::CreateUserResponse { user: Some(user) }))
     }
 

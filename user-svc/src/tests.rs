@@ -51,7 +51,7 @@ impl Instance {
         let keys = Keys::beside(&path, clock.clone()).unwrap();
         keys.renew(&database).await;
         let limits = Limits::new(clock.clone());
-        let accounts = Accounts::new(database.clone(), passwords.clone());
+        let accounts = Accounts::new(database.clone(), passwords.clone(), limits.clone());
         let logins = Logins::new(database.clone(), passwords.clone(), keys.clone(), limits, clock.clone());
         let users = Users { accounts, logins, verifier: None };
         Self { users, clock: clock.clone(), passwords, database, keys }
@@ -183,6 +183,18 @@ async fn a_repeated_creation_is_one_account_and_another_body_is_told_apart() {
     // The promise outlives the account.
     delete(&first, &created.user_id).await.unwrap();
     assert_eq!(create(&second, ada("1")).await.unwrap(), created);
+}
+
+#[tokio::test]
+async fn guesses_by_repeated_creation_are_limited_as_logins_are() {
+    let folder = TempDir::new().unwrap();
+    let users = instance(&folder).await;
+    create(&users, ada("1")).await.unwrap();
+    let guess = || CreateUserRequest { password: "battery staple".into(), ..ada("1") };
+    for _ in 0..crate::limits::FREE {
+        assert_eq!(refused(create(&users, guess()).await), (Code::AlreadyExists, "REQUEST_ID_REUSED".to_owned()));
+    }
+    assert_eq!(refused(create(&users, guess()).await), (Code::ResourceExhausted, "LOGIN_TOO_OFTEN".to_owned()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
