@@ -21,6 +21,7 @@ use aws_lc_rs::digest;
 use mesh_runtime::peer_network;
 use parking_lot::Mutex;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::user::Email;
@@ -156,6 +157,8 @@ pub(crate) struct Attempt {
     limits: Limits,
     account: [u8; 16],
     address: IpAddr,
+    /// Whether a failure counts twice.
+    is_double: bool,
     has_verdict: bool,
 }
 
@@ -180,7 +183,16 @@ impl Limits {
 
     /// Begins an attempt at the password of an account.
     pub(crate) fn begin(&self, account: &Email, address: IpAddr) -> Result<Attempt, TooOften> {
-        let (account, address) = (key(account), peer_network(address));
+        self.begin_at(key(account.as_str()), address)
+    }
+
+    /// Begins an attempt of somebody who has logged in to the account: the failures of strangers do not keep its owner out.
+    pub(crate) fn begin_own(&self, user_id: Uuid, address: IpAddr) -> Result<Attempt, TooOften> {
+        self.begin_at(key(&user_id.to_string()), address) // no email address: it has no @
+    }
+
+    fn begin_at(&self, account: [u8; 16], address: IpAddr) -> Result<Attempt, TooOften> {
+        let address = peer_network(address);
         let now = self.clock.now();
         let mut held = self.held.lock();
         let wait = held.accounts.wait(account, now).max(held.addresses.wait(address, now));
@@ -191,11 +203,16 @@ impl Limits {
         // One at a time, once there are delays.
         held.addresses.change(address, now, |record| record.delay(now));
         drop(held);
-        Ok(Attempt { limits: self.clone(), account, address, has_verdict: false })
+        Ok(Attempt { limits: self.clone(), account, address, is_double: false, has_verdict: false })
     }
 }
 
 impl Attempt {
+    /// A failure will have been two.
+    pub(crate) fn count_twice(&mut self) {
+        self.is_double = true;
+    }
+
     /// The password was right.
     pub(crate) fn succeeded(mut self) {
         self.has_verdict = true;
@@ -224,13 +241,18 @@ impl Drop for Attempt {
     fn drop(&mut self) {
         if !self.has_verdict {
             let now = self.limits.clock.now();
-            self.limits.held.lock().addresses.change(self.address, now, |record| record.count(now));
+            let mut held = self.limits.held.lock();
+            held.addresses.change(self.address, now, |record| record.count(now));
+            if self.is_double {
+                held.accounts.change(self.account, now, |record| record.count(now));
+                held.addresses.change(self.address, now, |record| record.count(now));
+            }
         }
     }
 }
 
-fn key(account: &Email) -> [u8; 16] {
-    let digest = digest::digest(&digest::SHA256, account.as_str().as_bytes());
+fn key(account: &str) -> [u8; 16] {
+    let digest = digest::digest(&digest::SHA256, account.as_bytes());
     *digest.as_ref().first_chunk().expect("a SHA-256 has 32 bytes")
 }
 

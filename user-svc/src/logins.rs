@@ -15,7 +15,7 @@ use crate::accounts::{not_found, to_wire};
 use crate::clock::Clock;
 use crate::error::UserError;
 use crate::keys::Keys;
-use crate::limits::Limits;
+use crate::limits::{Attempt, Limits};
 use crate::password::Passwords;
 use crate::refresh::RefreshToken;
 use crate::store::{families, users};
@@ -64,7 +64,8 @@ impl Logins {
         password: Password,
         address: IpAddr,
     ) -> Result<(Tokens, wire::User), UserError> {
-        self.judged(email, address, self.try_login(email, password)).await
+        let attempt = self.limits.begin(email, address)?;
+        judged(attempt, self.try_login(email, password)).await
     }
 
     /// The same steps whether there is such an account or not, up to the verdict; `None` for a wrong password.
@@ -82,30 +83,6 @@ impl Logins {
         self.keys.publish(write.connection()).await?;
         write.commit().await?;
         Ok(Some((self.tokens(user.id, &token), to_wire(&user))))
-    }
-
-    /// An attempt at the password of an account: within the limits, and counted by its outcome. `None` is a wrong password.
-    async fn judged<T>(
-        &self,
-        account: &Email,
-        address: IpAddr,
-        attempt: impl Future<Output = Result<Option<T>, UserError>>,
-    ) -> Result<T, UserError> {
-        let counted = self.limits.begin(account, address)?;
-        match attempt.await {
-            Ok(Some(done)) => {
-                counted.succeeded();
-                Ok(done)
-            }
-            Ok(None) => {
-                counted.failed();
-                Err(UserError::Credentials)
-            }
-            Err(error) => {
-                counted.undecided();
-                Err(error)
-            }
-        }
     }
 
     pub(crate) async fn refresh(&self, token: &RefreshToken) -> Result<Tokens, UserError> {
@@ -151,7 +128,13 @@ impl Logins {
         let (user_id, owner) = (change.user_id, change.owner);
         let found = users::find_password(self.database.read().await?.connection(), user_id, owner).await?;
         let (email, _) = found.ok_or_else(|| not_found(user_id))?;
-        self.judged(&email, address, self.try_change(&change)).await
+        let mut attempt = match owner {
+            Some(owner) => self.limits.begin_own(owner, address)?,
+            None => self.limits.begin(&email, address)?,
+        };
+        // One answer tells of two passwords: whether either is the account's.
+        attempt.count_twice();
+        judged(attempt, self.try_change(&change)).await
     }
 
     /// `None` for a wrong password.
@@ -187,5 +170,26 @@ impl Logins {
     /// After the write that the refresh token stands in.
     fn tokens(&self, user_id: Uuid, refresh: &RefreshToken) -> Tokens {
         Tokens { access: self.keys.access_token(user_id), refresh: refresh.text() }
+    }
+}
+
+/// An attempt at the password of an account, counted by its outcome. `None` is a wrong password.
+async fn judged<T>(
+    counted: Attempt,
+    attempt: impl Future<Output = Result<Option<T>, UserError>>,
+) -> Result<T, UserError> {
+    match attempt.await {
+        Ok(Some(done)) => {
+            counted.succeeded();
+            Ok(done)
+        }
+        Ok(None) => {
+            counted.failed();
+            Err(UserError::Credentials)
+        }
+        Err(error) => {
+            counted.undecided();
+            Err(error)
+        }
     }
 }

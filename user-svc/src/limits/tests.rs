@@ -98,6 +98,21 @@ fn a_success_ends_the_failures_of_the_account_and_of_no_address() {
 }
 
 #[test]
+fn strangers_do_not_keep_an_owner_out_and_two_guesses_at_once_are_two() {
+    let limits = Limits::new(Clock::start());
+    let owner = uuid::Uuid::from_u128(1);
+    for round in 0..100 {
+        let _ = guess(&limits, round);
+    }
+    for round in 0..FREE / 2 {
+        let mut attempt = limits.begin_own(owner, address(1000 + round)).unwrap();
+        attempt.count_twice();
+        attempt.failed();
+    }
+    assert!(limits.begin_own(owner, address(2000)).is_err());
+}
+
+#[test]
 fn many_at_once_are_no_way_round() {
     let clock = Clock::start();
     let limits = Limits::new(clock.clone());
