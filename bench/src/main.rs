@@ -59,7 +59,7 @@ fn main() -> ExitCode {
     let command = match cli.command {
         Command::RegistryServer { args } => return registry::main(named("registry", args)),
         Command::GatewayServer { args } => return gateway::main(named("gateway", args)),
-        Command::OrdersServer { args } => return gateways::backend::main(named("bench-orders", args)),
+        Command::OrdersServer { args } => return gateways::backend::main(named("order-svc", args)),
         command => command,
     };
     // One thread: the driver is measured on it, and the server has a CPU of its own and no more.

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use prost::Message as _;
 use prost_reflect::{DynamicMessage, Kind, MapKey, MessageDescriptor, ReflectMessage, Value};
 use serde_json::Value as Json;
-use transcode::{PACKAGE, answer, ask, pool};
+use transcode::{PACKAGE, answer, ask, pool, try_answer};
 
 /// Deepest message that is drawn: JSON nests a list or a map for each level, and `Any` and `Struct` below it.
 const DEPTH: usize = 6;
@@ -239,9 +239,10 @@ proptest! {
         let bytes = [first.encode_to_vec(), second.encode_to_vec()].concat();
 
         let merged = decoded("Everything", &bytes);
+        // Some merge into what has no JSON: the name of one `Any` and the value of another.
         prop_assert_eq!(
-            answer("POST", "/v1/echo", &bytes),
-            answer("POST", "/v1/echo", &merged.encode_to_vec())
+            try_answer("POST", "/v1/echo", &bytes),
+            try_answer("POST", "/v1/echo", &merged.encode_to_vec())
         );
     }
 

@@ -107,6 +107,28 @@ fn the_first_claim_keeps_a_route_and_the_later_one_is_told() {
 }
 
 #[test]
+fn a_later_service_gets_no_path_that_an_earlier_one_matches() {
+    let first =
+        service("first", &(rpc("Get", r#"get: "/v1/items/{id}""#) + &rpc("Close", r#"post: "/v1/items/{id}:close""#)));
+    let later = [
+        rpc("One", r#"get: "/v1/items/17""#),
+        rpc("CloseOne", r#"post: "/v1/items/17:close""#),
+        rpc("All", r#"get: "/v1/{id}/17""#),
+        // No path is both: another HTTP method, another verb, another length.
+        rpc("Put", r#"put: "/v1/items/17""#),
+        rpc("Open", r#"post: "/v1/items/17:open""#),
+        rpc("Part", r#"get: "/v1/items/17/part""#),
+    ]
+    .concat();
+    let (table, conflicts) = RouteTable::build([Arc::new(first), Arc::new(service("later", &later))]);
+    let refused: Vec<&str> =
+        conflicts.iter().map(|conflict| conflict.claim.as_str()).filter(|claim| claim.contains("/v1/")).collect();
+    assert_eq!(refused, ["GET /v1/items/17", "POST /v1/items/17:close", "GET /v1/{id}/17"]);
+    assert_eq!(found(&table, "GET", "/v1/items/17"), r#"/demo.first.Demo/Get ["17"]"#);
+    assert_eq!(found(&table, "PUT", "/v1/items/17"), "/demo.later.Demo/Put []");
+}
+
+#[test]
 fn the_newest_stable_version_of_a_collection_needs_no_version() {
     let methods = [
         rpc("OldGet", r#"get: "/v1/items/{id}""#),

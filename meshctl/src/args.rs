@@ -357,9 +357,10 @@ pub(crate) struct TokenArgs {
     /// Who calls: a name for the logs of servers [default: the issuer].
     #[arg(long, value_name = "NAME", value_parser = a_name)]
     pub(crate) subject: Option<String>,
-    /// For whom: "meshwork" is every service, a service's name is that one alone.
-    #[arg(long, value_name = "NAME", default_value = "meshwork", value_parser = a_name)]
-    pub(crate) audience: String,
+    /// For whom: a service's name is that one alone, "meshwork" every one, which a service's token cannot be for [default:
+    /// meshwork; none for the role service].
+    #[arg(long, value_name = "NAME", value_parser = a_name)]
+    pub(crate) audience: Option<String>,
     /// How long it is good for.
     #[arg(long, value_name = "TIME", default_value = "15m", value_parser = time)]
     pub(crate) ttl: Duration,

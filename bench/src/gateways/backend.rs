@@ -12,8 +12,8 @@ use prost_types::Timestamp;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
-/// Its name in the registry.
-pub(super) const NAME: &str = "bench-orders";
+/// Its name in the registry, for which the gateway reserves its routes.
+pub(super) const NAME: &str = "order-svc";
 
 const PROGRAM: Program = Program {
     name: NAME,

@@ -18,7 +18,7 @@ pub(super) const X_MESH_SERVICE_AUTHORIZATION: HeaderName = HeaderName::from_sta
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// What a client cannot say: these name users, peers and the mesh's own facts.
-const INTERNAL: [&str; 5] = ["x-user-", "x-mesh-", "x-forwarded-", "x-envoy-", "grpc-"];
+const INTERNAL: [&str; 7] = ["x-user-", "x-mesh-", "x-forwarded-", "forwarded", "x-real-ip", "x-envoy-", "grpc-"];
 /// Those of them that belong to the protocol of a gRPC client.
 const GRPC: [&str; 6] =
     ["grpc-timeout", "grpc-encoding", "grpc-accept-encoding", "grpc-status", "grpc-message", "grpc-status-details-bin"];

@@ -15,6 +15,7 @@ use crate::transcode::{Conflict, RouteTable, ServiceRoutes};
 pub(super) struct Claims {
     services: BTreeMap<Arc<str>, Claim>,
     turns: u64,
+    reserved: RouteTable,
 }
 
 #[derive(Debug, Default)]
@@ -26,6 +27,11 @@ struct Claim {
 }
 
 impl Claims {
+    /// Claims beside what is reserved.
+    pub(super) fn beside(reserved: RouteTable) -> Self {
+        Self { reserved, ..Self::default() }
+    }
+
     /// A service was read by these descriptors.
     pub(super) fn read(&mut self, service: &Arc<str>, routes: Arc<ServiceRoutes>, descriptors: String) {
         let claim = self.services.entry(Arc::clone(service)).or_default();
@@ -63,7 +69,7 @@ impl Claims {
         let mut in_turn: Vec<_> = self.services.iter().collect();
         in_turn.sort_by_key(|(_, claim)| claim.turn.unwrap_or(u64::MAX));
         let routes = in_turn.iter().filter_map(|(_, claim)| claim.read.as_ref()).map(|(routes, _)| Arc::clone(routes));
-        let (table, refused) = RouteTable::build(routes);
+        let (table, refused) = RouteTable::build_beside(&self.reserved, routes);
         let known = in_turn.iter().map(|(service, claim)| claim.known(service)).collect();
         (table, refused, known)
     }

@@ -7,6 +7,7 @@
 //! | `schema` | PURE: which descriptors a service is to be read by while it is upgraded |
 //! | `reflection` | what a server says of itself |
 //! | `claims` | PURE: in which order services claim routes, and what is shown of them |
+//! | `house` | PURE: what no stranger can claim |
 //! | `owner` | the one task that all of these tell, and that publishes |
 //! | `page` | `/routes` on the admin port |
 //!
@@ -16,6 +17,7 @@
 
 mod claims;
 mod follow;
+mod house;
 mod list;
 mod metrics;
 mod owner;

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::SERVICES_MAX;
 use super::claims::Claims;
 use super::follow::{Follow, News};
+use super::house;
 use super::list::{self, Listed};
 use super::metrics::Metrics;
 use super::schema::Schema;
@@ -78,7 +79,7 @@ impl Owner {
             settled,
             followed: BTreeSet::new(),
             left_out: BTreeSet::new(),
-            claims: Claims::default(),
+            claims: Claims::beside(house::reserved()),
             channels: HashMap::new(),
             first: First::Unheard,
             tasks: JoinSet::new(),

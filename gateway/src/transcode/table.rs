@@ -98,26 +98,58 @@ struct Leaf {
     route: Arc<Route>,
 }
 
+impl Node {
+    /// Another service that has a route of the same HTTP method and verb below here, which some path matches that these segments
+    /// match too. A path goes to the more literal of two templates, so without this `/v1/users/17` would take one user away from
+    /// `/v1/users/{user_id}`.
+    fn in_the_way(&self, segments: &[Segment], verb: Option<&str>, route: &Route) -> Option<String> {
+        let Some((segment, rest)) = segments.split_first() else {
+            let held = |leaf: &&Leaf| {
+                leaf.method == *route.verb() && leaf.verb.as_deref() == verb && leaf.route.service() != route.service()
+            };
+            return self.leaves.iter().find(held).map(|leaf| leaf.route.service().to_owned());
+        };
+        let below = |node: &Self| node.in_the_way(rest, verb, route);
+        let by_literal = match segment {
+            Segment::Literal(text) => self.literals.get(text).and_then(below),
+            Segment::Capture(_) => self.literals.values().find_map(below),
+        };
+        by_literal.or_else(|| self.capture.as_deref().and_then(below))
+    }
+}
+
 impl RouteTable {
-    /// Puts the claims together, the first service's first: what one has claimed no later one gets. Below all of them come
-    /// unversioned paths: of the routes `/vN/collection...` of a service those of the highest N are also found without `/vN`.
+    /// Puts the claims together, the first service's first: what one has claimed no later one gets, and neither any path that it
+    /// would match. Below all of them come unversioned paths: of the routes `/vN/collection...` of a service those of the
+    /// highest N are also found without `/vN`.
     pub fn build(claims: impl IntoIterator<Item = Arc<ServiceRoutes>>) -> (Self, Vec<Conflict>) {
+        Self::build_beside(&Self::default(), claims)
+    }
+
+    /// The same beside what is reserved: its methods and paths are for the services that hold them there, whether they claim
+    /// them or not.
+    pub fn build_beside(
+        reserved: &Self,
+        claims: impl IntoIterator<Item = Arc<ServiceRoutes>>,
+    ) -> (Self, Vec<Conflict>) {
         let claims: Vec<Arc<ServiceRoutes>> = claims.into_iter().collect();
         let mut table = Self::default();
         let mut conflicts = Vec::new();
         for service in &claims {
             for rpc in &service.rpcs {
-                match table.rpcs.get(rpc.grpc_path().path()) {
+                let path = rpc.grpc_path().path();
+                let of_another = reserved.rpcs.get(path).filter(|holder| holder.service() != service.service());
+                match of_another.or_else(|| table.rpcs.get(path)) {
                     Some(holder) => conflicts.push(Conflict {
                         claim: rpc.grpc_path().to_string(),
                         holder: holder.service().to_owned(),
                         refused: service.service().to_owned(),
                     }),
-                    None => drop(table.rpcs.insert(rpc.grpc_path().path().into(), Arc::clone(rpc))),
+                    None => drop(table.rpcs.insert(path.into(), Arc::clone(rpc))),
                 }
             }
             for route in &service.routes {
-                conflicts.extend(table.claim(&route.template, route, false));
+                conflicts.extend(table.claim(reserved, &route.template, route, false));
             }
         }
         for service in &claims {
@@ -132,14 +164,22 @@ impl RouteTable {
                 if let Some((collection, major)) = versioned(&route.template)
                     && newest.get(&collection) == Some(&major)
                 {
-                    conflicts.extend(table.claim(&route.template.unversioned(), route, true));
+                    conflicts.extend(table.claim(reserved, &route.template.unversioned(), route, true));
                 }
             }
         }
         (table, conflicts)
     }
 
-    fn claim(&mut self, template: &Template, route: &Arc<Route>, alias: bool) -> Option<Conflict> {
+    fn claim(&mut self, reserved: &Self, template: &Template, route: &Arc<Route>, alias: bool) -> Option<Conflict> {
+        let in_the_way = |table: &Self| table.root.in_the_way(&template.segments, template.verb.as_deref(), route);
+        if let Some(holder) = in_the_way(reserved).or_else(|| in_the_way(self)) {
+            return Some(Conflict {
+                claim: format!("{} {template}", route.verb()),
+                holder,
+                refused: route.service().to_owned(),
+            });
+        }
         let mut node = &mut self.root;
         for segment in &template.segments {
             node = match segment {

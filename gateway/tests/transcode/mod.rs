@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use gateway::transcode::{Found, RouteTable, ServiceRoutes};
+use gateway::transcode::{BadAnswer, Found, RouteTable, ServiceRoutes};
 use http::Method;
 use prost_reflect::DescriptorPool;
 
@@ -48,11 +48,16 @@ pub(crate) fn ask(method: &str, uri: &str, body: &str) -> Result<Vec<u8>, Vec<(S
 
 /// The answer for a message, of the route at `uri`.
 pub(crate) fn answer(method: &str, uri: &str, message: &[u8]) -> String {
+    try_answer(method, uri, message).unwrap()
+}
+
+/// The same for a message that may have no JSON.
+pub(crate) fn try_answer(method: &str, uri: &str, message: &[u8]) -> Result<String, BadAnswer> {
     match table().find(&Method::from_bytes(method.as_bytes()).unwrap(), uri) {
         Found::Route(matched) => {
-            let answer = matched.route.response(message).unwrap();
+            let answer = matched.route.response(message)?;
             assert_eq!(answer.content_type, "application/json");
-            String::from_utf8(answer.body.to_vec()).unwrap()
+            Ok(String::from_utf8(answer.body.to_vec()).unwrap())
         }
         other => panic!("{method} {uri}: {other:?}"),
     }

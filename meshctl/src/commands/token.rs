@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mesh_runtime::auth::{Claims, Role, SigningKey, lifetime_max, mint};
+use mesh_runtime::auth::{AUDIENCE_ALL, Claims, Role, SigningKey, lifetime_max, mint};
 use mesh_runtime::clock;
 use serde_json::json;
 
@@ -17,9 +17,10 @@ pub(crate) fn token(globals: &Globals, args: &TokenArgs) -> Result<(), Failure> 
     let issuer = issuer(args.issuer.as_deref(), &args.key)?;
     let role = Role::from(args.role);
     check_lifetime(role, args.ttl)?;
+    let audience = audience(role, args.audience.as_deref())?;
     let key = SigningKey::open(&args.key).map_err(|error| Failure::Usage(format!("--key: {error}")))?;
     let subject = args.subject.as_deref().unwrap_or(&issuer);
-    let claims = Claims::new(&issuer, role, subject, [&args.audience], clock::wall(), args.ttl);
+    let claims = Claims::new(&issuer, role, subject, [audience], clock::wall(), args.ttl);
     let token = mint(&key, &claims);
     match globals.output {
         Format::Table => print(token.expose()),
@@ -32,6 +33,18 @@ pub(crate) fn token(globals: &Globals, args: &TokenArgs) -> Result<(), Failure> 
             print(&told.to_string())
         }
     }
+}
+
+/// For whom a token is. Servers refuse a program's token that is for everybody: whoever is shown it could show it on.
+fn audience(role: Role, named: Option<&str>) -> Result<&str, Failure> {
+    let audience = named.unwrap_or(AUDIENCE_ALL);
+    if role == Role::Service && audience == AUDIENCE_ALL {
+        return Err(Failure::Usage(
+            "a token of the role service is for one service: say which with --audience, such as `--audience user-svc`"
+                .to_owned(),
+        ));
+    }
+    Ok(audience)
 }
 
 /// Servers refuse a token that is to hold for longer than its role may, and one that holds for less than a second.
@@ -47,6 +60,13 @@ fn check_lifetime(role: Role, ttl: Duration) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_programs_token_is_for_one_service() {
+        assert!(audience(Role::Service, None).is_err() && audience(Role::Service, Some("meshwork")).is_err());
+        assert_eq!(audience(Role::Service, Some("user-svc")).ok(), Some("user-svc"));
+        assert_eq!(audience(Role::Admin, None).ok(), Some("meshwork"));
+    }
 
     #[test]
     fn a_token_lives_no_longer_than_servers_take_it() {

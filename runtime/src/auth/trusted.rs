@@ -55,8 +55,8 @@ pub enum TrustedError {
         /// What the system said.
         source: io::Error,
     },
-    /// Anybody may add a key to it.
-    #[error("everybody may write the trusted keys {path}; `chmod o-w {path}`")]
+    /// Others than its owner may add a key to it.
+    #[error("others than their owner may write the trusted keys {path}; `chmod go-w {path}`")]
     Open {
         /// The file.
         path: PathBuf,
@@ -158,7 +158,7 @@ fn read(path: &Path) -> Result<Vec<TrustedKey>, TrustedError> {
     let failed = |source| TrustedError::File { what: "read", path: path.to_owned(), source };
     let file = File::open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
-    if metadata.permissions().mode() & 0o002 != 0 {
+    if metadata.permissions().mode() & 0o022 != 0 {
         return Err(TrustedError::Open { path: path.to_owned() });
     }
     let mut text = Vec::new();

@@ -92,7 +92,9 @@ impl Keys {
         })?;
         let claims = claims.claims;
         let caller = key.grants.caller(&claims)?;
-        if !claims.aud.iter().any(|name| name == service || name == AUDIENCE_ALL) {
+        // A program shows each other one a token for that one alone: one for all could be shown on by whoever was shown it.
+        let for_all = claims.aud.iter().any(|name| name == AUDIENCE_ALL);
+        if (for_all && claims.role == Role::Service) || !(for_all || claims.aud.iter().any(|name| name == service)) {
             return Err(TokenError::Audience);
         }
         let life = claims.exp.checked_sub(claims.iat).ok_or(TokenError::Malformed("its exp is before its iat"))?;

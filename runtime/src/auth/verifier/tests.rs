@@ -247,6 +247,13 @@ async fn a_token_is_for_somebody() {
     for audience in [json!("order-svc"), json!([]), json!(""), json!(["Meshwork"]), json!("meshwork,user-svc")] {
         assert_eq!(world.refused(&world.with("aud", audience.clone())), TokenError::Audience, "{audience}");
     }
+    let for_all =
+        Claims { aud: vec!["meshwork".to_owned(), "user-svc".to_owned()], ..named("order-svc", Role::Service) };
+    assert_eq!(
+        world.refused(&token(&world.service, &for_all)),
+        TokenError::Audience,
+        "a program's own is for one alone"
+    );
     let many: Vec<_> = (0..17).map(|_| "meshwork").collect();
     assert!(matches!(world.refused(&world.with("aud", json!(many))), TokenError::Malformed(_)));
 }
@@ -467,7 +474,7 @@ async fn what_is_no_set_of_trusted_keys_is_refused_at_the_start() {
     }
     assert!(start(&folder.path().join("none")).is_err());
     std::fs::write(&path, with("use", json!("sig"))).unwrap();
-    let open = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o664);
     std::fs::set_permissions(&path, open).unwrap();
     assert!(start(&path).is_err(), "everybody may write it");
 }
