@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use jsonwebtoken::DecodingKey;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -129,6 +130,7 @@ impl Keeper {
     pub(super) async fn run(mut self) {
         loop {
             let for_somebody = tokio::select! {
+                biased; // one round for a question that is due anyway and somebody who asks it
                 () = self.asking.asked.notified() => true,
                 () = sleep_until(self.ask_at), if self.users.0.is_some() => false,
                 () = sleep_until(self.look_at) => false,
@@ -167,6 +169,8 @@ impl Keeper {
         let look_again = (!self.trusted.is_empty()).then_some(look_again);
         let earliest = [look_again, ask_again].into_iter().flatten().min();
         self.asking.not_before(earliest.unwrap_or(now + ASK_EVERY));
+        // Who asked meanwhile is told by this round.
+        let _ = self.asking.asked.notified().now_or_never();
         self.told.send_modify(|told| {
             if let Some(keys) = keys {
                 *told = keys;
