@@ -9,6 +9,9 @@
 //! when it has failed, since many people behind one address do log in at once; how many can be in flight, the queue of
 //! passwords bounds.
 //!
+//! Where somebody has logged in to an account before, failures elsewhere do not count: strangers who guess without end keep its
+//! owner waiting at a new place, and not at home. What fails there counts for that place alone.
+//!
 //! An account is an email address, whether anybody has it or not: the limits tell nothing either.
 
 use std::collections::{BTreeSet, HashMap};
@@ -42,6 +45,10 @@ const ADDRESS_FORGIVES: Duration = Duration::from_secs(6);
 /// To push an account out before its time, an attacker has to fail at this many others, which are as many password hashes:
 /// a quarter of an hour of two cores, by when it would be forgotten anyway.
 const REMEMBERED_MAX: usize = 1 << 16;
+
+/// Places of logins that are remembered, in some 5 MB at most. One more, and the oldest is forgotten: its owner waits as one does
+/// at a new place.
+const HOMES_MAX: usize = 1 << 16;
 
 /// The failures of one account or address. All zero is nobody's: such a record is not kept.
 #[derive(Clone, Copy, Debug)]
@@ -137,6 +144,33 @@ impl<K: Copy + Eq + Hash + Ord> Records<K> {
     }
 }
 
+/// Where somebody has logged in, the oldest forgotten first.
+#[derive(Debug)]
+struct Homes {
+    max: usize,
+    last: HashMap<[u8; 16], Instant>,
+    /// The same keys by when that was.
+    by_age: BTreeSet<(Instant, [u8; 16])>,
+}
+
+impl Homes {
+    fn new(max: usize) -> Self {
+        Self { max, last: HashMap::new(), by_age: BTreeSet::new() }
+    }
+
+    fn remember(&mut self, home: [u8; 16], now: Instant) {
+        if let Some(before) = self.last.insert(home, now) {
+            self.by_age.remove(&(before, home));
+        }
+        self.by_age.insert((now, home));
+        while self.last.len() > self.max
+            && let Some((_, oldest)) = self.by_age.pop_first()
+        {
+            self.last.remove(&oldest);
+        }
+    }
+}
+
 /// The limits of one instance. Clones are one.
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
@@ -150,12 +184,16 @@ struct Held {
     accounts: Records<[u8; 16]>,
     /// By network, as connections are counted.
     addresses: Records<IpAddr>,
+    homes: Homes,
 }
 
 /// An attempt that may go on. Dropped without a verdict, by a caller that does not wait for it, it has failed.
 pub(crate) struct Attempt {
     limits: Limits,
+    /// What the failures are of: the account, or one of its homes.
     account: [u8; 16],
+    /// The account at this address.
+    home: [u8; 16],
     address: IpAddr,
     /// Whether a failure counts twice.
     is_double: bool,
@@ -178,23 +216,26 @@ impl Limits {
     fn bounded(clock: Clock, max: usize) -> Self {
         let accounts = Records::new(ACCOUNT_FORGIVES, max);
         let addresses = Records::new(ADDRESS_FORGIVES, max);
-        Self { clock, held: Arc::new(Mutex::new(Held { accounts, addresses })) }
+        let homes = Homes::new(HOMES_MAX.min(max));
+        Self { clock, held: Arc::new(Mutex::new(Held { accounts, addresses, homes })) }
     }
 
     /// Begins an attempt at the password of an account.
     pub(crate) fn begin(&self, account: &Email, address: IpAddr) -> Result<Attempt, TooOften> {
-        self.begin_at(key(account.as_str()), address)
+        self.begin_at(account.as_str(), address)
     }
 
     /// Begins an attempt of somebody who has logged in to the account: the failures of strangers do not keep its owner out.
     pub(crate) fn begin_own(&self, user_id: Uuid, address: IpAddr) -> Result<Attempt, TooOften> {
-        self.begin_at(key(&user_id.to_string()), address) // no email address: it has no @
+        self.begin_at(&user_id.to_string(), address) // no email address: it has no @
     }
 
-    fn begin_at(&self, account: [u8; 16], address: IpAddr) -> Result<Attempt, TooOften> {
+    fn begin_at(&self, account: &str, address: IpAddr) -> Result<Attempt, TooOften> {
         let address = peer_network(address);
+        let home = key(&format!("{account} {address}")); // no account: none has a space
         let now = self.clock.now();
         let mut held = self.held.lock();
+        let account = if held.homes.last.contains_key(&home) { home } else { key(account) };
         let wait = held.accounts.wait(account, now).max(held.addresses.wait(address, now));
         if !wait.is_zero() {
             return Err(TooOften { wait });
@@ -203,7 +244,7 @@ impl Limits {
         // One at a time, once there are delays.
         held.addresses.change(address, now, |record| record.delay(now));
         drop(held);
-        Ok(Attempt { limits: self.clone(), account, address, is_double: false, has_verdict: false })
+        Ok(Attempt { limits: self.clone(), account, home, address, is_double: false, has_verdict: false })
     }
 }
 
@@ -219,6 +260,7 @@ impl Attempt {
         let now = self.limits.clock.now();
         let mut held = self.limits.held.lock();
         held.accounts.remove(self.account);
+        held.homes.remember(self.home, now);
         held.addresses.change(self.address, now, |record| record.open_at = now);
     }
 

@@ -98,6 +98,29 @@ fn a_success_ends_the_failures_of_the_account_and_of_no_address() {
 }
 
 #[test]
+fn who_guesses_without_end_keeps_nobody_out_where_they_have_logged_in_before() {
+    let clock = Clock::start();
+    let limits = Limits::new(clock.clone());
+    limits.begin(&account(0), address(1)).unwrap().succeeded();
+    for round in 0..20 {
+        while guess(&limits, 100 + round).is_ok() {}
+        assert!(limits.begin(&account(0), address(2)).is_err(), "at a new place one waits");
+        limits.begin(&account(0), address(1)).unwrap().succeeded();
+        clock.advance(DELAY_MAX);
+    }
+    for _ in 0..FREE {
+        fail(&limits, 0, 1).unwrap();
+    }
+    assert_eq!(fail(&limits, 0, 1), Err(6), "and who guesses there waits as anywhere");
+    let few = Limits::bounded(Clock::start(), 2);
+    for number in 0..10 {
+        few.begin(&account(number), address(number)).unwrap().succeeded();
+    }
+    let held = few.held.lock();
+    assert_eq!((held.homes.last.len(), held.homes.by_age.len()), (2, 2));
+}
+
+#[test]
 fn strangers_do_not_keep_an_owner_out_and_two_guesses_at_once_are_two() {
     let limits = Limits::new(Clock::start());
     let owner = uuid::Uuid::from_u128(1);
