@@ -4,6 +4,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -11,7 +12,8 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use mesh_client::ResponseBody;
-use mesh_runtime::DoubtfulLength;
+use mesh_runtime::{DoubtfulLength, clock};
+use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::{Code, Status};
 use tonic_web::GrpcWebLayer;
@@ -21,6 +23,7 @@ use super::Shared;
 use super::answer::Body;
 use super::fault::Fault;
 use super::headers::{self, Told};
+use super::limits::Limits;
 use super::rest::{Answered, Label};
 use super::timeout;
 
@@ -98,8 +101,10 @@ async fn proxy(
         request.headers_mut().insert("grpc-timeout", timeout::grpc_timeout(timeout));
     }
     *request.uri_mut() = rpc.grpc_path().clone().into();
-    let max = shared.limits.body_bytes;
-    let request = request.map(|body| tonic::body::Body::new(Bounded { body: Box::pin(body), left: max }));
+    // One message comes at once, as a REST body does; who streams may pause.
+    let patience = (!rpc.is_client_streaming()).then(|| Patience::new(&shared.limits));
+    let left = shared.limits.body_bytes;
+    let request = request.map(|body| tonic::body::Body::new(Bounded { body: Box::pin(body), left, patience }));
     let response = channel.call(request).await.map_err(Fault::Mesh)?;
     if let Some(status) = Status::from_header_map(response.headers())
         && status.code() != Code::Ok
@@ -112,10 +117,31 @@ async fn proxy(
     Ok(response.map(tonic::body::Body::new))
 }
 
-/// A request's body that is as large as it may be.
+/// A request's body that is as large and takes as long as it may.
 struct Bounded {
     body: Pin<Box<tonic::body::Body>>,
     left: usize,
+    patience: Option<Patience>,
+}
+
+/// How long a body is waited for: so long between two pieces, and so long in all.
+struct Patience {
+    pause: Duration,
+    end: Instant,
+    over: Pin<Box<Sleep>>,
+}
+
+impl Patience {
+    fn new(limits: &Limits) -> Self {
+        let now = clock::now();
+        let (pause, end) = (limits.body_pause, now + limits.body_time);
+        Self { pause, end, over: Box::pin(sleep_until(end.min(now + pause))) }
+    }
+
+    /// A piece has come.
+    fn renew(&mut self) {
+        self.over.as_mut().reset(self.end.min(clock::now() + self.pause));
+    }
 }
 
 impl http_body::Body for Bounded {
@@ -123,7 +149,17 @@ impl http_body::Body for Bounded {
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let frame = ready!(self.body.as_mut().poll_frame(cx));
+        let frame = match (self.body.as_mut().poll_frame(cx), &mut self.patience) {
+            (Poll::Ready(frame), patience) => {
+                patience.iter_mut().for_each(Patience::renew);
+                frame
+            }
+            (Poll::Pending, Some(patience)) => {
+                ready!(patience.over.as_mut().poll(cx));
+                return Poll::Ready(Some(Err(Status::cancelled("the rest of the request did not come in time"))));
+            }
+            (Poll::Pending, None) => return Poll::Pending,
+        };
         if let Some(Ok(frame)) = &frame {
             match self.left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
                 Some(left) => self.left = left,
@@ -185,5 +221,34 @@ impl http_body::Body for Passed {
 
     fn is_end_stream(&self) -> bool {
         self.body.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{BodyExt as _, StreamBody};
+    use tokio_stream::StreamExt as _;
+
+    use super::*;
+
+    /// What becomes of a body whose pieces come so far apart, and when.
+    async fn trickled(apart: Duration, pieces: u32) -> (Option<Code>, Duration) {
+        let pieces = tokio_stream::iter(0..pieces).then(move |_| async move {
+            tokio::time::sleep(apart).await;
+            Ok::<_, Status>(Frame::data(Bytes::from_static(b".")))
+        });
+        let body = Box::pin(tonic::body::Body::new(StreamBody::new(pieces)));
+        let (begun, patience) = (clock::now(), Some(Patience::new(&Limits::default())));
+        let read = Bounded { body, left: 1000, patience }.collect().await;
+        (read.err().map(|status| status.code()), clock::now() - begun)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_message_is_not_waited_for_without_end() {
+        let limits = Limits::default();
+        let second = Duration::from_secs(1);
+        assert_eq!(trickled(second, 5).await, (None, second * 5));
+        assert_eq!(trickled(limits.body_pause + second, 1).await, (Some(Code::Cancelled), limits.body_pause));
+        assert_eq!(trickled(second, 1000).await, (Some(Code::Cancelled), limits.body_time));
     }
 }
