@@ -144,9 +144,10 @@ async fn an_address_that_nobody_can_call_is_refused() {
         expect_field(client.register(request).await, "ADDRESS_INVALID", "endpoints.port");
     }
     let http = pb::Endpoint { protocol: pb::Protocol::Http.into(), ..grpc_endpoint("10.0.0.1", 80) };
-    for endpoints in [vec![], vec![http]] {
-        let request = pb::RegisterRequest { endpoints, ..registration(1) };
-        expect_field(client.register(request).await, "NO_GRPC_ENDPOINT", "endpoints");
+    let grpc_services = vec![pb::GrpcService { name: "shop.user.v1.UserService".into(), ..pb::GrpcService::default() }];
+    for (endpoints, reason) in [(vec![], "NO_ENDPOINT"), (vec![http], "NO_GRPC_ENDPOINT")] {
+        let request = pb::RegisterRequest { endpoints, grpc_services: grpc_services.clone(), ..registration(1) };
+        expect_field(client.register(request).await, reason, "endpoints");
     }
     expect_refusal(resolve(&mut client, "user-svc").await, Code::NotFound, "UNKNOWN_SERVICE");
 }
